@@ -1,0 +1,1 @@
+"""Read adapters: every file format to one record, `Adapter`, of `LoraLayer`s."""

@@ -1,0 +1,1 @@
+"""One module per key dialect; the registry lists them."""

@@ -1,0 +1,1 @@
+"""Spectral audit of an adapter."""

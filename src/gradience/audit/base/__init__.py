@@ -1,0 +1,1 @@
+"""The base model: find its tensors, measure their norms, remember them."""

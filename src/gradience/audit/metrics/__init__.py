@@ -1,0 +1,1 @@
+"""One module per metric; the registry lists them."""

@@ -1,0 +1,1 @@
+"""Read tensor files without trusting them: safetensors by mmap, `.bin` by torch's weights-only."""

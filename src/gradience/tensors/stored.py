@@ -1,0 +1,52 @@
+"""One tensor as a file stores it: its facts now, its numbers when asked.
+
+Nothing is read until `read()` is called, and `release()` gives the pages back, so that a walk over
+a file of any size needs the memory of one tensor.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+"""A numpy array of any real dtype, bfloat16 and float8 of ml_dtypes included."""
+
+
+def _nothing() -> None:
+    """Release of a tensor that lives in memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredTensor:
+    """A tensor in a file, or in memory.
+
+    Attributes
+    ----------
+    name : str
+        Its key in the file.
+    dtype : str
+        In the words of the safetensors format: F64, F32, F16, BF16, F8_E4M3, I64 and so on.
+    shape : tuple of int
+    nbytes : int
+        Bytes of its data as stored.
+    read : callable
+        Gives the array in its stored dtype, C-ordered and read-only: a view of the mapped file
+        where the format allows. The view is valid until `release`.
+    release : callable
+        Says that the pages of the last `read` are not needed now.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    read: Callable[[], Array] = field(repr=False, compare=False)
+    release: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))

@@ -1,0 +1,1 @@
+"""Names promised to users; re-exports only."""
