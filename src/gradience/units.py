@@ -23,7 +23,7 @@ def parse_size(text: str) -> int:
     >>> parse_size("1.5GB"), parse_size("4 GiB"), parse_size("12")
     (1500000000, 4294967296, 12)
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*", text)
     unit = (match[2].upper() or "B") if match else ""
     unit = unit if unit.endswith("B") else unit + "B"
     factor = (_DECIMAL | _BINARY).get(unit)
@@ -64,7 +64,7 @@ def parse_duration(text: str) -> timedelta:
     >>> parse_duration("7d")
     datetime.timedelta(days=7)
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", text)
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhdw])\s*", text)
     if match is None:
         raise UsageError(
             f"{text!r} is not a duration",

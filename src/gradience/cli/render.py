@@ -1,0 +1,90 @@
+"""A page on the terminal: the only place that knows rich."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
+
+from gradience.audit.page import Page, Table
+from gradience.audit.run import ProgressReport
+
+_STYLES = {
+    "plain": "",
+    "title": "bold",
+    "good": "green",
+    "warn": "yellow",
+    "bad": "red",
+    "dim": "dim",
+}
+_PLAIN_WIDTH = 160  # of a pipe or a file, where no terminal gives one
+
+
+def show(page: Page) -> None:
+    """Print a page to standard output."""
+    console = Console(highlight=False, soft_wrap=False, **_width(sys.stdout.isatty()))
+    for part in page:
+        if isinstance(part, Table):
+            console.print()
+            console.print(_table(part))
+            if part.note:
+                console.print(RichText(part.note, style="dim"))
+            console.print()
+        else:
+            console.print(RichText(part.text, style=_STYLES[part.tone]))
+
+
+def _width(terminal: bool) -> dict[str, int]:
+    return {} if terminal else {"width": _PLAIN_WIDTH}
+
+
+def _table(table: Table) -> RichTable:
+    drawn = RichTable(
+        title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False
+    )
+    for index, name in enumerate(table.head):
+        drawn.add_column(
+            name,
+            justify="left" if index in table.left else "right",
+            overflow="fold",
+            header_style="dim",
+        )
+    for row in table.rows:
+        drawn.add_row(*(RichText(cell) for cell in row))
+    return drawn
+
+
+@contextmanager
+def progress_bar(*, shown: bool) -> Iterator[ProgressReport | None]:
+    """A bar on standard error while long work goes on; nothing where nobody looks."""
+    if not shown:
+        yield None
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield report
