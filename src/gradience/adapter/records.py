@@ -8,7 +8,7 @@ from gradience.adapter.delta import Delta
 from gradience.findings import Finding
 from gradience.tensors.stored import StoredTensor
 
-Method = Literal["lora", "dora", "adalora", "loha", "lokr"]
+Method = Literal["lora", "dora", "adalora", "loha", "lokr", "full"]
 LayerKind = Literal["linear", "conv", "embedding", "expert"]
 ExtraKind = Literal["head", "embedding", "bias", "tokens", "norm", "other"]
 

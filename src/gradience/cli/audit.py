@@ -99,14 +99,16 @@ def audit(
     from gradience.findings import check_fail_on  # noqa: PLC0415
 
     check_fail_on(fail_on, AUDIT)
-    options = audit_options(
-        base_model_id=base_model,
-        base_norms_cache=base_norms_cache,
-        use_cache=not no_cache,
-        width=width,
-    )
     with progress_bar(shown=sys.stderr.isatty()) as progress:
-        results = audit_targets(paths, options, progress=progress)
+        options = audit_options(
+            base_model_id=base_model,
+            base_norms_cache=base_norms_cache,
+            use_cache=not no_cache,
+            width=width,
+            progress=progress,
+            notice=lambda sentence: click.echo(sentence, err=True),
+        )
+        results = audit_targets(paths, options)
     now = datetime.now(UTC)
     _write_files(results, output=output, html=html, now=now)
     if as_json:

@@ -1,5 +1,6 @@
 """A page on the terminal: the only place that knows rich."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,9 +32,18 @@ _STYLES = {
 _PLAIN_WIDTH = 160  # of a pipe or a file, where no terminal gives one
 
 
+class _Console(Console):
+    """A console that leaves a reader who went away (`| head`) to the entry point."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise on, where rich would exit with 1."""
+        raise BrokenPipeError
+
+
 def show(page: Page) -> None:
     """Print a page to standard output."""
-    console = Console(highlight=False, soft_wrap=False, **_width(sys.stdout.isatty()))
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PLAIN_WIDTH
+    console = _Console(highlight=False, width=width)
     for part in page:
         if isinstance(part, Table):
             console.print()
@@ -43,10 +53,6 @@ def show(page: Page) -> None:
             console.print()
         else:
             console.print(RichText(part.text, style=_STYLES[part.tone]))
-
-
-def _width(terminal: bool) -> dict[str, int]:
-    return {} if terminal else {"width": _PLAIN_WIDTH}
 
 
 def _table(table: Table) -> RichTable:

@@ -1,0 +1,177 @@
+"""The certified spectral norm of a big weight, beside what else one would do.
+
+Everything runs in one process, on the same matrices, with one BLAS thread, in turn; medians are
+printed. Ratios travel between machines, absolute times do not. None of the others has a bound: the
+column `error` says how far below the certified interval they ended (0 when inside).
+
+    python benchmarks/base_norms.py [--quick] [--gaussian] [--full]
+"""
+
+import argparse
+import os
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from gradience.audit.base.spectral_norm import NormInterval, spectral_norm
+from gradience.blas import one_thread
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """Another way to the largest singular value, as a function of the stored weight."""
+
+    name: str
+    norm: Callable[[Array], float]
+
+
+def gaussian(m: int, n: int) -> Array:
+    """Independent entries: the flattest spectrum, the most passes."""
+    W = np.random.default_rng(0).standard_normal((m, n), dtype=np.float32)
+    return (0.02 * W).astype(ml_dtypes.bfloat16)
+
+
+def trained_like(m: int, n: int, outliers: int = 48) -> Array:
+    """A Gaussian bulk under outliers that decay as a power, the first four times its edge."""
+    rng = np.random.default_rng(0)
+    W = 0.02 * rng.standard_normal((m, n), dtype=np.float32)
+    left = rng.standard_normal((m, outliers), dtype=np.float32) / np.float32(m**0.5)
+    right = rng.standard_normal((outliers, n), dtype=np.float32) / np.float32(n**0.5)
+    sigma = 4 * 0.02 * (m**0.5 + n**0.5) * np.arange(1, outliers + 1) ** -0.6
+    W += (left * sigma.astype(np.float32)) @ right
+    return W.astype(ml_dtypes.bfloat16)
+
+
+def read_once(W: Array) -> float:
+    """Touch every byte, and do no more with it."""
+    return float(np.bitwise_or.reduce(W.view(np.uint64), axis=None))
+
+
+def arpack(W: Array) -> float:
+    """scipy's svds to the same relative accuracy, widening counted."""
+    from scipy.sparse.linalg import svds  # noqa: PLC0415
+
+    wide = W.astype(np.float32)
+    start = np.random.default_rng(0).standard_normal(min(W.shape)).astype(np.float32)
+    return float(svds(wide, k=1, tol=1e-3, v0=start, return_singular_vectors=False)[0])
+
+
+def svd_lowrank(W: Array) -> float:
+    """torch's randomised SVD at its defaults, widening counted."""
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    wide = torch.from_numpy(W.view(np.int16)).view(torch.bfloat16).float()
+    return float(torch.svd_lowrank(wide)[1][0])
+
+
+def full_svd(W: Array) -> float:
+    """Every singular value, in float32."""
+    return float(np.linalg.svd(W.astype(np.float32), compute_uv=False)[0])
+
+
+def seconds(act: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    act()
+    return time.perf_counter() - start
+
+
+def peak_bytes(W: Array) -> int:
+    """What the norm allocates at most, beside the weight."""
+    tracemalloc.start()
+    spectral_norm(W)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def medians(W: Array, rivals: list[Rival], rounds: int) -> tuple[float, float, dict[str, float]]:
+    """Seconds of one read, of ours, and of each rival, taken in turn."""
+    reads, ours = [], []
+    others: dict[str, list[float]] = {rival.name: [] for rival in rivals}
+    for seed in range(rounds):
+        reads.append(seconds(lambda: read_once(W)))
+        ours.append(seconds(lambda s=seed: spectral_norm(W, seed=s)))
+        for rival in rivals:
+            others[rival.name].append(seconds(lambda r=rival: r.norm(W)))
+    median = statistics.median
+    return median(reads), median(ours), {name: median(took) for name, took in others.items()}
+
+
+def row(name: str, took: float, read: float, ours: float, note: str) -> None:
+    print(f"  {name:<22}{took * 1e3:>11.1f} ms{took / read:>9.0f} x{took / ours:>10.2f} x   {note}")
+
+
+def below(estimate: float, interval: NormInterval) -> str:
+    miss = max(0.0, 1.0 - estimate / interval.lower)
+    return f"no bound; error {miss:.0e}" if miss else "no bound; error 0"
+
+
+def compare(name: str, W: Array, rivals: list[Rival], *, rounds: int, full: bool) -> None:
+    """Print the table of one matrix."""
+    interval = spectral_norm(W)
+    estimates = {rival.name: rival.norm(W) for rival in rivals}
+    read, ours, others = medians(W, rivals, rounds)
+    print(f"\n{name} {W.shape[0]} x {W.shape[1]} bf16, {W.nbytes / 1e6:.0f} MB")
+    print(f"  {'':<22}{'median':>14}{'one read':>11}{'ours':>12}")
+    row("one read of the bytes", read, read, ours, "")
+    note = f"{interval.passes} passes, width {interval.width:.0e}, {peak_bytes(W) / 1e6:.0f} MB"
+    row("gradience, certified", ours, read, ours, note)
+    for rival in rivals:
+        row(rival.name, others[rival.name], read, ours, below(estimates[rival.name], interval))
+    if full:
+        row("full SVD", seconds(lambda: full_svd(W)), read, ours, "measured once")
+    else:
+        part = W[: W.shape[0] // 8, : W.shape[1] // 8]
+        took = statistics.median(seconds(lambda: full_svd(part)) for _ in range(3)) * 8**3
+        row("full SVD", took, read, ours, f"extrapolated (cubic) from {part.shape}")
+
+
+def available() -> list[Rival]:
+    """The rivals whose library is installed, imported here so that no timing pays for it."""
+    found = []
+    for rival in (
+        Rival(name="ARPACK (svds)", norm=arpack),
+        Rival(name="torch.svd_lowrank", norm=svd_lowrank),
+    ):
+        try:
+            rival.norm(gaussian(32, 32))
+        except ImportError as missing:
+            print(f"{rival.name}: left out, {missing}")
+        else:
+            found.append(rival)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time the certified spectral norm of base weights")
+    parser.add_argument("--quick", action="store_true", help="an eighth of the size")
+    parser.add_argument("--gaussian", action="store_true", help="add the worst case")
+    parser.add_argument("--full", action="store_true", help="run the full SVD: up to a minute each")
+    parser.add_argument("--rounds", type=int, default=5, help="repetitions, of which the median")
+    options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    side, tall = (512, 1792) if options.quick else (4096, 14336)
+    with one_thread(os.environ):
+        rivals = available()
+        for m in (side, tall):
+            W = trained_like(m, side)
+            compare("trained-like", W, rivals, rounds=options.rounds, full=options.full)
+        if options.gaussian:
+            W = gaussian(side, side)
+            compare("Gaussian", W, rivals, rounds=options.rounds, full=options.full)
+
+
+if __name__ == "__main__":
+    main()

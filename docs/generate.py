@@ -1,0 +1,124 @@
+"""Write the reference pages and JSON Schemas that follow from the code: `make docs`.
+
+A test calls `pages()` and compares, so that what is committed is current.
+"""
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from gradience.adapter.dialects import DIALECTS
+from gradience.artifacts import Envelope
+from gradience.audit.base.cache import SCHEMA as BASE_NORMS_SCHEMA
+from gradience.audit.base.cache import CachedNorms
+from gradience.audit.finding_kinds import AUDIT
+from gradience.audit.metrics import METRICS
+from gradience.audit.records import SCHEMA, SET_SCHEMA, AdapterAudit, AuditSet
+
+DOCS = Path(__file__).parent
+NOTE = "<!-- Made by docs/generate.py from the code: change it there, then run `make docs`. -->\n"
+UNITS = {"": "dimensionless", "rank": "a number of directions", "weight": "base weight units"}
+
+
+def pages() -> dict[str, str]:
+    """Path below docs/ to content, for every generated file."""
+    return {
+        "metrics.md": metrics(),
+        "findings.md": findings(),
+        "formats.md": formats(),
+        "schemas/audit.v1.json": schema(SCHEMA, AdapterAudit),
+        "schemas/audits.v1.json": schema(SET_SCHEMA, AuditSet),
+        "schemas/base_norms.v1.json": schema(BASE_NORMS_SCHEMA, CachedNorms),
+    }
+
+
+def metrics() -> str:
+    """The reference of metrics."""
+    rows = [
+        f"### `{name}`\n\n**{m.title}**, {UNITS[m.unit]}"
+        f"{'; needs the base model' if m.needs_base else ''}.\n\n"
+        f"{m.definition}\n\nSource: {m.source}.\n"
+        for name, m in METRICS.items()
+    ]
+    return (
+        NOTE
+        + """# Metrics
+
+Every adapted weight gets these numbers, from the singular values `s_1 >= s_2 >= ...` of its scaled
+change `dW = scale * B @ A`. The name is the JSON key; `summary()` adds `_mean`, `_median`, `_p10`,
+`_p50`, `_p90` and `_max` over the modules. Several numbers are called "effective rank" in the
+field: here each definition has a name of its own.
+
+A number that is not defined for a module (a module of zeros has no stable rank) is absent from
+`metrics` and has its reason in `unmeasured`.
+
+Accuracy: every singular value above 1e-6 of the largest has a relative error of at most
+`relative_error`, which is predicted from the condition of the factors and is below 1e-8 but for
+factors that cancel one another.
+
+"""
+        + "\n".join(rows)
+    )
+
+
+def findings() -> str:
+    """The reference of finding codes."""
+    rows = [
+        f"### `{code}`\n\n*{kind.severity}.* {kind.meaning}\n\n{kind.remedy}\n"
+        for code, kind in AUDIT.items()
+    ]
+    return (
+        NOTE
+        + """# Findings
+
+What `gradience audit` can report, by stable code. `--fail-on CODE` exits with 1 when a finding has
+that code; `--fail-on warning` when one has that severity or a graver one. The verdict is BROKEN for
+an error, NEEDS A LOOK for a warning, HEALTHY otherwise.
+
+"""
+        + "\n".join(rows)
+    )
+
+
+def formats() -> str:
+    """The list of adapter formats."""
+    rows = [f"| {name} | {dialect.description} |" for name, dialect in DIALECTS.items()]
+    return (
+        NOTE
+        + """# Formats that are read
+
+The keys of a file decide, not its name.
+
+| format | what it is |
+|---|---|
+"""
+        + "\n".join(rows)
+        + "\n"
+    )
+
+
+def schema(name: str, content: type) -> str:
+    """JSON Schema of an artifact with its envelope."""
+    (envelope, inner), components = msgspec.json.schema_components([Envelope, content])
+    components["Envelope"]["properties"]["content"] = inner
+    components["Envelope"]["properties"]["schema"] = {"const": name}
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": name,
+        **envelope,
+        "$defs": components,
+    }
+    return json.dumps(document, indent=2, sort_keys=True).replace("#/$defs/", "#/$defs/") + "\n"
+
+
+def main() -> None:
+    """Write every page."""
+    for name, text in pages().items():
+        path = DOCS / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

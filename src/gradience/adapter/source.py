@@ -1,0 +1,281 @@
+"""Find the adapters that a path or a Hub id names, without reading a single weight.
+
+One idea: file names decide. A directory either holds an adapter itself, and then it is the
+answer (its `checkpoint-*` are earlier states of the same run), or the adapters below it are. A
+config belongs to the weights that were saved under PEFT's own name beside it, and to no others,
+so that the scale of one run is never applied to the factors of another.
+"""
+
+import os
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from gradience.adapter.hub import fetch_from_hub, parse_hub_id
+from gradience.adapter.layout import (
+    CONFIG,
+    PEFT_WEIGHTS,
+    AdapterLocation,
+    Notice,
+    full_model_files,
+    listing_of,
+    locate,
+    no_weights,
+)
+from gradience.adapter.names import natural_key
+from gradience.errors import AdapterNotFoundError, GradienceError, UnreadableError
+
+__all__ = ["AdapterLocation", "find_adapters"]
+
+MAX_DEPTH = 8
+MAX_DIRECTORIES = 10_000
+_SKIPPED = frozenset({"node_modules", "__pycache__", "site-packages"})
+
+
+def _quiet(_: str) -> None:
+    """Nobody listens."""
+
+
+def find_adapters(
+    target: str | os.PathLike[str], *, notice: Notice = _quiet
+) -> tuple[AdapterLocation, ...]:
+    """Every adapter that `target` names, in natural order; at least one.
+
+    Parameters
+    ----------
+    target : str or path
+        A weights file, a directory with one adapter, a directory above several, or a Hub id:
+        `org/name`, `org/name@revision`, `org/name:folder` or `org/name@revision:file`. A path
+        that exists is always taken as a path.
+    notice : callable
+        Told what is skipped and why, and when the Hub is asked.
+
+    Raises
+    ------
+    AdapterNotFoundError
+        If there is none; says what is there instead.
+    UnreadableError
+        If the directory cannot be listed.
+    """
+    path = Path(target).expanduser()
+    if not _exists(path):
+        hub_id = parse_hub_id(os.fspath(target))
+        if hub_id is None:
+            raise _missing(path)
+        try:
+            return fetch_from_hub(hub_id, notice=notice)
+        except AdapterNotFoundError as error:
+            raise _with_path_hint(error, path) from error
+    if path.name == CONFIG:
+        path = path.parent
+    if path.is_dir():
+        return _find_in_directory(path, notice)
+    return (_single_file(path),)
+
+
+def _find_in_directory(root: Path, notice: Notice) -> tuple[AdapterLocation, ...]:
+    own = listing_of(_files_in(root))
+    if own.weights:
+        name = "" if own.named_files else root.resolve().name
+        found = locate(root, own, name=name, source=str(root))
+        return _each_file_once(sorted(found, key=lambda f: natural_key(f.name)))
+    if own.has_config:
+        # Not the checkpoints below it: they are not what this run ended with.
+        raise no_weights(root)
+    below = _Walk(root, notice).run()
+    if below:
+        return below
+    raise _nothing_in(root)
+
+
+class _Walk:
+    """One breadth-first walk below a directory: each directory and each weights file once."""
+
+    def __init__(self, root: Path, notice: Notice) -> None:
+        self.root = root
+        self.notice = notice
+        self.visited = {_identity(root)}
+        self.links: list[Path] = []
+        self.found: list[AdapterLocation] = []
+
+    def run(self) -> tuple[AdapterLocation, ...]:
+        """Walk; a link is looked at last and never walked through, so that no loop can hold it."""
+        level = [self.root]
+        for _ in range(MAX_DEPTH):
+            level = [child for directory in level for child in self._children(directory)]
+        if level:
+            self.notice(f"{level[0]} is more than {MAX_DEPTH} levels below {self.root}: skipped")
+        for link in sorted(self.links):
+            if self._is_new(link):
+                self._look_at(link)
+        return _each_file_once(sorted(self.found, key=lambda f: natural_key(f.name)))
+
+    def _children(self, directory: Path) -> list[Path]:
+        """Subdirectories to walk next: those that hold no adapter themselves."""
+        try:
+            entries = sorted(os.scandir(directory), key=lambda e: e.name)
+        except OSError as error:
+            self.notice(f"{directory} was skipped: {error.strerror}")
+            return []
+        children = []
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in _SKIPPED or not _is_directory(entry):
+                continue
+            child = directory / entry.name
+            if entry.is_symlink():
+                self.links.append(child)
+            elif self._is_new(child) and not self._look_at(child):
+                children.append(child)
+        return children
+
+    def _is_new(self, directory: Path) -> bool:
+        identity = _identity(directory)
+        if identity in self.visited:
+            return False
+        if len(self.visited) >= MAX_DIRECTORIES:
+            raise AdapterNotFoundError(
+                f"there are more than {MAX_DIRECTORIES} directories below {self.root}",
+                remedy="Name the directory of the run, or of each adapter.",
+            )
+        self.visited.add(identity)
+        return True
+
+    def _look_at(self, directory: Path) -> bool:
+        """Note the adapters in a directory; whether there were any."""
+        try:
+            names = listing_of(_files_in(directory))
+        except UnreadableError as error:
+            self.notice(f"skipped: {error}")
+            return True
+        if names.has_config and not names.weights:
+            # Reported when it is opened: one broken run must not hide its neighbours.
+            names = replace(names, config=True, weights=(PEFT_WEIGHTS[0],))
+        name = directory.relative_to(self.root).as_posix()
+        self.found += locate(directory, names, name=name, source=str(directory))
+        return bool(names.weights)
+
+
+def _each_file_once(found: list[AdapterLocation]) -> tuple[AdapterLocation, ...]:
+    """Drop an adapter that was reached before under another name (a link, a hard link)."""
+    seen: set[object] = set()
+    kept = []
+    for location in found:
+        identity = _identity(location.weights) or location.weights
+        if identity not in seen:
+            seen.add(identity)
+            kept.append(location)
+    return tuple(kept)
+
+
+def _single_file(path: Path) -> AdapterLocation:
+    """One weights file; a config beside it counts when the file has the name PEFT gives it."""
+    config = path.with_name(CONFIG)
+    own = path.name in PEFT_WEIGHTS and config.is_file()
+    return AdapterLocation(
+        name=path.absolute().parent.name if path.name in PEFT_WEIGHTS else path.stem,
+        weights=path,
+        config=config if own else None,
+        source=str(path),
+    )
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is there, broken links and loops told apart from nothing."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise AdapterNotFoundError(
+                f"{path} is a link to {path.readlink()}, which does not exist",
+                remedy="Name the directory itself, or mend the link.",
+            ) from None
+        return False
+    except (OSError, ValueError) as error:
+        raise AdapterNotFoundError(
+            f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}",
+            remedy="Name another path; look at this one with `ls -ld`.",
+        ) from error
+    return True
+
+
+def _files_in(directory: Path) -> list[str]:
+    """Names of the files in a directory; a link to a file counts, a broken one does not."""
+    try:
+        with os.scandir(directory) as entries:
+            return [entry.name for entry in entries if _is_file(entry)]
+    except OSError as error:
+        raise UnreadableError(
+            f"{directory} cannot be listed: {error.strerror}",
+            remedy="Look at its permissions with `ls -ld`, or run as a user who may read it.",
+        ) from error
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that loops
+        return False
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that loops
+        return False
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _missing(path: Path) -> AdapterNotFoundError:
+    return AdapterNotFoundError(f"{path} does not exist", remedy=_did_you_mean(path))
+
+
+def _with_path_hint(error: GradienceError, path: Path) -> AdapterNotFoundError:
+    """A name that is neither a path nor on the Hub: say what else it could have meant."""
+    close = _nearest(path)
+    hint = f"Or did you mean the path {close}? " if close else ""
+    return AdapterNotFoundError(
+        f"{error} (and there is no such path here)", remedy=f"{hint}{error.remedy}"
+    )
+
+
+def _did_you_mean(path: Path) -> str:
+    close = _nearest(path)
+    return f"Did you mean {close}?" if close else "Name a directory, a weights file or a Hub id."
+
+
+def _nearest(path: Path) -> Path | None:
+    """The sibling whose name is closest to a missing path's."""
+    try:
+        siblings = [entry.name for entry in os.scandir(path.parent)]
+    except OSError:
+        return None
+    close = get_close_matches(path.name, siblings, n=1)
+    return path.parent / close[0] if close else None
+
+
+def _nothing_in(root: Path) -> AdapterNotFoundError:
+    """Say what a directory without an adapter has instead."""
+    files = _files_in(root)
+    model = full_model_files(files)
+    if model:
+        return AdapterNotFoundError(
+            f"{root} holds a full model ({model[0]}), not an adapter",
+            remedy="Name the adapter's directory, and give the model with --base-model.",
+        )
+    names = sorted(entry.name for entry in os.scandir(root))
+    if not names:
+        return AdapterNotFoundError(
+            f"{root} is empty", remedy="Name a directory that holds an adapter."
+        )
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return AdapterNotFoundError(
+        f"there is no adapter in or below {root}; it has {shown}",
+        remedy=f"An adapter is {CONFIG} with {PEFT_WEIGHTS[0]}, or a .safetensors file.",
+    )

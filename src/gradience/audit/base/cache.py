@@ -1,0 +1,257 @@
+"""Norms of base models, remembered: one readable file per model, revision and content.
+
+A remembered number is believed only after it has been checked: its type, its sense (a norm is not
+negative, a spectral norm is at most the Frobenius norm), and that it was measured on a weight of
+this shape and type by this method, at least as finely as asked. Anything else is measured again.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite, sqrt
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gradience import artifacts, files
+from gradience.audit.base.finding_kinds import (
+    BASE_NORMS_CACHE_CORRUPT,
+    BASE_NORMS_CACHE_UNWRITABLE,
+)
+from gradience.audit.base.measured import BaseNorm
+from gradience.audit.base.weights import BaseWeight
+from gradience.errors import ArtifactError, StorageError
+from gradience.findings import Finding
+
+SCHEMA = "gradience.base_norms/v1"
+METHOD = "block-lanczos/1"
+"""Changes when the numbers of `spectral_norm` change their meaning; older ones are forgotten."""
+
+# Rounding that laws between three measured norms may show.
+_SLACK = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Which base model norms belong to.
+
+    Attributes
+    ----------
+    model : str
+    revision : str or None
+    fingerprint : str
+        `blake3:...`; decides, the others are for the reader.
+    """
+
+    model: str
+    revision: str | None
+    fingerprint: str
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file of the cache holds.
+
+    Attributes
+    ----------
+    norms : dict of str to Any
+        Each a `BaseNorm` when it can be believed; judged one by one.
+    unmeasurable : dict of str to str
+        Weights without a norm, and why.
+    """
+
+    model: str
+    revision: str | None
+    fingerprint: str
+    method: str
+    norms: dict[str, Any]
+    unmeasurable: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recalled:
+    """What a file of the cache says that can be believed.
+
+    Attributes
+    ----------
+    norms : mapping of str to BaseNorm
+    reasons : mapping of str to str
+    doubts : tuple of str
+        What could not be believed, and why.
+    distrusted : frozenset of str
+        Keys of entries that make sense, but not for the weight that is there.
+    """
+
+    norms: Mapping[str, BaseNorm]
+    reasons: Mapping[str, str]
+    doubts: tuple[str, ...] = ()
+    distrusted: frozenset[str] = frozenset()
+
+    def serves(self, weight: BaseWeight, *, width: float, eta: float) -> bool:
+        """Whether this weight need not be measured: as fine as asked, or known to have no norm."""
+        norm = self.norms.get(weight.key)
+        if norm is None:
+            return weight.key in self.reasons
+        return norm.width <= width and norm.eta <= eta
+
+
+def entry_path(directory: Path, identity: Identity) -> Path:
+    """The file of one base model, by a name that a reader understands.
+
+    Examples
+    --------
+    >>> one = Identity(model="org/tiny-7B", revision="a1b2c3d4e5", fingerprint="blake3:77ff00aa11")
+    >>> entry_path(Path("base_norms"), one).as_posix()
+    'base_norms/org--tiny-7B@a1b2c3d-77ff00aa.json'
+    """
+    name = re.sub(r"[^\w.-]", "_", identity.model.replace("/", "--")).lstrip(".")[:100] or "model"
+    revision = f"@{identity.revision[:7]}" if identity.revision else ""
+    content = identity.fingerprint.rpartition(":")[2][:8]
+    return directory / f"{name}{revision}-{content}.json"
+
+
+def recall(path: Path, identity: Identity, weights: Iterable[BaseWeight]) -> Recalled:
+    """What is remembered of a base model; an absent file remembers nothing.
+
+    Parameters
+    ----------
+    path : Path
+        From `entry_path`.
+    identity : Identity
+    weights : iterable of BaseWeight
+        Those that are asked for: an entry of another shape or type is not believed.
+    """
+    content, doubts = _read(path, identity)
+    if content is None:
+        return Recalled(norms={}, reasons={}, doubts=doubts)
+    norms, bad = _believable(content)
+    other: dict[str, str] = {}
+    for weight in weights:
+        norm = norms.get(weight.key)
+        if norm and (norm.shape, norm.dtype) != (weight.stored_shape, weight.dtype):
+            other[weight.key] = f"{weight.key}: of a weight of {norm.dtype} {norm.shape}"
+    return Recalled(
+        norms={key: norm for key, norm in norms.items() if key not in other},
+        reasons=content.unmeasurable,
+        doubts=(*doubts, *bad, *other.values()),
+        distrusted=frozenset(other),
+    )
+
+
+def remember(
+    path: Path,
+    identity: Identity,
+    norms: Mapping[str, BaseNorm],
+    reasons: Mapping[str, str],
+    *,
+    forget: Iterable[str] = (),
+    now: datetime,
+) -> Finding | None:
+    """Add norms to what is remembered, and set right what cannot be believed.
+
+    Under a lock the file is read, grown and replaced as a whole: no writer loses another's norms,
+    and no reader and no kill sees a part of a file.
+
+    Parameters
+    ----------
+    path : Path
+    identity : Identity
+    norms, reasons : mapping
+        By key of the weight; of two norms of one weight the finer stays.
+    forget : iterable of str
+        Keys that were found not to be believable.
+    now : datetime
+        Aware.
+
+    Returns
+    -------
+    Finding or None
+        `base_norms_cache_unwritable` when the disk refused; the norms at hand are good.
+    """
+    try:
+        with files.locked(path):
+            content, _ = _read(path, identity)
+            old = _believable(content)[0] if content else {}
+            old = {key: norm for key, norm in old.items() if key not in set(forget)}
+            merged = Content(
+                model=identity.model,
+                revision=identity.revision,
+                fingerprint=identity.fingerprint,
+                method=METHOD,
+                norms=dict(sorted((old | _finer(norms, old)).items())),
+                unmeasurable={**(content.unmeasurable if content else {}), **reasons},
+            )
+            files.replace(path, artifacts.encode(SCHEMA, merged, now=now))
+    except StorageError as error:
+        return BASE_NORMS_CACHE_UNWRITABLE.found(str(error))
+    return None
+
+
+def corrupt(path: Path, doubts: tuple[str, ...]) -> Finding:
+    """The finding for what could not be believed."""
+    more = f", and {len(doubts) - 3} more" if len(doubts) > 3 else ""
+    return BASE_NORMS_CACHE_CORRUPT.found(
+        f"{path}: {'; '.join(doubts[:3])}{more}; measured again and written anew"
+    )
+
+
+def _finer(new: Mapping[str, BaseNorm], old: Mapping[str, BaseNorm]) -> dict[str, BaseNorm]:
+    """New norms, but for those that another process measured more finely meanwhile."""
+    return {
+        key: norm
+        for key, norm in new.items()
+        if key not in old or (norm.width, norm.eta) <= (old[key].width, old[key].eta)
+    }
+
+
+def _read(path: Path, identity: Identity) -> tuple[Content | None, tuple[str, ...]]:
+    """The content of a file that is of this model and method, and doubts about any other."""
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None, ()
+    except OSError as error:
+        return None, (f"it cannot be read ({error.strerror})",)
+    try:
+        content = artifacts.decode(data, SCHEMA, Content, source=str(path))
+    except ArtifactError as error:
+        return None, (str(error).removeprefix(f"{path} "),)
+    if content.fingerprint != identity.fingerprint:
+        return None, (f"it is of another content, {content.fingerprint[:23]}",)
+    return (content, ()) if content.method == METHOD else (None, ())
+
+
+def _believable(content: Content) -> tuple[dict[str, BaseNorm], list[str]]:
+    """The entries that make sense, and a doubt about each other one."""
+    norms: dict[str, BaseNorm] = {}
+    doubts: list[str] = []
+    for key, entry in content.norms.items():
+        try:
+            norm = msgspec.convert(entry, BaseNorm)
+        except msgspec.ValidationError as error:
+            doubts.append(f"{key}: {error}")
+            continue
+        reason = _nonsense(norm)
+        if reason:
+            doubts.append(f"{key}: {reason}")
+        else:
+            norms[key] = norm
+    return norms, doubts
+
+
+def _nonsense(norm: BaseNorm) -> str:
+    """Why these numbers cannot be norms of one matrix; empty when they can."""
+    values = (norm.lower, norm.upper, norm.frobenius, norm.width, norm.eta)
+    if not all(isfinite(value) for value in values):
+        return "a number is not finite"
+    if min(values) < 0.0 or norm.passes < 0 or min(norm.shape) < 1:
+        return "a number is negative"
+    if norm.lower > norm.upper:
+        return f"lower {norm.lower} is above upper {norm.upper}"
+    if norm.upper > norm.frobenius * (1 + _SLACK):
+        return f"upper {norm.upper} is above the Frobenius norm {norm.frobenius}"
+    # ||W||_F^2 is the sum of at most min(shape) squares, none above ||W||_2^2.
+    if norm.frobenius > sqrt(min(norm.shape)) * norm.upper * (1 + _SLACK):
+        return f"upper {norm.upper} is too small for the Frobenius norm {norm.frobenius}"
+    return ""

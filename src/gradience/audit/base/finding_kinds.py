@@ -1,0 +1,47 @@
+"""The findings that comparing with a base model can bring up: one table, one place."""
+
+from gradience.findings import Catalogue, Severity
+
+BASE = Catalogue()
+"""Kinds of finding of the comparison with a base model, by code."""
+
+BASE_MODEL_MISMATCH = BASE.add(
+    "base_model_mismatch",
+    Severity.ERROR,
+    "The model that was named is not the base of this adapter: names or shapes of its weights "
+    "disagree, so nothing was compared with it.",
+    "Name the model of `base_model_name_or_path` in adapter_config.json, in its full precision.",
+)
+BASE_WEIGHTS_MISSING = BASE.add(
+    "base_weights_missing",
+    Severity.WARNING,
+    "Some layers of the adapter have no weight of their name and shape in the base model; they "
+    "have no UDR.",
+    "Check the revision of the base model; name one that was saved with its head, where a head "
+    "is missing.",
+)
+BASE_WEIGHTS_QUANTISED = BASE.add(
+    "base_weights_quantised",
+    Severity.WARNING,
+    "Base weights are stored packed; the norm of packed numbers says nothing of the weight.",
+    "Name the model in full precision that it was quantised from.",
+)
+BASE_WEIGHTS_UNMEASURABLE = BASE.add(
+    "base_weights_unmeasurable",
+    Severity.ERROR,
+    "Some base weights have no norm: they hold NaN or infinity, or no numbers at all.",
+    "Download the base model again and compare its checksums.",
+)
+BASE_NORMS_CACHE_CORRUPT = BASE.add(
+    "base_norms_cache_corrupt",
+    Severity.INFO,
+    "Remembered norms of the base model could not be believed; they were measured again and the "
+    "file was set right.",
+    "Nothing to do; if it happens again, check the disk and what else writes there.",
+)
+BASE_NORMS_CACHE_UNWRITABLE = BASE.add(
+    "base_norms_cache_unwritable",
+    Severity.INFO,
+    "The norms of the base model could not be remembered; the next audit measures them again.",
+    "Free space or permissions there, or name another directory with --base-norms-cache.",
+)

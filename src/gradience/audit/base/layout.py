@@ -1,0 +1,124 @@
+"""Which files of a model hold its weights: the rule of transformers and diffusers, on names alone.
+
+Pure: it is given the names that are there, be it a directory or a listing of the Hub.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+COMPONENTS = (
+    "unet",
+    "transformer",
+    "transformer_2",
+    "prior",
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoder_3",
+)
+"""Folders of a diffusers pipeline that adapters change."""
+
+_INDEX = ".index.json"
+# In the order of preference that transformers and diffusers have; safetensors before pickles.
+_STEMS = (
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsFile:
+    """A file to read: the weights themselves or the index of their shards.
+
+    Attributes
+    ----------
+    name : str
+        Relative to the model, with forward slashes.
+    prefix : str
+        What stands before its tensor names: `unet.` for the folder `unet`.
+    """
+
+    name: str
+    prefix: str = ""
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it lists shards."""
+        return self.name.endswith(_INDEX)
+
+
+def weights_files(names: Collection[str]) -> tuple[WeightsFile, ...]:
+    """The files that make up a model, or nothing.
+
+    Parameters
+    ----------
+    names : collection of str
+        Every file of the model, relative, with forward slashes.
+
+    Examples
+    --------
+    >>> weights_files(["config.json", "pytorch_model.bin", "model.safetensors.index.json"])
+    (WeightsFile(name='model.safetensors.index.json', prefix=''),)
+    >>> weights_files(["unet/diffusion_pytorch_model.safetensors", "vae/model.safetensors"])
+    (WeightsFile(name='unet/diffusion_pytorch_model.safetensors', prefix='unet.'),)
+    """
+    at_root = _choose([name for name in names if "/" not in name])
+    if at_root:
+        return (WeightsFile(name=at_root),)
+    found = []
+    for component in COMPONENTS:
+        inside = [n.removeprefix(f"{component}/") for n in names if n.startswith(f"{component}/")]
+        chosen = _choose([name for name in inside if "/" not in name])
+        if chosen:
+            found.append(WeightsFile(name=f"{component}/{chosen}", prefix=f"{component}."))
+    return tuple(found)
+
+
+def _choose(names: Collection[str]) -> str:
+    """The weights in one folder: the usual name, else a variant of it, else the only one."""
+    for stem in _STEMS:
+        for name in (stem, stem + _INDEX):
+            if name in names:
+                return name
+    for stem in _STEMS:
+        base, _, suffix = stem.rpartition(".")
+        variants = [
+            n
+            for n in sorted(names)
+            if n.startswith(f"{base}.") and n.endswith((f".{suffix}", f".{suffix}{_INDEX}"))
+        ]
+        if variants:
+            return variants[0]
+    indices = [n for n in names if n.endswith(f".safetensors{_INDEX}")]
+    single = [n for n in names if n.endswith(".safetensors") and not n.startswith("adapter_")]
+    for group in (indices, single):
+        if len(group) == 1:
+            return group[0]
+    return ""
+
+
+def why_none(names: Collection[str]) -> tuple[str, str]:
+    """Why a listing holds no weights that can be read, and what helps.
+
+    Returns
+    -------
+    (reason, remedy)
+    """
+    if any(name.endswith(".gguf") for name in names):
+        return (
+            "it holds GGUF files only, whose numbers are packed",
+            "Name the model they were converted from.",
+        )
+    if "adapter_config.json" in names:
+        return (
+            "it is an adapter, not a base model",
+            "Name the model of its `base_model_name_or_path`.",
+        )
+    weights = [name for name in sorted(names) if name.endswith((".safetensors", ".bin"))]
+    if weights:
+        return (
+            f"none of its {len(weights)} weights files is named as a model's: {weights[0]}",
+            "Name the file or the index itself.",
+        )
+    return "it holds no weights", "Name the directory of model.safetensors or its index."

@@ -1,0 +1,115 @@
+"""Norms of base weights, measured one weight at a time.
+
+Memory is bounded by the largest weight: its data is mapped, streamed in blocks of rows, and given
+back before the next is read.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from gradience.audit.base.rows import TensorSource, stored_rows
+from gradience.audit.base.spectral_norm import spectral_norm
+from gradience.audit.base.weights import BaseWeight
+from gradience.errors import UnmeasurableError
+
+
+class BaseNorm(msgspec.Struct, frozen=True, kw_only=True):
+    """Norms of one base weight, and how they were asked for.
+
+    Attributes
+    ----------
+    lower, upper : float
+        Interval that holds the spectral norm; `upper` with probability 1 - eta.
+    frobenius : float
+        Frobenius norm, exact to rounding.
+    shape : (rows, columns)
+        As stored.
+    dtype : str
+        As stored, in the words of the safetensors format.
+    width : float
+        Relative width that was asked for; what was reached is in the interval.
+    eta : float
+    passes : int
+        How often the weight was read.
+    """
+
+    lower: float
+    upper: float
+    frobenius: float
+    shape: tuple[int, int]
+    dtype: str
+    width: float
+    eta: float
+    passes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What came out for each weight, by its key.
+
+    Attributes
+    ----------
+    norms : dict of str to BaseNorm
+    reasons : dict of str to str
+        Why the others have no norm.
+    nbytes : int
+        Stored bytes of the weights that were read.
+    """
+
+    norms: dict[str, BaseNorm]
+    reasons: dict[str, str]
+    nbytes: int
+
+
+def measure(
+    base: TensorSource,
+    weights: Iterable[BaseWeight],
+    *,
+    width: float = 1e-3,
+    eta: float = 1e-9,
+    done: Callable[[int], None] = lambda count: None,
+) -> Measured:
+    """Measure the norms of base weights.
+
+    Parameters
+    ----------
+    base : TensorSource
+    weights : iterable of BaseWeight
+    width, eta : float
+        See `spectral_norm`.
+    done : callable
+        Told after each weight how many are measured.
+
+    Raises
+    ------
+    BaseModelError
+        If a shard cannot be had. A weight without a norm (NaN, infinity) raises nothing: its
+        reason is in the answer.
+    """
+    norms: dict[str, BaseNorm] = {}
+    reasons: dict[str, str] = {}
+    nbytes = 0
+    for count, weight in enumerate(weights, start=1):
+        stored = stored_rows(base, weight)
+        nbytes += stored.nbytes
+        try:
+            interval = spectral_norm(stored, width=width, eta=eta)
+        except UnmeasurableError as error:
+            reasons[weight.key] = f"the base weight {weight.key} has no norm: {error}"
+        else:
+            norms[weight.key] = BaseNorm(
+                lower=interval.lower,
+                upper=interval.upper,
+                frobenius=interval.frobenius,
+                shape=weight.stored_shape,
+                dtype=weight.dtype,
+                width=width,
+                eta=eta,
+                passes=interval.passes,
+            )
+        finally:
+            stored.release()
+        done(count)
+    return Measured(norms=norms, reasons=reasons, nbytes=nbytes)

@@ -1,0 +1,242 @@
+"""The norms of the base weights of an adapter: matched, recalled or measured, and remembered."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from gradience.adapter.records import LoraLayer
+from gradience.audit.base import cache
+from gradience.audit.base.finding_kinds import (
+    BASE_MODEL_MISMATCH,
+    BASE_WEIGHTS_MISSING,
+    BASE_WEIGHTS_QUANTISED,
+    BASE_WEIGHTS_UNMEASURABLE,
+)
+from gradience.audit.base.match import ending, match
+from gradience.audit.base.measured import BaseNorm, measure
+from gradience.audit.base.rows import StoredRows, TransposedRows, rows
+from gradience.audit.base.source import BaseModel
+from gradience.audit.base.weights import BaseWeight, Matches
+from gradience.errors import BaseModelError
+from gradience.findings import Finding
+
+Progress = Callable[[str, int, int], None]
+
+# What is measured is remembered in steps, so that a run of minutes that is killed loses seconds.
+_STEP_NUMBERS = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseNorms:
+    """The base side of an audit.
+
+    Attributes
+    ----------
+    by_layer : mapping of str to BaseNorm
+        By label of the layer.
+    unmatched : mapping of str to str
+        Every other layer, with the reason in a sentence.
+    weights : mapping of str to BaseWeight
+        Where in the base the weight of each matched layer is.
+    model, revision, fingerprint
+        Of the base model.
+    findings : tuple of Finding
+    bytes_read : int
+        Stored bytes of the weights that had to be measured; 0 when all were remembered.
+    base : BaseModel
+        For `rows`; usable until it is closed.
+    """
+
+    by_layer: Mapping[str, BaseNorm]
+    unmatched: Mapping[str, str]
+    weights: Mapping[str, BaseWeight]
+    model: str
+    revision: str | None
+    fingerprint: str
+    findings: tuple[Finding, ...]
+    bytes_read: int
+    base: BaseModel = field(repr=False, compare=False)
+
+    def rows(self, label: str) -> StoredRows | TransposedRows:
+        """The base weight of a matched layer, as (out, in), streamed by rows.
+
+        Raises
+        ------
+        KeyError
+            If the layer has no base weight.
+        BaseModelError
+            If its shard cannot be had.
+        """
+        return rows(self.base, self.weights[label])
+
+
+def base_norms(
+    layers: Sequence[LoraLayer],
+    base: BaseModel,
+    *,
+    cache_dir: Path,
+    now: datetime,
+    layer_replication: Sequence[tuple[int, int]] | None = None,
+    width: float = 1e-3,
+    eta: float = 1e-9,
+    progress: Progress | None = None,
+) -> BaseNorms:
+    """Norms of the base weight of every layer.
+
+    Parameters
+    ----------
+    layers : sequence of LoraLayer
+        Of one adapter: they are matched together.
+    base : BaseModel
+        From `open_base`.
+    cache_dir : Path
+        Directory where norms are remembered; made when missing.
+    now : datetime
+        Aware; written into the file.
+    layer_replication : sequence of (start, end), optional
+        As in PEFT's config.
+    width, eta : float
+        See `spectral_norm`.
+    progress : callable, optional
+        Told ("base norms", done, total).
+
+    Raises
+    ------
+    BaseModelError
+        If a shard cannot be had. That the base does not fit, or that the cache cannot be
+        written, is in `findings`.
+    """
+    matches = match(layers, base.tensors, tied=base.tied, layer_replication=layer_replication)
+    _check_complete(layers, base, matches)
+    wanted = {weight.key: weight for weight in matches.found.values()}
+    known = _known(wanted, base, _Settings(cache_dir, now, width, eta), progress)
+    by_layer = {
+        label: known.norms[w.key] for label, w in matches.found.items() if w.key in known.norms
+    }
+    without = {
+        label: known.reasons[w.key]
+        for label, w in matches.found.items()
+        if w.key not in known.norms
+    }
+    unmatched = {label: why.message for label, why in matches.unmatched.items()} | without
+    return BaseNorms(
+        by_layer=by_layer,
+        unmatched=unmatched,
+        weights=matches.found,
+        model=base.model,
+        revision=base.revision,
+        fingerprint=base.fingerprint,
+        findings=(*_findings(matches, without), *known.findings),
+        bytes_read=known.nbytes,
+        base=base,
+    )
+
+
+def _check_complete(layers: Sequence[LoraLayer], base: BaseModel, matches: Matches) -> None:
+    """Refuse to call a weight missing that is in a shard which could not be looked at."""
+    if not base.absent:
+        return
+    absent = {ending(name): base.absent[name] for name in base.absent}
+    for layer in layers:
+        why = matches.unmatched.get(layer.label)
+        shard = absent.get(ending(f"{layer.name}.{layer.parameter}"))
+        if shard and why and why.reason in ("no_tensor", "not_this_base"):
+            raise BaseModelError(
+                f"base model {base.model}: {shard}, which holds the weight of {layer.label}, is "
+                "not in the cache, and nothing may be downloaded",
+                remedy=f"Go online (unset HF_HUB_OFFLINE), or run: hf download {base.model}",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """Where to remember, and how finely to measure."""
+
+    cache_dir: Path
+    now: datetime
+    width: float
+    eta: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Norms and reasons by key of the weight, and how they came about."""
+
+    norms: dict[str, BaseNorm]
+    reasons: dict[str, str]
+    findings: tuple[Finding, ...]
+    nbytes: int
+
+
+def _known(
+    wanted: Mapping[str, BaseWeight],
+    base: BaseModel,
+    settings: _Settings,
+    progress: Progress | None,
+) -> _Known:
+    """Recall what can be believed, measure the rest, remember it step by step."""
+    identity = cache.Identity(
+        model=base.model, revision=base.revision, fingerprint=base.fingerprint
+    )
+    path = cache.entry_path(settings.cache_dir, identity)
+    recalled = cache.recall(path, identity, wanted.values())
+    width, eta = settings.width, settings.eta
+    todo = [w for w in wanted.values() if not recalled.serves(w, width=width, eta=eta)]
+    norms, reasons = dict(recalled.norms), dict(recalled.reasons)
+    refused: Finding | None = None
+    done = nbytes = 0
+    for step in _steps(todo, even_if_empty=bool(recalled.doubts)):
+
+        def tell(count: int, before: int = done) -> None:
+            if progress:
+                progress("base norms", before + count, len(todo))
+
+        measured = measure(base, step, width=width, eta=eta, done=tell)
+        done += len(step)
+        nbytes += measured.nbytes
+        norms |= measured.norms
+        reasons |= measured.reasons
+        refused = refused or cache.remember(
+            path,
+            identity,
+            measured.norms,
+            measured.reasons,
+            forget=recalled.distrusted,
+            now=settings.now,
+        )
+    doubts = (cache.corrupt(path, recalled.doubts),) if recalled.doubts else ()
+    return _Known(norms, reasons, (*doubts, *((refused,) if refused else ())), nbytes)
+
+
+def _steps(todo: Iterable[BaseWeight], *, even_if_empty: bool) -> Iterator[list[BaseWeight]]:
+    """The weights in portions of about a billion numbers: some seconds of work each."""
+    step: list[BaseWeight] = []
+    numbers = 0
+    for weight in todo:
+        step.append(weight)
+        numbers += weight.stored_shape[0] * weight.stored_shape[1]
+        if numbers >= _STEP_NUMBERS:
+            yield step
+            step, numbers, even_if_empty = [], 0, False
+    if step or even_if_empty:
+        yield step
+
+
+def _findings(matches: Matches, without: Mapping[str, str]) -> list[Finding]:
+    """What matching and measuring brought up."""
+    if matches.verdict:
+        return [BASE_MODEL_MISMATCH.found(matches.verdict)]
+    found: list[Finding] = []
+    packed = {k: u for k, u in matches.unmatched.items() if u.reason == "quantised"}
+    missing = {k: u for k, u in matches.unmatched.items() if u.reason != "quantised"}
+    for kind, group in (
+        (BASE_WEIGHTS_QUANTISED, {label: u.message for label, u in packed.items()}),
+        (BASE_WEIGHTS_MISSING, {label: u.message for label, u in missing.items()}),
+        (BASE_WEIGHTS_UNMEASURABLE, dict(without)),
+    ):
+        if group:
+            first = next(iter(group.values()))
+            more = f" (and {len(group) - 1} more)" if len(group) > 1 else ""
+            found.append(kind.found(f"{first}{more}", modules=group))
+    return found

@@ -1,0 +1,153 @@
+"""Did it learn anything, and is it whole? Findings from the measured layers. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from gradience.audit.finding_kinds import (
+    DEAD_MODULES,
+    EMBEDDING_DOMINATES,
+    HEAD_DOMINATES,
+    LARGE_CHANGE,
+    MISSING_LAYERS,
+    OUTLIER_MODULES,
+    UNTOUCHED,
+    ZERO_FILLED,
+)
+from gradience.audit.records import ByteUse, LayerAudit, Verdict
+from gradience.findings import Finding, Severity
+
+# A module is an outlier ten times from the median of its type, and five robust deviations: the
+# first alone would flag wide but regular spreads, the second alone tight ones.
+_OUTLIER_DECADES = 1.0
+_OUTLIER_DEVIATIONS = 5.0
+_OUTLIER_MEMBERS = 8
+_MAD_TO_SIGMA = 1.4826  # of a normal distribution
+
+# Blocks that carry a module, as a share of all, above which its absence elsewhere is news.
+_REGULAR = 0.75
+
+
+def verdict(findings: Sequence[Finding]) -> Verdict:
+    """broken for an error, look for a warning, else healthy."""
+    gravest = max((f.severity.weight for f in findings), default=0)
+    return ("healthy", "look", "broken")[gravest]
+
+
+def health(
+    layers: Sequence[LayerAudit],
+    byte_use: ByteUse,
+    *,
+    zero_factors: Sequence[str],
+    chosen_blocks: bool,
+) -> Iterator[Finding]:
+    """Findings about what was learned and what is missing.
+
+    Parameters
+    ----------
+    layers : sequence of LayerAudit
+    byte_use : ByteUse
+    zero_factors : sequence of str
+        Layers whose two factors are both all zeros.
+    chosen_blocks : bool
+        The config names blocks to adapt or patterns: gaps between blocks are meant.
+    """
+    yield from _zeros(layers, zero_factors)
+    yield from _outliers(layers)
+    yield from _missing(layers, chosen_blocks=chosen_blocks)
+    yield from _large(layers)
+    yield from _bytes(byte_use)
+
+
+def _zeros(layers: Sequence[LayerAudit], zero_factors: Sequence[str]) -> Iterator[Finding]:
+    zero = [a.name for a in layers if a.metrics.get("spectral_norm") == 0.0]
+    if zero_factors:
+        yield ZERO_FILLED.found(
+            f"{len(zero_factors)} of {len(layers)} modules hold only zeros, in both factors: "
+            f"{_names(zero_factors)}",
+            modules=zero_factors,
+        )
+    dead = [name for name in zero if name not in set(zero_factors)]
+    if dead and len(zero) == len(layers):
+        yield UNTOUCHED.found(f"all {len(layers)} modules have a change of exactly zero")
+    elif dead:
+        yield DEAD_MODULES.found(
+            f"{len(dead)} of {len(layers)} modules have a change of exactly zero: {_names(dead)}",
+            modules=dead,
+        )
+
+
+def _outliers(layers: Sequence[LayerAudit]) -> Iterator[Finding]:
+    for module_type in sorted({a.module_type for a in layers}):
+        norms = {
+            a.name: np.log10(a.metrics["spectral_norm"])
+            for a in layers
+            if a.module_type == module_type and a.metrics.get("spectral_norm", 0.0) > 0.0
+        }
+        if len(norms) < _OUTLIER_MEMBERS:
+            continue
+        values = np.array(list(norms.values()))
+        median = float(np.median(values))
+        sigma = _MAD_TO_SIGMA * float(np.median(np.abs(values - median)))
+        limit = max(_OUTLIER_DECADES, _OUTLIER_DEVIATIONS * sigma)
+        far = {name: v - median for name, v in norms.items() if abs(v - median) > limit}
+        if far:
+            worst = max(far, key=lambda name: abs(far[name]))
+            yield OUTLIER_MODULES.found(
+                f"{len(far)} of {len(norms)} {module_type} modules are far from the median change; "
+                f"{worst} is {10 ** far[worst]:.3g} times it",
+                modules=far,
+            )
+
+
+def _missing(layers: Sequence[LayerAudit], *, chosen_blocks: bool) -> Iterator[Finding]:
+    for stack, blocks in _stacks(layers).items():
+        gaps = sorted(set(range(max(blocks) + 1)) - set(blocks)) if not chosen_blocks else []
+        absent = [f"{stack}.{index}" for index in gaps if len(blocks) > 2]
+        for part in sorted({part for parts in blocks.values() for part in parts}):
+            without = [index for index, parts in sorted(blocks.items()) if part not in parts]
+            if without and 1 - len(without) / len(blocks) >= _REGULAR:
+                absent += [f"{stack}.{index}.{part}" for index in without]
+        if absent:
+            yield MISSING_LAYERS.found(
+                f"{stack} has no weights for {_names(absent)}, where its other blocks have them",
+                modules=absent,
+            )
+
+
+def _stacks(layers: Sequence[LayerAudit]) -> Mapping[str, dict[int, set[str]]]:
+    """Stack of blocks to block number to the modules below it."""
+    stacks: dict[str, dict[int, set[str]]] = {}
+    for layer in layers:
+        if layer.block is None:
+            continue
+        stack, _, index = layer.block.replace("_", ".").rpartition(".")
+        part = layer.name[len(layer.block) + 1 :]
+        stacks.setdefault(stack, {}).setdefault(int(index), set()).add(part)
+    return stacks
+
+
+def _large(layers: Sequence[LayerAudit]) -> Iterator[Finding]:
+    large = {a.name: a.metrics["udr"] for a in layers if a.metrics.get("udr", 0.0) > 1.0}
+    if large:
+        worst = max(large, key=lambda name: large[name])
+        yield LARGE_CHANGE.found(
+            f"{len(large)} modules have UDR > 1; {worst} has {large[worst]:.3g}", modules=large
+        )
+
+
+def _bytes(use: ByteUse) -> Iterator[Finding]:
+    for kind, found in (("head", HEAD_DOMINATES), ("embedding", EMBEDDING_DOMINATES)):
+        share = use.by_kind.get(kind, 0) / use.tensors if use.tensors else 0.0
+        if share > 0.5:
+            yield found.found(f"{share:.0%} of the bytes are of kind {kind}")
+
+
+def worst_of(findings: Sequence[Finding]) -> Severity | None:
+    """The gravest severity among findings; None without any."""
+    return max((f.severity for f in findings), key=lambda s: s.weight, default=None)
+
+
+def _names(names: Sequence[str], most: int = 3) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

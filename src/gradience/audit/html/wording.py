@@ -1,0 +1,103 @@
+"""What the report and the notebook say of an adapter in words. Pure."""
+
+from collections import Counter
+
+from gradience.audit.page import count, number
+from gradience.audit.records import AdapterAudit, Verdict
+from gradience.findings import Severity
+from gradience.units import format_size
+
+VERDICTS: dict[Verdict, tuple[str, str]] = {
+    "healthy": ("✓", "Healthy"),
+    "look": ("!", "Needs a look"),
+    "broken": ("✕", "Broken"),
+}
+"""Sign and words: the colour repeats what both say."""
+
+NO_PROOF = (
+    "The error is that of the change dW, exact by Eckart and Young. A spectrum is no proof of "
+    "safety: that the model stays as good is shown by evaluating it on your task."
+)
+
+
+def plural(n: int, word: str) -> str:
+    """A count and its noun.
+
+    Examples
+    --------
+    >>> plural(1, "warning"), plural(2, "warning")
+    ('1 warning', '2 warnings')
+    """
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def share(value: float | None) -> str:
+    """A share in percent, with two digits where it is small.
+
+    Examples
+    --------
+    >>> share(0.5), share(0.0312), share(0.00038), share(0.0), share(None)
+    ('50%', '3.1%', '0.038%', '0%', '-')
+    """
+    if value is None:
+        return "-"
+    return f"{value:.0%}" if value >= 0.0995 or value == 0 else f"{100 * value:.2g}%"
+
+
+def figures(value: float) -> str:
+    """Three digits, zeros kept, so that the numbers of a column end alike.
+
+    Examples
+    --------
+    >>> figures(1.7), figures(5.0), figures(0.00511), figures(1234.5), figures(3e-9)
+    ('1.70', '5', '0.00511', '1230', '3e-09')
+    """
+    if value == int(value) or not 1e-4 <= abs(value) < 100:
+        return number(value)
+    return f"{value:#.3g}".rstrip(".")
+
+
+def verdict_reason(audit: AdapterAudit) -> str:
+    """Why the verdict is what it is: `1 error and 2 warnings`."""
+    severities = Counter(finding.severity for finding in audit.findings)
+    parts = [
+        plural(severities[severity], severity.value)
+        for severity in (Severity.ERROR, Severity.WARNING)
+        if severities[severity]
+    ]
+    return " and ".join(parts) or "no errors and no warnings"
+
+
+def ranks(audit: AdapterAudit) -> str:
+    """`rank 16`, or `ranks 4 to 64`."""
+    found = sorted({layer.rank for layer in audit.layers})
+    if not found:
+        return "no rank"
+    return f"rank {found[0]}" if len(found) == 1 else f"ranks {found[0]} to {found[-1]}"
+
+
+def base_name(audit: AdapterAudit) -> str:
+    """The base model compared with, else the one that the config names, with its revision."""
+    if audit.base is not None:
+        return _at(audit.base.model, audit.base.revision)
+    if audit.recorded_base:
+        return _at(audit.recorded_base, audit.recorded_revision)
+    return "an unrecorded base"
+
+
+def summary(audit: AdapterAudit) -> str:
+    """One sentence: what it is, how large, and how large beside its base."""
+    blocks = f" in {plural(len(audit.by_block), 'block')}" if audit.by_block else ""
+    sentence = (
+        f"{audit.peft_type} on {base_name(audit)}: {plural(len(audit.layers), 'module')}{blocks}, "
+        f"{ranks(audit)}, {count(audit.parameters)} parameters, "
+        f"{format_size(audit.byte_use.file)}"
+    )
+    udr = audit.overall.get("udr")
+    if udr is not None:
+        sentence += f"; median UDR {figures(udr.median)} over {plural(udr.count, 'module')}"
+    return sentence + "."
+
+
+def _at(model: str, revision: str | None) -> str:
+    return f"{model}@{revision[:12]}" if revision else model

@@ -1,0 +1,191 @@
+"""Every layer of an adapter, measured: spectra from the factors, then metrics.
+
+A DoRA layer whose base weight is at hand is measured as the change it really is; without one, its
+low-rank direction is, and a finding says so.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradience.adapter.finding_kinds import DORA_DIRECTION_ONLY
+from gradience.adapter.records import LoraLayer
+from gradience.audit.base.norms import BaseNorms
+from gradience.audit.dora import dora_change, dora_norms
+from gradience.audit.facts import BaseFacts, LayerFacts
+from gradience.audit.finding_kinds import NOT_FINITE
+from gradience.audit.measure import audit_layer, unmeasured_layer
+from gradience.audit.records import LayerAudit
+from gradience.audit.spectrum import NonFinite, Spectrum, spectra
+from gradience.errors import UnmeasurableError
+from gradience.findings import Finding
+
+Progress = Callable[[str, int, int], None]
+
+_NO_FULL_SPECTRUM = (
+    "DoRA's change has full rank; above 1024 rows and columns only its norms are computed"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredLayers:
+    """The layers of an adapter with their numbers.
+
+    Attributes
+    ----------
+    layers : tuple of LayerAudit
+        In the order given.
+    zero_factors : tuple of str
+        Those whose two factors are both all zeros.
+    findings : tuple of Finding
+    """
+
+    layers: tuple[LayerAudit, ...]
+    zero_factors: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def audit_layers(
+    layers: Sequence[LoraLayer], norms: BaseNorms | None, *, width: float, progress: Progress
+) -> MeasuredLayers:
+    """Measure every layer.
+
+    Parameters
+    ----------
+    layers : sequence of LoraLayer
+    norms : BaseNorms or None
+        None when no base model was asked for.
+    width : float
+        Relative width asked of the spectral norm of a large DoRA change.
+    progress : callable
+        Told (stage, done, total).
+    """
+    found = spectra(
+        [(layer.delta, layer.scale) for layer in layers], done=_counted(progress, len(layers))
+    )
+    measured = [
+        _measured(layer, spectrum, norms, width)
+        for layer, spectrum in zip(layers, found, strict=True)
+    ]
+    both_zero = tuple(
+        layer.label
+        for layer, s in zip(layers, found, strict=True)
+        if isinstance(s, Spectrum) and s.left_norm == 0.0 and s.right_norm == 0.0
+    )
+    return MeasuredLayers(
+        layers=tuple(measured),
+        zero_factors=both_zero,
+        findings=(*_not_finite(layers, found), *_directions(measured)),
+    )
+
+
+def _counted(progress: Progress, total: int) -> Callable[[int], None]:
+    """Progress from counts of what is new."""
+    done = 0
+
+    def add(more: int) -> None:
+        nonlocal done
+        done += more
+        progress("spectra", done, total)
+
+    return add
+
+
+def _measured(
+    layer: LoraLayer, spectrum: Spectrum | NonFinite, norms: BaseNorms | None, width: float
+) -> LayerAudit:
+    with_base = norms is not None
+    if isinstance(spectrum, NonFinite):
+        return unmeasured_layer(layer, str(spectrum), with_base=with_base)
+    facts = _facts(layer, spectrum, norms)
+    direction_only = layer.method == "dora"
+    if direction_only and norms is not None and layer.label in norms.by_layer:
+        try:
+            facts = _dora_facts(layer, facts, norms, width)
+        except UnmeasurableError as error:
+            return unmeasured_layer(layer, str(error), with_base=True)
+        direction_only = False
+    return audit_layer(
+        layer,
+        facts,
+        with_base=with_base,
+        direction_only=direction_only,
+        bias_norm=_bias_norm(layer),
+    )
+
+
+def _facts(layer: LoraLayer, spectrum: Spectrum, norms: BaseNorms | None) -> LayerFacts:
+    base, reason = _base_facts(layer, norms)
+    return LayerFacts(
+        values=spectrum.values,
+        spectral=float(spectrum.values[0]) if spectrum.values.size else 0.0,
+        frobenius=float(np.linalg.norm(spectrum.values)),
+        rank=min(layer.delta.rank, *layer.shape),
+        relative_error=spectrum.relative_error,
+        left_norm=spectrum.left_norm,
+        right_norm=spectrum.right_norm,
+        base=base,
+        no_base=reason,
+    )
+
+
+def _base_facts(layer: LoraLayer, norms: BaseNorms | None) -> tuple[BaseFacts | None, str]:
+    if norms is None:
+        return None, "no base model was given"
+    norm = norms.by_layer.get(layer.label)
+    if norm is None:
+        return None, norms.unmatched.get(layer.label, "the base model has no such weight")
+    return BaseFacts(lower=norm.lower, upper=norm.upper, frobenius=norm.frobenius), ""
+
+
+def _dora_facts(
+    layer: LoraLayer, direction: LayerFacts, norms: BaseNorms, width: float
+) -> LayerFacts:
+    change = dora_norms(dora_change(layer, norms.rows(layer.label)), width=width)
+    return LayerFacts(
+        values=change.values,
+        spectral=change.spectral,
+        frobenius=change.frobenius,
+        rank=min(layer.shape),
+        relative_error=change.relative_error,
+        left_norm=direction.left_norm,
+        right_norm=direction.right_norm,
+        base=direction.base,
+        no_values=_NO_FULL_SPECTRUM,
+    )
+
+
+def _bias_norm(layer: LoraLayer) -> float | None:
+    if layer.bias is None:
+        return None
+    bias = np.asarray(layer.bias.read(), dtype=np.float64)
+    norm = float(np.linalg.norm(bias)) * abs(layer.scale)
+    return norm if np.isfinite(norm) else None
+
+
+def _not_finite(
+    layers: Sequence[LoraLayer], found: Sequence[Spectrum | NonFinite]
+) -> tuple[Finding, ...]:
+    bad: Mapping[str, NonFinite] = {
+        layer.label: s for layer, s in zip(layers, found, strict=True) if isinstance(s, NonFinite)
+    }
+    if not bad:
+        return ()
+    first = next(iter(bad))
+    return (
+        NOT_FINITE.found(
+            f"{len(bad)} of {len(layers)} modules; {first}: {bad[first]}", modules=bad
+        ),
+    )
+
+
+def _directions(measured: Sequence[LayerAudit]) -> tuple[Finding, ...]:
+    names = [layer.name for layer in measured if layer.spectrum_of == "direction"]
+    if not names:
+        return ()
+    return (
+        DORA_DIRECTION_ONLY.found(
+            f"{len(names)} DoRA modules are measured by their direction B @ A only", modules=names
+        ),
+    )

@@ -1,0 +1,268 @@
+"""An audit as a page to read: headline, findings, types, layers worth a look, suggestions. Pure."""
+
+from collections.abc import Iterator, Sequence
+
+from gradience.audit.aggregate import energy
+from gradience.audit.metrics import METRICS
+from gradience.audit.page import Page, Table, Text, Tone, count, number, percent
+from gradience.audit.records import (
+    AdapterAudit,
+    AuditFailure,
+    Group,
+    LayerAudit,
+    Stats,
+    Suggestion,
+)
+from gradience.findings import Finding, Severity, by_weight
+from gradience.units import format_size
+
+_WORDS: dict[str, tuple[str, Tone]] = {
+    "healthy": ("HEALTHY", "good"),
+    "look": ("NEEDS A LOOK", "warn"),
+    "broken": ("BROKEN", "bad"),
+}
+_TONES: dict[Severity, Tone] = {
+    Severity.ERROR: "bad",
+    Severity.WARNING: "warn",
+    Severity.INFO: "dim",
+}
+_NO_PROOF = (
+    "The error is that of the change dW, exactly; it is no proof that the model stays as good. "
+    "Test the claim on your task."
+)
+
+
+def page(audit: AdapterAudit, *, top: int = 5, all_layers: bool = False) -> Page:
+    """What the terminal shows of one adapter.
+
+    Parameters
+    ----------
+    audit : AdapterAudit
+    top : int
+        Layers in "worth a look".
+    all_layers : bool
+        Show every layer in place of these.
+    """
+    return (
+        *_headline(audit),
+        *_findings(audit.findings),
+        _types(audit),
+        *_spread(audit),
+        _layers(audit, None if all_layers else top),
+        *_base(audit),
+        *_suggestions(audit),
+        *_bytes(audit),
+    )
+
+
+def comparison(audits: Sequence[AdapterAudit], failures: Sequence[AuditFailure] = ()) -> Page:
+    """What the terminal shows of several adapters: one column each would not fit, so a row each."""
+    names = _short_names([a.source for a in audits])
+    columns = [name for name in _shown(audits) if any(name in a.overall for a in audits)]
+    rows = tuple(
+        (
+            name,
+            _WORDS[a.verdict][0].lower(),
+            str(len(a.layers)),
+            str(a.max_rank),
+            count(a.parameters),
+            format_size(a.byte_use.file),
+            *(_median(a.overall.get(column)) for column in columns),
+            ", ".join(f.code for f in by_weight(a.findings) if f.severity != Severity.INFO) or "-",
+        )
+        for name, a in zip(names, audits, strict=True)
+    )
+    head = ("adapter", "verdict", "modules", "rank", "parameters", "bytes")
+    table = Table(
+        title=f"{len(audits)} adapters",
+        head=(*head, *(METRICS[c].title for c in columns), "findings"),
+        rows=rows,
+        left=frozenset({0, 1, len(head) + len(columns)}),
+        note="Metrics are medians over modules.",
+    )
+    broken = tuple(
+        Text(text=f"{f.source}: {f.message} [{f.code}] {f.remedy}", tone="bad") for f in failures
+    )
+    return (table, *broken) if audits else broken
+
+
+def _headline(audit: AdapterAudit) -> Iterator[Text]:
+    base = audit.recorded_base or "an unrecorded base"
+    yield Text(text=f"{audit.source}", tone="title")
+    word, tone = _WORDS[audit.verdict]
+    blocks = f" in {len(audit.by_block)} blocks" if audit.by_block else ""
+    ranks = sorted({layer.rank for layer in audit.layers})
+    rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
+    yield Text(
+        text=f"{word}: {audit.peft_type} on {base}; {len(audit.layers)} modules{blocks}, {rank}, "
+        f"{count(audit.parameters)} parameters, {format_size(audit.byte_use.file)} "
+        f"({'/'.join(audit.byte_use.by_dtype)})",
+        tone=tone,
+    )
+
+
+def _findings(findings: Sequence[Finding]) -> Iterator[Text]:
+    for finding in by_weight(findings):
+        yield Text(
+            text=f"{finding.severity}: {finding.message} [{finding.code}]",
+            tone=_TONES[finding.severity],
+        )
+        yield Text(text=f"  {finding.remedy}", tone="dim")
+
+
+def _shown(audits: Sequence[AdapterAudit]) -> list[str]:
+    based = any(a.base is not None for a in audits)
+    return [n for n, m in METRICS.items() if m.column and (based or not m.needs_base)]
+
+
+def _types(audit: AdapterAudit) -> Table:
+    columns = _shown([audit])
+    everything = Group(
+        name="all",
+        layers=len(audit.layers),
+        parameters=audit.parameters,
+        energy_share=1.0 if any(g.energy_share for g in audit.by_type) else None,
+        stats=audit.overall,
+    )
+    groups = (*audit.by_type, everything) if len(audit.by_type) > 1 else audit.by_type
+    return Table(
+        title="By module type (medians)",
+        head=("type", "modules", "parameters", "energy", *(METRICS[c].title for c in columns)),
+        rows=tuple(
+            (
+                g.name,
+                str(g.layers),
+                count(g.parameters),
+                percent(g.energy_share),
+                *(_median(g.stats.get(c)) for c in columns),
+            )
+            for g in groups
+        ),
+    )
+
+
+def _median(stats: Stats | None) -> str:
+    return number(stats.median if stats else None)
+
+
+def _spread(audit: AdapterAudit) -> Iterator[Text]:
+    spread = audit.concentration
+    if spread is None or spread.blocks < 2:
+        return
+    strongest = max(audit.by_block, key=lambda g: g.energy_share or 0.0)
+    yield Text(
+        text=f"Energy over {spread.blocks} blocks: HHI {number(spread.hhi)} "
+        f"(even is {number(1 / spread.blocks)}); strongest {strongest.name} with "
+        f"{percent(spread.top1_share)}, three strongest {percent(spread.top3_share)}."
+    )
+
+
+def _layers(audit: AdapterAudit, top: int | None) -> Table:
+    columns = _shown([audit])
+    layers = audit.layers if top is None else _worth_a_look(audit, top)
+    total = sum(map(energy, audit.layers))
+    return Table(
+        title="Modules" if top is None else "Modules worth a look (flagged, then most energy)",
+        head=("module", "rank", "energy", *(METRICS[c].title for c in columns)),
+        rows=tuple(
+            (
+                layer.name,
+                str(layer.rank),
+                percent(energy(layer) / total if total else None),
+                *(number(layer.metrics.get(c)) for c in columns),
+            )
+            for layer in layers
+        ),
+        note="" if top is None else f"{len(audit.layers)} in all: --layers shows them.",
+    )
+
+
+def _worth_a_look(audit: AdapterAudit, top: int) -> tuple[LayerAudit, ...]:
+    flagged = {name for finding in audit.findings for name in finding.modules}
+    ranked = sorted(audit.layers, key=lambda a: (a.name not in flagged, -energy(a)))
+    return tuple(ranked[:top])
+
+
+def _base(audit: AdapterAudit) -> Iterator[Text]:
+    use = audit.base
+    if use is None:
+        yield Text(text="No base model: name one with --base-model for UDR.", tone="dim")
+        return
+    revision = f"@{use.revision}" if use.revision else ""
+    stats = audit.overall.get("udr")
+    if stats is not None:
+        above = ", ".join(f"{percent(share)} above {limit}" for limit, share in use.above.items())
+        yield Text(
+            text=f"UDR beside {use.model}{revision}: median {number(stats.median)}, p90 "
+            f"{number(stats.p90)}, max {number(stats.max)}; {above}; "
+            f"{use.with_udr} of {len(audit.layers)} modules."
+        )
+    for name, reason in list(use.without.items())[:3]:
+        yield Text(text=f"  no UDR for {name}: {reason}", tone="warn")
+    if len(use.without) > 3:
+        yield Text(text=f"  and {len(use.without) - 3} more without UDR", tone="warn")
+
+
+def _suggestions(audit: AdapterAudit) -> Iterator[Text | Table]:
+    if not audit.suggestions:
+        return
+    rows = tuple(
+        (
+            f"{s.energy:.0%}",
+            s.rule.replace("_", " "),
+            str(s.rank),
+            count(s.parameters),
+            format_size(s.nbytes),
+            percent(s.relative_error),
+            percent(s.worst_error),
+            f"{s.server_rank_before or '>512'} -> {s.server_rank or '>512'}",
+            ", ".join(s.clears) or "-",
+        )
+        for s in _distinct(audit.suggestions)
+    )
+    yield Table(
+        title="Truncations worth testing (SVD, no training)",
+        head=(
+            "energy",
+            "rule",
+            "rank",
+            "parameters",
+            "bytes",
+            "error of dW",
+            "worst module",
+            "vLLM max_lora_rank",
+            "clears",
+        ),
+        rows=rows,
+        left=frozenset({0, 1, 8}),
+        note=_NO_PROOF,
+    )
+
+
+def _distinct(suggestions: Sequence[Suggestion]) -> Iterator[Suggestion]:
+    """One per uniform rank: the first, which asks least of the spectrum, says what it costs."""
+    seen = set()
+    for s in suggestions:
+        if s.rule == "per_module" or s.rank not in seen:
+            yield s
+        if s.rule != "per_module":
+            seen.add(s.rank)
+
+
+def _bytes(audit: AdapterAudit) -> Iterator[Text]:
+    use = audit.byte_use
+    kinds = ", ".join(f"{kind} {format_size(size)}" for kind, size in use.by_kind.items())
+    saved = use.tensors - use.as_bf16
+    bf16 = f" Stored as bf16 it would save {format_size(saved)}." if saved else ""
+    yield Text(text=f"Bytes: {kinds}.{bf16}")
+
+
+def _short_names(sources: Sequence[str]) -> list[str]:
+    """Sources without the directories they share."""
+    parts = [source.rstrip("/").split("/") for source in sources]
+    if len(parts) < 2:
+        return list(sources)
+    shared = 0
+    while all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
+        shared += 1
+    return ["/".join(p[shared:]) for p in parts]

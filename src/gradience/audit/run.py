@@ -1,0 +1,324 @@
+"""Audit an adapter: find, read, measure, compare with its base, judge.
+
+    target -> AdapterLocation -> Adapter -> Spectrum per layer -> LayerAudit -> AdapterAudit
+
+The one module of this part that reads the clock and the environment.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from gradience import paths
+from gradience.adapter.layout import AdapterLocation
+from gradience.adapter.read import adapter_from_state_dict, opened
+from gradience.adapter.records import Adapter
+from gradience.adapter.source import find_adapters
+from gradience.audit import cache
+from gradience.audit.assemble import assemble
+from gradience.audit.base.norms import BaseNorms, base_norms
+from gradience.audit.base.source import BaseModel, open_base
+from gradience.audit.byte_use import stored_tensors
+from gradience.audit.finding_kinds import TRANSIENT
+from gradience.audit.layers import audit_layers
+from gradience.audit.records import AdapterAudit, AuditFailure
+from gradience.blas import one_thread
+from gradience.errors import GradienceError, UsageError
+from gradience.findings import Finding
+
+Notice = Callable[[str], None]
+"""Told in a sentence what takes long or was left out: a download, a directory skipped."""
+
+
+class ProgressReport(Protocol):
+    """Told how far a stage is."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """`done` of `total` units of `stage` are done."""
+
+
+def _no_progress(stage: str, done: int, total: int) -> None:
+    """Nobody listens."""
+
+
+def _no_notice(sentence: str) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOptions:
+    """How to audit.
+
+    Attributes
+    ----------
+    base_model_id : str or Path or None
+        Directory, safetensors file or index, or Hub id with optional `@revision`; None for an
+        audit of the file alone.
+    base_norms_dir : Path
+        Where norms of base models are kept.
+    audits_dir : Path or None
+        Where finished audits are kept; None to keep none and believe none.
+    width : float
+        Relative width asked of the interval of every base norm.
+    progress, notice : callable
+        Told how far it is, and what takes long.
+    """
+
+    base_model_id: str | Path | None
+    base_norms_dir: Path
+    audits_dir: Path | None
+    width: float = 1e-3
+    progress: ProgressReport = _no_progress
+    notice: Notice = _no_notice
+
+
+def audit_lora_peft_dir(
+    peft_dir: str | os.PathLike[str],
+    *,
+    base_model_id: str | os.PathLike[str] | None = None,
+    base_norms_cache: str | os.PathLike[str] | None = None,
+    use_cache: bool = True,
+    width: float = 1e-3,
+    progress: ProgressReport | None = None,
+    notice: Notice | None = None,
+) -> AdapterAudit:
+    """Audit one adapter.
+
+    Parameters
+    ----------
+    peft_dir : path or str
+        An adapter directory, a weights file, or a Hub id: everything that `gradience audit` takes,
+        as long as it names one adapter.
+    base_model_id : path or str, optional
+        The base model, for UDR: a directory, a safetensors file or index, or a Hub id with
+        optional `@revision`.
+    base_norms_cache : path, optional
+        Directory for the norms of base models; `$GRADIENCE_CACHE_DIR/base_norms` without it.
+    use_cache : bool
+        Believe and write remembered audits. The norms of base models are remembered either way.
+    width : float
+        Relative width asked of the interval of every base norm.
+    progress : callable, optional
+        Told (stage, done, total).
+    notice : callable, optional
+        Told in a sentence what takes long, such as a download.
+
+    Returns
+    -------
+    AdapterAudit
+        Frozen; see `summary()`, `to_dict()`, `to_json()`, `to_frame()`.
+
+    Raises
+    ------
+    GradienceError
+        If the adapter or the base model cannot be read; says which file, and what to do.
+
+    Examples
+    --------
+    >>> audit = audit_lora_peft_dir("examples/demo_adapter", use_cache=False)
+    >>> audit.verdict, audit.max_rank
+    ('healthy', 8)
+    """
+    options = audit_options(
+        base_model_id=base_model_id,
+        base_norms_cache=base_norms_cache,
+        use_cache=use_cache,
+        width=width,
+        progress=progress,
+        notice=notice,
+    )
+    found = find_adapters(peft_dir, notice=options.notice)
+    if len(found) > 1:
+        raise UsageError(
+            f"{os.fspath(peft_dir)} holds {len(found)} adapters: "
+            + ", ".join(location.name for location in found[:5]),
+            remedy="Name one of them, or compare them with `gradience audit`.",
+        )
+    return audit_location(found[0], options)
+
+
+def audit_lora_state_dict(
+    state_dict: Mapping[str, Any],
+    config: Mapping[str, Any] | None,
+    *,
+    base_model_id: str | os.PathLike[str] | None = None,
+    base_norms_cache: str | os.PathLike[str] | None = None,
+    width: float = 1e-3,
+    progress: ProgressReport | None = None,
+    notice: Notice | None = None,
+) -> AdapterAudit:
+    """Audit an adapter that is in memory, such as the result of `get_peft_model_state_dict`.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to numpy array or torch tensor
+    config : mapping or None
+        The content of adapter_config.json; None for formats that carry their scale.
+    base_model_id, base_norms_cache, width, progress, notice
+        As in `audit_lora_peft_dir`.
+
+    Raises
+    ------
+    GradienceError
+        As `audit_lora_peft_dir`.
+    """
+    options = audit_options(
+        base_model_id=base_model_id,
+        base_norms_cache=base_norms_cache,
+        use_cache=False,
+        width=width,
+        progress=progress,
+        notice=notice,
+    )
+    adapter = adapter_from_state_dict(state_dict, config)
+    nbytes = sum(tensor.nbytes for _, tensor in stored_tensors(adapter))
+    with _base(options) as base:
+        return _audit(adapter, nbytes, base, options)
+
+
+def audit_options(
+    *,
+    base_model_id: str | os.PathLike[str] | None = None,
+    base_norms_cache: str | os.PathLike[str] | None = None,
+    use_cache: bool = True,
+    width: float = 1e-3,
+    progress: ProgressReport | None = None,
+    notice: Notice | None = None,
+) -> AuditOptions:
+    """Options with the defaults of this machine: `GRADIENCE_CACHE_DIR`, else `~/.cache/gradience`.
+
+    Raises
+    ------
+    UsageError
+        If GRADIENCE_CACHE_DIR is no absolute path, or `width` no positive number.
+    """
+    if not 0 < width < 1:
+        raise UsageError(f"width={width!r} is not between 0 and 1", remedy="The default is 1e-3.")
+    home = Path.home()
+    return AuditOptions(
+        base_model_id=base_model_id
+        if base_model_id is None or isinstance(base_model_id, str)
+        else Path(base_model_id),
+        base_norms_dir=paths.base_norms_dir(os.environ, home)
+        if base_norms_cache is None
+        else paths.as_path(base_norms_cache, home),
+        audits_dir=paths.audits_dir(os.environ, home) if use_cache else None,
+        width=width,
+        progress=progress or _no_progress,
+        notice=notice or _no_notice,
+    )
+
+
+def audit_targets(
+    targets: Sequence[str | os.PathLike[str]], options: AuditOptions
+) -> tuple[AdapterAudit | AuditFailure, ...]:
+    """Audit everything that the targets name; one that cannot be read is an `AuditFailure`.
+
+    Raises
+    ------
+    GradienceError
+        If a target names nothing, or the only adapter cannot be read.
+    """
+    locations = [
+        location for target in targets for location in find_adapters(target, notice=options.notice)
+    ]
+    if len(locations) == 1:
+        return (audit_location(locations[0], options),)
+    results: list[AdapterAudit | AuditFailure] = []
+    for number, location in enumerate(locations, start=1):
+        try:
+            results.append(audit_location(location, options))
+        except GradienceError as error:
+            results.append(_failure(location, error))
+        options.progress("adapters", number, len(locations))
+    return tuple(results)
+
+
+def audit_location(location: AdapterLocation, options: AuditOptions) -> AdapterAudit:
+    """Audit one adapter that was found, or recall its audit.
+
+    Raises
+    ------
+    GradienceError
+        If the adapter or the base model cannot be read.
+    """
+    size = location.weights.stat().st_size if location.weights.exists() else 0
+    with opened(location) as adapter, _base(options) as base:
+        if options.audits_dir is None:
+            return _audit(adapter, size, base, options)
+        name = _key(adapter, base, options)
+        remembered = cache.recall(options.audits_dir, name)
+        if remembered.audit is not None:
+            return msgspec.structs.replace(
+                remembered.audit, source=adapter.source, files=adapter.files
+            )
+        audit = _audit(adapter, size, base, options)
+        return _remembered(audit, options.audits_dir, name, remembered.finding)
+
+
+def _key(adapter: Adapter, base: BaseModel | None, options: AuditOptions) -> str:
+    """What determines the numbers of an audit; files beside the weights determine findings."""
+    return cache.key(
+        {
+            "adapter": adapter.fingerprint,
+            "findings": ",".join(finding.message for finding in adapter.findings),
+            "base": base.fingerprint if base else None,
+            "base_name": f"{base.model}@{base.revision}" if base else None,
+            "width": options.width,
+        }
+    )
+
+
+def _remembered(
+    audit: AdapterAudit, directory: Path, name: str, doubt: Finding | None
+) -> AdapterAudit:
+    """Remember an audit; what went wrong with a cache is added for this once."""
+    kept = [f for f in audit.findings if f.code not in TRANSIENT]
+    refused = cache.remember(
+        directory, name, msgspec.structs.replace(audit, findings=tuple(kept)), now=datetime.now(UTC)
+    )
+    troubles = tuple(finding for finding in (doubt, refused) if finding is not None)
+    return msgspec.structs.replace(audit, findings=(*audit.findings, *troubles))
+
+
+def _audit(
+    adapter: Adapter, file_bytes: int, base: BaseModel | None, options: AuditOptions
+) -> AdapterAudit:
+    with one_thread(os.environ):
+        norms = _norms(adapter, base, options) if base else None
+        layers = audit_layers(adapter.layers, norms, width=options.width, progress=options.progress)
+    return assemble(adapter, layers, norms, file_bytes=file_bytes)
+
+
+def _norms(adapter: Adapter, base: BaseModel, options: AuditOptions) -> BaseNorms:
+    return base_norms(
+        adapter.layers,
+        base,
+        cache_dir=options.base_norms_dir,
+        layer_replication=adapter.config.get("layer_replication"),
+        width=options.width,
+        now=datetime.now(UTC),
+        progress=options.progress,
+    )
+
+
+def _base(options: AuditOptions) -> AbstractContextManager[BaseModel | None]:
+    if options.base_model_id is None:
+        return nullcontext(None)
+    return open_base(options.base_model_id, progress=options.progress)
+
+
+def _failure(location: AdapterLocation, error: GradienceError) -> AuditFailure:
+    return AuditFailure(
+        source=location.source,
+        code=error.code,
+        message=str(error),
+        remedy=error.remedy,
+        exit_code=int(error.exit_code),
+    )

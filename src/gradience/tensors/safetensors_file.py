@@ -1,0 +1,197 @@
+"""Safetensors files as views of the mapped file: nothing is copied, nothing is trusted.
+
+The library's own reader copies every tensor it returns (1.6 GB/s against 30 GB/s mapped, measured
+on one core), so the header is parsed here too and the views are made from its offsets; the library
+is asked for a second opinion, so that no file is read here that it would refuse.
+
+The size is checked when the file is opened. A file that another process shortens afterwards ends
+this process with SIGBUS when a lost page is touched: that is how mapped files work, in the
+library's reader too. Writers that replace files atomically, as the Hub's cache does, are safe.
+"""
+
+import mmap
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from blake3 import blake3
+from safetensors import SafetensorError, safe_open
+
+from gradience.errors import TensorFileError
+from gradience.tensors.content import (
+    HEAD_BYTES,
+    MAX_HEADER_BYTES,
+    foreign_content,
+    is_safetensors,
+    refuse_empty,
+    refuse_lfs_pointer,
+)
+from gradience.tensors.dtypes import is_readable, numpy_dtype
+from gradience.tensors.header import AGAIN, Entry, parse_header
+from gradience.tensors.regular import cannot_read, regular_file, shown
+from gradience.tensors.stored import Array, StoredTensor
+from gradience.tensors.tensor_file import TensorFile
+
+_LENGTH_BYTES = 8
+# A page fault maps its neighbours too, 64 KiB around by default ("fault-around", mm/memory.c).
+_FAULT_AROUND = 1 << 16
+
+
+def open_safetensors(path: str | os.PathLike[str]) -> TensorFile:
+    """Open a safetensors file; tensors are read when asked.
+
+    Parameters
+    ----------
+    path : path
+        A regular file, or a symbolic link to one; its name may have any suffix.
+
+    Returns
+    -------
+    TensorFile
+        Its tensors are read-only views of the file. Tensors of sub-byte types are listed and
+        cannot be read.
+
+    Raises
+    ------
+    LfsPointerError
+        If a Git LFS pointer stands in its place.
+    TensorFileError
+        If the file is missing, not a regular file, not safetensors, truncated, or if its header
+        contradicts itself, the format or the file. Names the file and the value.
+    """
+    path = Path(path)
+    with regular_file(path) as (file, size):
+        header = _read_header(path, file, size)
+        data_start = _LENGTH_BYTES + len(header)
+        parsed = parse_header(path, header, data_nbytes=size - data_start)
+        _second_opinion(path)
+        mapped = _map(path, file, size)
+    tensors = {entry.name: _stored(path, mapped, data_start, entry) for entry in parsed.entries}
+    return TensorFile(
+        path=path,
+        format="safetensors",
+        nbytes=size,
+        tensors=tensors,
+        metadata=parsed.metadata,
+        data_start=data_start,
+        header_digest=f"blake3:{blake3(header).hexdigest()}",
+        _close=lambda: _unmap(mapped),
+    )
+
+
+def _read_header(path: Path, file: BinaryIO, size: int) -> bytes:
+    """The header's bytes, after everything that can be told without parsing them."""
+    refuse_empty(path, size)
+    head = file.read(HEAD_BYTES)
+    refuse_lfs_pointer(path, head)
+    foreign = None if is_safetensors(head) else foreign_content(head)
+    if foreign is not None:
+        raise TensorFileError(f"{path} is {foreign}, not a safetensors file", remedy=AGAIN)
+    if size < _LENGTH_BYTES:
+        raise TensorFileError(
+            f"{path} has {size} bytes; a safetensors file begins with {_LENGTH_BYTES}", remedy=AGAIN
+        )
+    length = int.from_bytes(head[:_LENGTH_BYTES], "little")
+    if length > MAX_HEADER_BYTES:
+        limit = f"the format's limit of {MAX_HEADER_BYTES}"
+        raise TensorFileError(
+            f"{path}: its header claims {length} bytes, above {limit}; not a safetensors file?",
+            remedy=AGAIN,
+        )
+    if length > size - _LENGTH_BYTES:
+        short = length - (size - _LENGTH_BYTES)
+        raise TensorFileError(
+            f"{path}: its header claims {length} bytes and the file has {size}: {short} bytes of "
+            "the header are missing",
+            remedy="It is truncated: download it again, or save it again on a disk with room.",
+        )
+    file.seek(_LENGTH_BYTES)
+    return file.read(length)
+
+
+def _second_opinion(path: Path) -> None:
+    """Refuse what the format's own reader refuses."""
+    try:
+        with safe_open(os.fspath(path), framework="np"):
+            return
+    except SafetensorError as error:
+        raise TensorFileError(
+            f"{path}: the safetensors library refuses it: {error}", remedy=AGAIN
+        ) from error
+
+
+def _map(path: Path, file: BinaryIO, size: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+    except ValueError as error:
+        raise TensorFileError(
+            f"{path} became shorter than {size} bytes while it was being opened",
+            remedy="Wait until it is written, then try again.",
+        ) from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def _unmap(mapped: mmap.mmap) -> None:
+    # An array that is still in use keeps the pages; they go with the last one.
+    with suppress(BufferError):
+        mapped.close()
+
+
+def _stored(path: Path, mapped: mmap.mmap, data_start: int, entry: Entry) -> StoredTensor:
+    begin = data_start + entry.begin
+    end = data_start + entry.end
+    return StoredTensor(
+        name=entry.name,
+        dtype=entry.dtype,
+        shape=entry.shape,
+        nbytes=end - begin,
+        read=_reader(path, mapped, begin, entry),
+        release=lambda: _forget(mapped, begin, end),
+    )
+
+
+def _reader(path: Path, mapped: mmap.mmap, begin: int, entry: Entry) -> Callable[[], Array]:
+    def read() -> Array:
+        if not is_readable(entry.dtype):
+            raise TensorFileError(
+                f"{path}: tensor {shown(entry.name)} is stored as {entry.dtype}, several numbers "
+                "to a byte, which only its quantisation scheme can read",
+                remedy="Save it as F32, F16, BF16 or F8.",
+            )
+        return _view(mapped, begin, entry)
+
+    return read
+
+
+def _view(mapped: mmap.mmap, begin: int, entry: Entry) -> Array:
+    dtype = numpy_dtype(entry.dtype)
+    count = (entry.end - entry.begin) // dtype.itemsize
+    if count == 0:
+        array: Array = np.empty(entry.shape, dtype)
+    else:
+        array = np.frombuffer(mapped, dtype, count, begin).reshape(entry.shape)
+        if array.flags.aligned:
+            return array
+        # The format aligns nothing by force; BLAS and some CPUs want whole words.
+        array = array.copy()
+    array.setflags(write=False)
+    return array
+
+
+def _forget(mapped: mmap.mmap, begin: int, end: int) -> None:
+    """Give the pages of a tensor back; they come from the file again when touched.
+
+    The range is widened backwards over what fault-around mapped before it: the mapping is
+    read-only, so a page that is still wanted costs one more fault and nothing else. What was
+    mapped after it is what a walk through the file reads next.
+    """
+    if mapped.closed or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = max(begin - _FAULT_AROUND, 0) // mmap.PAGESIZE * mmap.PAGESIZE
+    # Advice: a file system that does not take it costs memory, not correctness.
+    with suppress(OSError):
+        mapped.madvise(mmap.MADV_DONTNEED, start, end - start)

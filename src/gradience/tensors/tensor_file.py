@@ -1,0 +1,65 @@
+"""An open file of tensors, whatever its format."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from gradience.tensors.stored import StoredTensor
+
+Format = Literal["safetensors", "torch"]
+
+
+def _nothing() -> None:
+    """Closing of a file that holds nothing open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorFile:
+    """The tensors of one file; a context manager, although nothing leaks without `close`.
+
+    Attributes
+    ----------
+    path : Path
+    format : str
+        By its content: `safetensors` or `torch`.
+    nbytes : int
+        Size of the file.
+    tensors : mapping of name to StoredTensor
+        In the order of their data in a safetensors file, of its mapping in a torch checkpoint.
+    metadata : mapping of str to str
+        `__metadata__` of a safetensors file; empty for a torch checkpoint.
+    skipped : mapping of name to str
+        What a torch checkpoint holds beside tensors that can be read, and why it was left out.
+    data_start : int or None
+        Offset of the first tensor's data; None for a torch checkpoint, which has no such place.
+    header_digest : str or None
+        `blake3:...` of a safetensors header: names, types, shapes and places of all tensors.
+        None for a torch checkpoint.
+    """
+
+    path: Path
+    format: Format
+    nbytes: int
+    tensors: Mapping[str, StoredTensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    data_start: int | None = None
+    header_digest: str | None = None
+    _close: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
+
+    def close(self) -> None:
+        """Unmap the file. Arrays that were read stay valid; no more can be read."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,42 @@
+"""What the documents say is so: pages are current, links lead somewhere."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+
+
+def generated() -> dict[str, str]:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.pages()
+
+
+@pytest.mark.parametrize("name", list(generated()))
+def test_a_generated_page_is_current(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == generated()[name], (
+        "run `make docs`"
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_to_a_file(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_option_that_the_readme_uses_exists() -> None:
+    from gradience.cli.audit import audit  # noqa: PLC0415
+
+    known = {option for parameter in audit.params for option in parameter.opts}
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for line in re.findall(r"^\$? ?gradience audit (.*)$", text, flags=re.MULTILINE):
+        assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", line)) <= known, line
