@@ -14,6 +14,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -58,7 +59,7 @@ def read_once(W: Array) -> float:
 
 def arpack(W: Array) -> float:
     """scipy's svds to the same relative accuracy, widening counted."""
-    from scipy.sparse.linalg import svds  # noqa: PLC0415
+    from scipy.sparse.linalg import svds  # type: ignore[import-untyped]  # noqa: PLC0415
 
     wide = W.astype(np.float32)
     start = np.random.default_rng(0).standard_normal(min(W.shape)).astype(np.float32)
@@ -100,10 +101,10 @@ def medians(W: Array, rivals: list[Rival], rounds: int) -> tuple[float, float, d
     reads, ours = [], []
     others: dict[str, list[float]] = {rival.name: [] for rival in rivals}
     for seed in range(rounds):
-        reads.append(seconds(lambda: read_once(W)))
-        ours.append(seconds(lambda s=seed: spectral_norm(W, seed=s)))
+        reads.append(seconds(partial(read_once, W)))
+        ours.append(seconds(partial(spectral_norm, W, seed=seed)))
         for rival in rivals:
-            others[rival.name].append(seconds(lambda r=rival: r.norm(W)))
+            others[rival.name].append(seconds(partial(rival.norm, W)))
     median = statistics.median
     return median(reads), median(ours), {name: median(took) for name, took in others.items()}
 
@@ -130,10 +131,10 @@ def compare(name: str, W: Array, rivals: list[Rival], *, rounds: int, full: bool
     for rival in rivals:
         row(rival.name, others[rival.name], read, ours, below(estimates[rival.name], interval))
     if full:
-        row("full SVD", seconds(lambda: full_svd(W)), read, ours, "measured once")
+        row("full SVD", seconds(partial(full_svd, W)), read, ours, "measured once")
     else:
         part = W[: W.shape[0] // 8, : W.shape[1] // 8]
-        took = statistics.median(seconds(lambda: full_svd(part)) for _ in range(3)) * 8**3
+        took = statistics.median(seconds(partial(full_svd, part)) for _ in range(3)) * 8**3
         row("full SVD", took, read, ours, f"extrapolated (cubic) from {part.shape}")
 
 

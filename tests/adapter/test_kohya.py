@@ -225,6 +225,12 @@ def test_ranks_that_disagree_are_refused_with_their_shapes():
         adapter_from_state_dict(arrays)
 
 
+def test_half_the_channels_of_a_kernel_are_not_taken_for_groups():
+    parts = {"lora_down.weight": factor(4, 5, 3, 3), "lora_up.weight": factor(6, 2, 1, 1)}
+    with pytest.raises(AdapterError, match="ranks disagree"):
+        only_layer(parts)
+
+
 def test_two_methods_in_one_module_are_refused():
     arrays = {**kohya_arrays(), f"{NAME}.diff": factor(6, 5)}
     with pytest.raises(UnsupportedAdapterError, match="lora and full"):

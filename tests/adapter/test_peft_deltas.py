@@ -141,14 +141,29 @@ def test_dora_has_its_direction_and_its_magnitude(tmp_path, module):
     rows = before.T if layer.base_transposed else before.reshape(before.shape[0], -1)
     direction = rows + layer.scale * dense(layer.delta)
     magnitude = np.asarray(layer.magnitude.read(), dtype=np.float64).reshape(-1, 1)
-    # PEFT takes the norm over the output dimension it adapts: rows for linear and conv, the
-    # vocabulary's columns for an embedding.
+    # The norm is that of a row of the (out, in) matrix: for an embedding one per dimension.
     wanted_norm = np.linalg.norm(direction, axis=1, keepdims=True)
     rebuilt = magnitude / wanted_norm * direction
     merged = saved.reloaded.merge_and_unload().get_submodule(module).weight
     after = merged.detach().double().numpy()
     after = after.T if layer.base_transposed else after.reshape(after.shape[0], -1)
     assert distance(rebuilt, after) < CLOSE
+
+
+def test_dora_of_a_transposed_weight(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    shape = transformers.GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=16, n_positions=8)
+    config = peft.LoraConfig(
+        r=2, target_modules=["c_attn"], fan_in_fan_out=True, use_dora=True, use_rslora=True
+    )
+    saved = save_and_reload(lambda: transformers.GPT2LMHeadModel(shape), config, tmp_path)
+    layer = saved.parts().layers[0]
+    base = saved.reloaded.base_model.model.get_submodule(layer.name).base_layer.weight
+    direction = base.detach().double().numpy().T + layer.scale * dense(layer.delta)
+    magnitude = np.asarray(layer.magnitude.read(), dtype=np.float64).reshape(-1, 1)
+    rebuilt = magnitude / np.linalg.norm(direction, axis=1, keepdims=True) * direction
+    merged = saved.reloaded.merge_and_unload().get_submodule(layer.name).weight
+    assert distance(rebuilt.T, merged.detach().double().numpy()) < CLOSE
 
 
 def test_lora_bias_is_kept_beside_the_weight(tmp_path):

@@ -1,10 +1,23 @@
 """Stacked MoE parameters (`target_parameters`), against PEFT on tiny transformers models."""
 
+import itertools
+import json
+import warnings
+
 import numpy as np
 import pytest
 import torch
-from factories_peft import distance, noise, numpy, read_arrays, save_and_reload, scaled
+from safetensors.numpy import save_file
 
+from factories_peft import (
+    SavedAdapter,
+    distance,
+    noise,
+    numpy,
+    read_arrays,
+    save_and_reload,
+    scaled,
+)
 from gradience.errors import AdapterError
 
 peft = pytest.importorskip("peft")
@@ -138,3 +151,28 @@ def test_rows_that_do_not_divide_into_experts_are_an_error():
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_parameters": ["moe.w1"]}
     with pytest.raises(AdapterError, match=r"moe: .*lora_A.* 5 rows.*rank 2"):
         read_arrays(arrays, config)
+
+
+def test_experts_of_transformers_4_have_the_delta_that_peft_converts_them_to(tmp_path):
+    # Saved when experts were modules; PEFT fuses w1 and w3 into gate_up_proj as it loads.
+    shapes = {"w1": (16, 24), "w3": (16, 24), "w2": (24, 16)}
+    arrays = {}
+    for expert, (name, (wide, out)) in itertools.product(range(4), shapes.items()):
+        module = f"base_model.model.model.layers.0.block_sparse_moe.experts.{expert}.{name}"
+        arrays[f"{module}.lora_A.weight"] = noise(2, wide, seed=expert)
+        arrays[f"{module}.lora_B.weight"] = noise(out, 2, seed=expert)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": list(shapes)}
+    save_file(arrays, str(tmp_path / "adapter_model.safetensors"))
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT warns of a pattern that it made itself
+        reloaded = peft.PeftModel.from_pretrained(mixtral(), str(tmp_path))
+    wanted = wrappers(SavedAdapter(path=tmp_path, reloaded=reloaded), "model.layers.0.mlp.experts")
+    found = {
+        layer.name.partition("experts.")[2]: scaled(layer)
+        for layer in read_arrays(arrays, config).layers
+    }
+    for expert in range(4):
+        fused = np.concatenate([found[f"{expert}.w1"], found[f"{expert}.w3"]])
+        assert distance(fused, wanted["gate_up_proj"][expert]) < 1e-6
+        assert distance(found[f"{expert}.w2"], wanted["down_proj"][expert]) < 1e-6

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from factories_peft import (
     TinyNet,
     dense,
@@ -13,9 +14,10 @@ from factories_peft import (
     save_and_reload,
     scaled,
 )
-
+from gradience.adapter.config import read_config
 from gradience.adapter.dialects.peft import DIALECT
 from gradience.errors import AdapterError
+from gradience.tensors.opening import open_tensor_file
 
 peft = pytest.importorskip("peft")
 LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
@@ -153,7 +155,7 @@ def test_dora_magnitude_is_found_under_both_names(suffix):
 
 
 def test_dora_without_its_magnitude_is_an_error():
-    with pytest.raises(AdapterError, match="x: .* its lora_magnitude_vector is not"):
+    with pytest.raises(AdapterError, match=r"x: .* its lora_magnitude_vector is not"):
         read_arrays(pair("base_model.model.x"), LORA | {"use_dora": True})
 
 
@@ -314,9 +316,6 @@ def test_peft_files_are_told_apart_by_their_keys(names, ours):
 
 
 def test_a_torch_file_reads_like_a_safetensors_file(tmp_path):
-    from gradience.adapter.config import read_config
-    from gradience.tensors.opening import open_tensor_file
-
     config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=["lin"])
     saved = save_and_reload(TinyNet, config, tmp_path, safe_serialization=False)
     tensors = open_tensor_file(tmp_path / "adapter_model.bin").tensors

@@ -1,10 +1,10 @@
 """Laws of the reader over arbitrary files: nothing is lost, nothing escapes as a traceback."""
 
 import numpy as np
-from factories_peft import dense, distance, noise, read_arrays
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factories_peft import dense, distance, noise, read_arrays
 from gradience.adapter.methods.lora import expert_deltas
 from gradience.adapter.methods.lycoris import loha_delta, lokr_delta
 from gradience.errors import GradienceError
@@ -42,8 +42,7 @@ def test_every_tensor_ends_in_one_place_or_there_is_one_error(shapes, peft_type,
     arrays = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
     try:
         parts = read_arrays(arrays, {"peft_type": peft_type} | options)
-    except GradienceError as error:
-        assert error.remedy
+    except GradienceError:
         return
     ends = [t.name for x in parts.layers for t in x.tensors]
     ends += [x.tensor.name for x in parts.extras] + [t.name for t in parts.unread]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories_peft import dense, scaled
 
+from factories_peft import dense, scaled
 from gradience.adapter.config import read_config
 from gradience.adapter.dialects.peft import DIALECT
 from gradience.tensors.opening import open_tensor_file

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+
 from factories_peft import (
     TinyNet,
     distance,
@@ -14,43 +15,37 @@ from factories_peft import (
     save_and_reload,
     scaled,
 )
-
 from gradience.errors import AdapterConfigError, AdapterError, UnsupportedAdapterError
 
 peft = pytest.importorskip("peft")
+variants = pytest.importorskip("peft.tuners.lora.variants")
 
 
 @pytest.mark.parametrize("side", ["a", "b"])
 def test_bdlora_has_one_block_diagonal_factor(tmp_path, side):
-    from peft.tuners.lora.variants import BdLoraLinearVariant
-
     blocks = peft.BdLoraConfig(**{f"target_modules_bd_{side}": ["lin"]}, nblocks=2)
     config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=["lin"], use_bdlora=blocks)
     saved = save_and_reload(TinyNet, config, tmp_path)
     layer = one_layer(saved.parts(), "lin")
     module = saved.reloaded.base_model.model.lin
-    wanted = numpy(BdLoraLinearVariant._get_bdlora_delta_weight(module, "default"))
+    wanted = numpy(variants.BdLoraLinearVariant._get_bdlora_delta_weight(module, "default"))
     assert distance(scaled(layer), wanted) < 1e-6
     assert layer.rank == layer.configured_rank == 4
 
 
 def test_kasa_weighs_the_directions_and_says_that_the_base_moved(tmp_path):
-    from peft.tuners.lora.variants import KasaLinearVariant
-
     config = peft.LoraConfig(
         r=4, lora_alpha=6, target_modules=["lin"], kasa_config=peft.KasaConfig()
     )
     saved = save_and_reload(TinyNet, config, tmp_path)
     parts = saved.parts()
     module = saved.reloaded.base_model.model.lin
-    wanted = numpy(KasaLinearVariant._get_delta_weight(module, "default"))
+    wanted = numpy(variants.KasaLinearVariant._get_delta_weight(module, "default"))
     assert distance(scaled(one_layer(parts, "lin")), wanted) < 1e-6
     assert [f.code for f in parts.findings] == ["init_changes_base"]
 
 
 def test_qalora_sees_the_means_of_groups():
-    from peft.tuners.lora.variants import QALoraLinearVariant
-
     # PEFT applies QA-LoRA to GPTQ layers only; its forward needs no more of the layer than this.
     a, b = noise(3, 4), noise(5, 3)
     module = SimpleNamespace(
@@ -62,7 +57,7 @@ def test_qalora_sees_the_means_of_groups():
         lora_A={"default": SimpleNamespace(weight=torch.tensor(a))},
         lora_B={"default": SimpleNamespace(weight=torch.tensor(b))},
     )
-    wanted = QALoraLinearVariant.forward(
+    wanted = variants.QALoraLinearVariant.forward(
         module, active_adapter="default", x=torch.eye(8), result=torch.zeros(8, 5)
     )
     config = {

@@ -208,6 +208,11 @@ def test_a_link_that_loops_or_dangles_is_one_sentence(tmp_path):
     assert "nowhere, which does not exist" in refusal(tmp_path / "gone")
 
 
+@pytest.mark.parametrize("text", ["", "~nobody-of-this-name/run"])
+def test_a_text_that_is_no_path_is_one_sentence(text):
+    refusal(text)
+
+
 def test_a_nul_in_a_path_is_one_sentence():
     assert "cannot be opened" in refusal("a\0b")
 
@@ -356,9 +361,9 @@ REFUSALS = {
     "org/gated": ("is gated", "Ask for access"),
     "org/adapter@v9": ("has no revision 'v9'", "leave @revision out"),
     "org/model": ("is a full model (model.safetensors)", "--base-model"),
-    "org/nested": ("in its folders best", "org/nested@main:best"),
+    "org/nested": ("has no adapter there, but in best", "org/nested@main:best"),
     "org/unsaved": ("neither adapter_model.safetensors", "save_pretrained"),
-    "org/adapter:nothing": ("no such folder", "adapter_config.json"),
+    "org/adapter:nothing": ("has no adapter there, but in its root", "Name one: org/adapter@main"),
 }
 
 

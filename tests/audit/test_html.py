@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from datetime import UTC, datetime
 from functools import cache
 from html.parser import HTMLParser
@@ -261,6 +262,26 @@ def test_an_adapter_of_many_experts_says_how_many_rows_it_left_out():
     text = render([make_audit(blocks=4, modules=many, rank=2, with_base=False)], now=NOW)
     assert "100 more are in" in text
     assert text.count("<tr>") < 1700
+
+
+def test_without_the_chart_library_the_error_names_the_extra(pytestconfig):
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); sys.modules['vl_convert'] = None\n"
+        "from datetime import UTC, datetime\n"
+        "from factories_audits import make_audit\n"
+        "from gradience.audit.html import render\n"
+        "from gradience.errors import MissingExtraError\n"
+        "try: render([make_audit(blocks=1)], now=datetime.now(UTC))\n"
+        "except MissingExtraError as error: print(error.remedy)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(pytestconfig.rootpath / "tests")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.strip() == 'pip install "gradience[html]"', done.stderr
 
 
 # A stand-in for a pair of eyes: what a real browser made of the page, read from its DOM.

@@ -1,11 +1,15 @@
 """What holds for every registered dialect: its own files are its own, and nobody else's."""
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from factories_adapters import (
+    dense,
     diffusers_arrays,
     factor,
     kohya_arrays,
@@ -16,7 +20,7 @@ from factories_adapters import (
 from gradience.adapter.dialects import DIALECTS
 from gradience.adapter.dialects.dialect import Dialect
 from gradience.adapter.read import adapter_from_state_dict, open_adapter
-from gradience.errors import AdapterError
+from gradience.errors import AdapterError, GradienceError
 from gradience.tensors.opening import tensors_in_memory
 
 
@@ -119,3 +123,73 @@ def test_a_lost_factor_is_an_error_that_names_its_partner(name, arrays):
 def test_reading_nothing_makes_nothing(name):
     parts = DIALECTS[name].read(tensors_in_memory({}), None, {})
     assert (parts.layers, parts.extras, parts.unread) == ((), (), ())
+
+
+def loha_parts(core):
+    """Shapes of one LoHa module of 6 outputs and 5 inputs."""
+    first = (2, 6) if core else (6, 2)
+    parts = {f"hada_w{i}_{side}": first if side == "a" else (2, 5) for i in (1, 2) for side in "ab"}
+    return {**parts, "hada_t1": (2, 2, 3, 3), "hada_t2": (2, 2, 3, 3)} if core else parts
+
+
+W1, W2 = {"lokr_w1": (2, 3)}, {"lokr_w2": (3, 4, 3, 3)}
+W1_AB = {"lokr_w1_a": (2, 1), "lokr_w1_b": (1, 3)}
+W2_AB, W2_CORE = {"lokr_w2_a": (3, 2), "lokr_w2_b": (2, 4)}, {"lokr_t2": (2, 2, 3, 3)}
+FAMILIES = [
+    {"lora_A.weight": (2, 5), "lora_B.weight": (6, 2), "lora_B.bias": (6,)},
+    {"lora_A.default.weight": (2, 5), "lora_B.default.weight": (6, 2)},
+    {"lora_A.weight": (2, 5), "lora_B.weight": (6, 2), "lora_magnitude_vector": (6,)},
+    {"lora_down.weight": (2, 5, 3, 3), "lora_up.weight": (6, 2, 1, 1), "alpha": ()},
+    {"lora_down.weight": (2, 5), "lora_up.weight": (6, 2), "dora_scale": (6, 1)},
+    {"lora_down.weight": (2, 5), "lora_mid.weight": (2, 2, 3, 3), "lora_up.weight": (6, 2)},
+    {"lora.down.weight": (2, 5), "lora.up.weight": (6, 2), "alpha": ()},
+    {**loha_parts(core=False), "alpha": ()},
+    loha_parts(core=True),
+    {**W1, **W2, "alpha": ()},
+    {**W1_AB, **W2},
+    {**W1, **W2_AB, "alpha": (1,)},
+    {**W1_AB, **W2_AB, **W2_CORE},
+    {"diff": (6, 5, 3, 3), "diff_b": (6,)},
+    {"lora_embedding_A": (2, 9), "lora_embedding_B": (6, 2)},
+    {"lora_A": (2, 5), "lora_B": (6, 2), "lora_E": (2, 1), "ranknum": ()},
+]
+PATHS = (
+    "base_model.model.model.layers.0.self_attn.q_proj",
+    "lora_unet_mid_block_attentions_0_proj_in",
+    "unet.mid_block.attentions.0.attn1.to_q",
+)
+
+
+@st.composite
+def files(draw):
+    """A module as some library writes it, with a part lost, a shape bent, a type changed."""
+    path, parts = draw(st.sampled_from(PATHS)), dict(draw(st.sampled_from(FAMILIES)))
+    for part in draw(st.lists(st.sampled_from(sorted(parts)), max_size=2, unique=True)):
+        bent = draw(st.none() | st.lists(st.integers(0, 3), max_size=4))
+        if bent is None:
+            del parts[part]
+        else:
+            parts[part] = tuple(bent)
+    kinds = [np.float32] * 4 + [np.float16, np.int64]
+    return {
+        f"{path}.{part}": np.ones(shape, draw(st.sampled_from(kinds)))
+        for part, shape in parts.items()
+    }
+
+
+CONFIGS = (None, peft_config(), peft_config(peft_type="LOHA", alpha=4), {"peft_type": "LOKR"})
+
+
+@settings(max_examples=600, deadline=None)
+@given(files(), st.sampled_from(CONFIGS))
+def test_any_file_is_read_to_the_last_byte_or_refused_in_words(arrays, config):
+    with suppress(GradienceError):
+        adapter = adapter_from_state_dict(arrays, config)
+        read = [tensor.name for layer in adapter.layers for tensor in layer.tensors]
+        read += [extra.tensor.name for extra in adapter.extras]
+        read += [tensor.name for tensor in adapter.unread]
+        assert sorted(read) == sorted(arrays)
+        for layer in adapter.layers:
+            change = dense(layer)
+            assert change.shape == layer.shape
+            assert np.isfinite(change).all()

@@ -150,7 +150,7 @@ def parse_config(content: bytes | Mapping[str, Any], source: str) -> AdapterConf
         if adalora
         else {k: _rank(f"rank_pattern.{k}", v, source) for k, v in rank_pattern.items()}
     )
-    check_patterns([*ranks, *alpha_pattern])
+    check_patterns([*ranks, *alpha_pattern], source)
     return AdapterConfig(
         source=source,
         peft_type=peft_type,

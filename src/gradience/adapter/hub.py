@@ -197,9 +197,11 @@ def _nothing(hub_id: HubId, here: list[str], names: list[str]) -> AdapterNotFoun
     """Say what is there instead, and where an adapter would be."""
     below = sorted({str(p.parent) for p in map(PurePosixPath, names) if p.name == CONFIG})
     if below:
+        where = ["its root" if folder == "." else folder for folder in below]
+        inside = "" if below[0] == "." else f":{below[0]}"
         return AdapterNotFoundError(
-            f"{hub_id} has no adapter there, but in its folders {_some(below)}",
-            remedy=f"Name one: {hub_id.repo}@{hub_id.revision}:{below[0]}",
+            f"{hub_id} has no adapter there, but in {_some(where)}",
+            remedy=f"Name one: {hub_id.repo}@{hub_id.revision}{inside}",
         )
     model = full_model_files(here)
     if model:

@@ -67,17 +67,21 @@ def pattern_value(pattern: Mapping[str, V], module: str, default: V) -> V:
     return default
 
 
-def check_patterns(keys: Iterable[str]) -> None:
+def check_patterns(keys: Iterable[str], source: str) -> None:
     """Refuse a key that `pattern_value` could not run.
 
     Raises
     ------
     AdapterConfigError
-        Names the key and what is wrong with it.
+        Names the file, the key and what is wrong with it.
     """
     for key in keys:
-        if _compiled_if_plain(key) is None:
+        if _compiled_if_plain(key) is not None:
+            continue
+        try:
             _parsed(key)
+        except AdapterConfigError as error:
+            raise AdapterConfigError(f"{source}: {error}", remedy=error.remedy) from error
 
 
 def _matches(key: str, module: str) -> bool:

@@ -57,7 +57,7 @@ def find_adapters(
     UnreadableError
         If the directory cannot be listed.
     """
-    path = Path(target).expanduser()
+    path = _path(target)
     if not _exists(path):
         hub_id = parse_hub_id(os.fspath(target))
         if hub_id is None:
@@ -177,6 +177,19 @@ def _single_file(path: Path) -> AdapterLocation:
         config=config if own else None,
         source=str(path),
     )
+
+
+def _path(target: str | os.PathLike[str]) -> Path:
+    if not os.fspath(target):
+        # Path("") is the working directory: an unset variable in a script must not mean that.
+        raise AdapterNotFoundError("the path is empty", remedy="Name a path or a Hub id.")
+    try:
+        return Path(target).expanduser()
+    except RuntimeError as error:
+        raise AdapterNotFoundError(
+            f"{os.fspath(target)} names the home directory of nobody here",
+            remedy="Write the path out.",
+        ) from error
 
 
 def _exists(path: Path) -> bool:

@@ -7,7 +7,6 @@ where the two disagree PEFT would not load the file, so the scale follows what i
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 from gradience.adapter.config import AdapterConfig
@@ -191,12 +190,10 @@ def _parameter(update: Update) -> tuple[LoraLayer, ...]:
     if experts == 1:
         delta = lora_delta(update.name, a, b)
         return (_record(update, delta, kind="linear", rank=rank, divisor=rank),)
-    deltas = expert_deltas(a, b, experts)
-    first = _record(
-        update, deltas[0], kind="expert", rank=rank, divisor=rank, expert=0, share=experts
-    )
-    others = (replace(first, delta=delta, expert=e, tensors=()) for e, delta in enumerate(deltas))
-    return (first, *islice(others, 1, None))
+    first, *others = expert_deltas(a, b, experts)
+    layer = _record(update, first, kind="expert", rank=rank, divisor=rank, expert=0, share=experts)
+    rest = (replace(layer, delta=d, expert=e, tensors=()) for e, d in enumerate(others, start=1))
+    return (layer, *rest)
 
 
 def _loha(update: Update) -> LoraLayer:

@@ -99,8 +99,8 @@ class Module:
         """The methods whose parts are there."""
         return [method for method, roles in _FAMILIES.items() if self.parts.keys() & set(roles)]
 
-    def need(self, role: str) -> StoredTensor:
-        """A part that must be there and fit to be a factor.
+    def need(self, role: str, *, flat: bool = False) -> StoredTensor:
+        """A part that must be there and fit to be a factor; a matrix and no kernel if `flat`.
 
         Raises
         ------
@@ -113,6 +113,11 @@ class Module:
                 f"{self.name} has {there}, and nothing that is its {role!r} factor", remedy=_REMEDY
             )
         check_factor(self.name, tensor)
+        if flat and len(tensor.shape) != 2:
+            raise AdapterError(
+                f"{tensor.name} has shape {list(tensor.shape)}: this factor is a matrix",
+                remedy=_REMEDY,
+            )
         return tensor
 
 
@@ -245,7 +250,9 @@ def _lora(module: Module) -> Form:
     """up (out, r) @ down (r, in); a kernel is flattened to (out, in * kh * kw)."""
     down, up = module.need("down"), module.need("up")
     if "mid" not in module.parts:
-        delta: Product = lora_delta(module.name, down, up)
+        if up.shape[1] != down.shape[0]:  # no trainer of these formats groups the channels of B
+            raise mismatch(module.name, down, up)
+        delta = lora_delta(module.name, down, up)
         return Form(delta=delta, rank=down.shape[0], kind=_kind(down))
     mid = module.need("mid")
     if len(mid.shape) < 3 or mid.shape[:2] != (up.shape[1], down.shape[0]):
@@ -270,8 +277,7 @@ def _core_times(mid: StoredTensor, down: StoredTensor) -> Matrix:
 
 
 def _loha(module: Module) -> Form:
-    first = module.need("hada_w1_a"), module.need("hada_w1_b")
-    second = module.need("hada_w2_a"), module.need("hada_w2_b")
+    first, second = _pair(module, "hada_w1"), _pair(module, "hada_w2")
     cores = None
     if {"hada_t1", "hada_t2"} & module.parts.keys():
         cores = module.need("hada_t1"), module.need("hada_t2")
@@ -281,24 +287,23 @@ def _loha(module: Module) -> Form:
 
 def _lokr(module: Module) -> Form:
     """kron(w1, w2). The rank is that of w2's factors, else of w1's (LyCORIS, diffusers)."""
-    w1, w2 = _whole_or_pair(module, "lokr_w1"), _whole_or_pair(module, "lokr_w2")
+    w1 = module.need("lokr_w1", flat=True) if "lokr_w1" in module.parts else None
+    w2 = module.need("lokr_w2") if "lokr_w2" in module.parts else None
     core = module.need("lokr_t2") if "lokr_t2" in module.parts else None
-    pair = next((part for part in (w2, w1) if isinstance(part, tuple)), None)
-    wide = core if core is not None else w2
-    kind: LayerKind = _kind(wide) if isinstance(wide, StoredTensor) else "linear"
-    if isinstance(w1, StoredTensor) and isinstance(w2, StoredTensor):
+    wide = core or w2
+    kind: LayerKind = "linear" if wide is None else _kind(wide)
+    if w1 is not None and w2 is not None:
         # LyCORIS lifts w1 to the dimensions of w2, so this is the Kronecker product of matrices.
         whole = Kronecker(left=Dense(matrix=stored(w1)), right=Dense(matrix=stored(w2)))
         return Form(delta=whole, rank=None, kind=kind)
-    assert pair is not None  # one of the two is factored
-    delta = lokr_delta(module.name, w1, w2, core)
-    return Form(delta=delta, rank=pair[1].shape[0], kind=kind)
+    first, second = w1 or _pair(module, "lokr_w1"), w2 or _pair(module, "lokr_w2")
+    factored = second if isinstance(second, tuple) else first
+    rank = factored[1].shape[0] if isinstance(factored, tuple) else None
+    return Form(delta=lokr_delta(module.name, first, second, core), rank=rank, kind=kind)
 
 
-def _whole_or_pair(module: Module, role: str) -> StoredTensor | tuple[StoredTensor, StoredTensor]:
-    if role in module.parts:
-        return module.need(role)
-    return module.need(f"{role}_a"), module.need(f"{role}_b")
+def _pair(module: Module, role: str) -> tuple[StoredTensor, StoredTensor]:
+    return module.need(f"{role}_a", flat=True), module.need(f"{role}_b", flat=True)
 
 
 def _full(module: Module) -> Form:

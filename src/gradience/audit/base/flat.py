@@ -6,13 +6,12 @@ that serves most layers of a component is taken for all of them.
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gradience.adapter.records import LoraLayer
+from gradience.audit.base.fitting import Fitting
 from gradience.audit.base.renames import Source
 from gradience.audit.base.weights import BaseWeight, TensorFacts, Unmatched
-
-Fit = Callable[[LoraLayer, Source, Mapping[str, TensorFacts]], BaseWeight | None]
 
 # Prefix of the file, and where that component may hang in the base: diffusers' folders, then the
 # names of the original single-file checkpoints, then a component given alone.
@@ -49,17 +48,14 @@ def is_flat(name: str) -> bool:
     return "." not in name and _component(name) != ""
 
 
-def match_flat(
-    layers: Sequence[LoraLayer], base: Mapping[str, TensorFacts], *, fit: Fit
-) -> dict[str, BaseWeight]:
+def match_flat(layers: Sequence[LoraLayer], fitting: Fitting) -> dict[str, BaseWeight]:
     """Find the base weights of layers with flattened names.
 
     Parameters
     ----------
     layers : sequence of LoraLayer
         With names for which `is_flat` holds.
-    base : mapping of str to TensorFacts
-    fit : callable
+    fitting : Fitting
         Says whether a tensor has the shape of a layer.
 
     Returns
@@ -72,7 +68,7 @@ def match_flat(
         groups[_component(layer.name)].append(layer)
     found: dict[str, BaseWeight] = {}
     for component, members in groups.items():
-        found |= _match_component(component, members, base, fit)
+        found |= _match_component(component, members, fitting)
     return found
 
 
@@ -115,19 +111,19 @@ def _component(name: str) -> str:
 
 
 def _match_component(
-    component: str, layers: Sequence[LoraLayer], base: Mapping[str, TensorFacts], fit: Fit
+    component: str, layers: Sequence[LoraLayer], fitting: Fitting
 ) -> dict[str, BaseWeight]:
     """The place that serves most layers of a component; the first listed of equals."""
     best: dict[str, BaseWeight] = {}
     for root in COMPONENTS[component]:
-        flattened = flattened_names(base, root)
+        flattened = flattened_names(fitting.base, root)
         found = {}
         for layer in layers:
             stored = {
                 weight
                 for name in _spellings(layer.name.removeprefix(component))
                 for tensor in flattened.get(name, ())
-                if (weight := fit(layer, Source(tensor=tensor), base)) is not None
+                if (weight := fitting.weight(layer, Source(tensor=tensor))) is not None
             }
             if len(stored) == 1:
                 found[layer.label] = stored.pop()

@@ -26,7 +26,7 @@ _BUFFER_ELEMENTS = 1 << 18
 _PRODUCT_LIMIT = 1_000_000
 # Wider products would leave too few rows below that limit.
 _PRODUCT_COLUMNS = 8192
-# Up to here the scale rides on X and on W X, for nothing; beyond it the block itself is scaled.
+# Up to here the scale rides on X and on the sum, for nothing; beyond it the block is scaled.
 _FREE_EXPONENT = 60
 
 
@@ -163,7 +163,7 @@ class GramStream:
             bad = int(np.count_nonzero(~np.isfinite(wide)))
             nan = int(np.count_nonzero(np.isnan(wide))) if bad else 0
             nans, infinities = nans + nan, infinities + bad - nan
-            largest = max(largest, float(np.abs(wide).max()))
+            largest = max(largest, float(np.abs(wide).max(initial=0.0)))
         self.passes += 1
         if nans or infinities:
             found = [f"{n} {name}" for n, name in ((nans, "NaN"), (infinities, "Inf")) if n]

@@ -11,16 +11,15 @@ from dataclasses import dataclass, field
 
 from gradience.adapter.records import LoraLayer
 from gradience.audit.base import flat
+from gradience.audit.base.fitting import Fitting, is_conv1d
 from gradience.audit.base.prefixes import WRAPPERS, choose, is_plausible, rewriting
 from gradience.audit.base.quantised import packing
 from gradience.audit.base.renames import Source, live_parameters
 from gradience.audit.base.weights import (
     BaseWeight,
     Matches,
-    Part,
     TensorFacts,
     Unmatched,
-    as_matrix,
 )
 
 _HEADS = frozenset(
@@ -90,67 +89,22 @@ def match(
         a weight of their name and shape, `verdict` says that this is not the base.
     """
     index = _index(base)
+    fitting = Fitting(base, is_conv1d(base))
     wanted = {layer.label: _wanted(layer, layer_replication) for layer in layers}
-    choice = choose(_options(layers, wanted, index))
-    by_flat_name = flat.match_flat(
-        [layer for layer in layers if flat.is_flat(layer.name)], base, fit=fit
-    )
+    choice = choose(_options(layers, wanted, index, fitting))
+    by_flat_name = flat.match_flat([layer for layer in layers if flat.is_flat(layer.name)], fitting)
     found: dict[str, BaseWeight] = {}
     unmatched: dict[str, Unmatched] = {}
     for layer in layers:
         name = wanted[layer.label]
         weight = choice.chosen.get(name) or by_flat_name.get(layer.label)
         if weight is None and name not in choice.ambiguous:
-            weight = _tied_weight(layer, base, tied)
+            weight = _tied_weight(layer, fitting, tied)
         if weight is not None:
             found[layer.label] = weight
         else:
             unmatched[layer.label] = _why_not(layer, name, choice.ambiguous.get(name, ()), index)
     return _judged(layers, found, unmatched, base)
-
-
-def fit(layer: LoraLayer, source: Source, base: Mapping[str, TensorFacts]) -> BaseWeight | None:
-    """The source as a weight of the layer's shape; None when the shapes cannot agree.
-
-    A kernel is flattened to (out, in * kh * kw), an expert is a slice or has tensors of its own,
-    and a weight stored as (in, out) is taken where the layer says so or the shape leaves no other
-    reading.
-    """
-    parts = _parts(layer, source, base)
-    if not parts:
-        return None
-    shapes = [_part_shape(part, base) for part in parts]
-    if len({columns for _, columns in shapes}) != 1:
-        return None
-    stored = (sum(rows for rows, _ in shapes), shapes[0][1])
-    out, into = layer.shape
-    straight, flipped = stored == (out, into), stored == (into, out)
-    if not straight and not flipped:
-        return None
-    transposed = layer.base_transposed if straight and flipped else flipped
-    dtype = base[parts[0].tensor].dtype
-    return BaseWeight(parts=parts, stored_shape=stored, dtype=dtype, transposed=transposed)
-
-
-def _parts(layer: LoraLayer, source: Source, base: Mapping[str, TensorFacts]) -> tuple[Part, ...]:
-    """The parts that hold this layer's weight, or none when the dimensions do not allow it."""
-    if source.experts:
-        names = source.experts.get(-1 if layer.expert is None else layer.expert, ())
-        return tuple(Part(tensor=name) for name in names if len(base[name].shape) == 2)
-    shape = base[source.tensor].shape
-    if layer.expert is None:
-        return (Part(tensor=source.tensor),) if len(shape) >= 2 else ()
-    if len(shape) == 3 and layer.expert < shape[0]:
-        return (Part(tensor=source.tensor, index=layer.expert),)
-    # PEFT's target_parameters on a plain matrix: one "expert".
-    if len(shape) == 2 and layer.expert == 0:
-        return (Part(tensor=source.tensor),)
-    return ()
-
-
-def _part_shape(part: Part, base: Mapping[str, TensorFacts]) -> tuple[int, int]:
-    shape = base[part.tensor].shape
-    return as_matrix(shape if part.index is None else shape[1:])
 
 
 def _index(base: Mapping[str, TensorFacts]) -> _Index:
@@ -212,7 +166,7 @@ def _module(wanted: str) -> str:
 
 
 def _options(
-    layers: Iterable[LoraLayer], wanted: Mapping[str, str], index: _Index
+    layers: Iterable[LoraLayer], wanted: Mapping[str, str], index: _Index, fitting: Fitting
 ) -> dict[tuple[str, str], dict[str, BaseWeight]]:
     """For each rewriting of prefixes, the weights it gives: right shape, plain numbers."""
     options: defaultdict[tuple[str, str], dict[str, BaseWeight]] = defaultdict(dict)
@@ -222,9 +176,9 @@ def _options(
         for site in _named_alike(layer, name, index):
             if _packed(site, index):
                 continue
-            fitting = {w for s in site.sources if (w := fit(layer, s, index.base)) is not None}
-            seen[rewriting(_module(name), site.module)] |= fitting
-        for pair, weights in seen.items():
+            weights = {w for s in site.sources if (w := fitting.weight(layer, s)) is not None}
+            seen[rewriting(_module(name), site.module)] |= weights
+        for pair, given in seen.items():
             # Two weights under one name (two unnamed parameters of a module) decide nothing.
             if len(weights) == 1:
                 options[pair][name] = weights.pop()
@@ -244,19 +198,17 @@ def _packed(site: _Site, index: _Index) -> str:
     return packing(site.parameter, index.siblings.get(site.module, ()), facts)
 
 
-def _tied_weight(
-    layer: LoraLayer, base: Mapping[str, TensorFacts], tied: bool | None
-) -> BaseWeight | None:
+def _tied_weight(layer: LoraLayer, fitting: Fitting, tied: bool | None) -> BaseWeight | None:
     """The input embedding, for a head or a second embedding that the checkpoint does not store."""
     last = layer.name.rpartition(".")[2]
     if last not in _HEADS | _EMBEDDINGS:
         return None
     weights = {
         weight
-        for name in base
+        for name in fitting.base
         if name.endswith(".weight") and name.split(".")[-2] in _EMBEDDINGS
         if last not in _HEADS or _shares_with_head(name, tied)
-        if (weight := fit(layer, Source(tensor=name), base)) is not None
+        if (weight := fitting.weight(layer, Source(tensor=name))) is not None
     }
     return weights.pop() if len(weights) == 1 else None
 

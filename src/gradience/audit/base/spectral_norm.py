@@ -90,7 +90,7 @@ def spectral_norm(
         may be given as it is stored: its norms are the same, and rows apart in memory are slow.
     width : float
         Relative width of the interval at which to stop. What was really reached is reported: it is
-        usually less, and more only where `max_passes` came first.
+        usually less, and more where `max_passes` or the end of float64 came first.
     eta : float
         Probability that `upper` is below the norm, over the random start; in (0, 1).
     seed : int
@@ -107,7 +107,7 @@ def spectral_norm(
     Raises
     ------
     UnmeasurableError
-        If the matrix holds NaN or Inf, has no elements, is complex, or has a norm that float64
+        If the matrix holds NaN or Inf, has no elements, is not real, or has a norm that float64
         cannot hold.
     UsageError
         If `width`, `eta` or `max_passes` is out of range.
