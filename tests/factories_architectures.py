@@ -31,6 +31,14 @@ TEXT = {
     "eos_token_id": 2,
 }
 PLAIN = {k: v for k, v in TEXT.items() if k != "num_key_value_heads"}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+}
 EXPERTS = {"num_experts_per_tok": 1}
 
 
@@ -96,14 +104,7 @@ ARCHITECTURES = {
     ),
     "vit": Architecture(
         "vit",
-        {
-            "hidden_size": 16,
-            "intermediate_size": 24,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 16,
-            "patch_size": 8,
-        },
+        VISION,
         "AutoModelForImageClassification",
     ),
     "mixtral": Architecture(
@@ -115,6 +116,23 @@ ARCHITECTURES = {
         "qwen3_moe",
         {**TEXT, **EXPERTS, "head_dim": 8, "num_experts": 3, "moe_intermediate_size": 12},
         target_parameters=FUSED_EXPERTS,
+    ),
+    "phimoe": Architecture(
+        "phimoe", {**TEXT, **EXPERTS, "num_local_experts": 3}, target_parameters=FUSED_EXPERTS
+    ),
+    "granitemoe": Architecture(
+        "granitemoe",
+        {**TEXT, **EXPERTS, "num_local_experts": 3},
+        target_parameters=("experts.gate_up_proj", "experts.down_proj"),
+    ),
+    "llava": Architecture(
+        "llava",
+        {
+            "text_config": {**TEXT, "model_type": "llama"},
+            "vision_config": {**VISION, "model_type": "clip_vision_model", "projection_dim": 8},
+            "image_token_index": 3,
+        },
+        "AutoModelForImageTextToText",
     ),
     "gpt_oss": Architecture(
         "gpt_oss",

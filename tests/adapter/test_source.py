@@ -395,6 +395,17 @@ def test_without_cache_and_hub_the_remedy_says_how_to_go_on(tmp_path, offline):
     assert "unset HF_HUB_OFFLINE" in answer[2]
 
 
+def test_a_cache_that_cannot_be_written_is_the_disks_fault_and_not_the_hubs(tmp_path):
+    (tmp_path / "file").write_bytes(b"not a directory")
+    with serve(org__adapter=Repo(files=PEFT_FILES)) as hub:
+        (answer,), _, _ = ask(
+            hub, tmp_path, "org/adapter", HF_HUB_CACHE=str(tmp_path / "file" / "hub")
+        )
+    assert answer[0] == "StorageError"
+    assert "org/adapter cannot be written into the cache" in answer[1]
+    assert "HF_HOME" in answer[2]
+
+
 @pytest.mark.parametrize(
     "text", ["a", "./a/b", "/a/b", "a/b/c", "a/../b", "a/b.safetensors", "a b/c", "a--b/c", "~/a"]
 )

@@ -19,7 +19,7 @@ from gradience.adapter.layout import (
     locate,
     no_weights,
 )
-from gradience.errors import AdapterNotFoundError
+from gradience.errors import AdapterNotFoundError, StorageError
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _HUB_ID = re.compile(
@@ -88,6 +88,8 @@ def fetch_from_hub(hub_id: HubId, *, notice: Notice) -> tuple[AdapterLocation, .
     AdapterNotFoundError
         If the repository, the revision or an adapter in it does not exist, cannot be reached,
         or may not be read; names id, revision, reason and remedy.
+    StorageError
+        If the cache cannot be written.
     """
     if _COMMIT.fullmatch(hub_id.revision):
         cached = _from_cache(hub_id)
@@ -262,9 +264,18 @@ def _translate(hub_id: HubId, error: BaseException) -> Exception | None:
         return _of_status(hub_id, int(status))
     if isinstance(error, errors.OfflineModeIsEnabled):
         return _Unreachable("the Hub may not be asked (HF_HUB_OFFLINE)")
+    if isinstance(error, OSError) and error.errno is not None and not _of_network(error):
+        return StorageError(
+            f"{hub_id.repo} cannot be written into the cache of huggingface_hub: {error.strerror}",
+            remedy="Make room there, or set HF_HOME to a directory that has some.",
+        )
     if isinstance(error, (OSError, _http_error())):
         return _Unreachable(f"the Hub cannot be reached ({type(error).__name__})")
     return None
+
+
+def _of_network(error: OSError) -> bool:
+    return isinstance(error, ConnectionError | TimeoutError)
 
 
 def _of_status(hub_id: HubId, status: int) -> Exception:

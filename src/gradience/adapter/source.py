@@ -56,6 +56,8 @@ def find_adapters(
         If there is none; says what is there instead.
     UnreadableError
         If the directory cannot be listed.
+    StorageError
+        If what the Hub sends cannot be written into its cache.
     """
     path = _path(target)
     if not _exists(path):

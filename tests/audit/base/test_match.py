@@ -28,6 +28,34 @@ def test_an_adapter_of_another_architecture_is_told_both_sides_names() -> None:
     assert "h.0.attn.c_attn.weight (16, 48)" in matches.verdict
 
 
+def test_a_base_that_shares_the_attention_only_is_another_base() -> None:
+    """Mistral and Mixtral: equal width, equal names of the attention."""
+    shapes = {n: s for n, s in decoder_shapes().items() if "mlp" not in n}
+    matches = match(layers_of(decoder_shapes()), facts(shapes))
+    assert matches.found == {}
+    assert "8 of 14 modules fit" in matches.verdict
+
+
+def test_one_part_of_a_pipeline_is_a_base_for_its_layers() -> None:
+    unet = [f"unet.mid.{at}.to_q" for at in range(2)]
+    text = [f"text_encoder.layers.{at}.fc1" for at in range(9)]
+    matches = match(
+        [lora_layer(name, (16, 16)) for name in (*unet, *text)],
+        facts({"mid.0.to_q.weight": (16, 16), "mid.1.to_q.weight": (16, 16)}),
+    )
+    assert matches.found.keys() == set(unet)
+    assert matches.verdict == ""
+
+
+def test_a_resized_head_does_not_make_another_base() -> None:
+    layers = [lora_layer("model.layers.0.q_proj", (16, 16)), lora_layer("lm_head", (44, 16))]
+    layers.append(lora_layer("model.embed_tokens", (16, 44), base_transposed=True))
+    base = {"model.layers.0.q_proj": (16, 16), "lm_head": (40, 16), "model.embed_tokens": (40, 16)}
+    matches = match(layers, facts({f"{name}.weight": shape for name, shape in base.items()}))
+    assert matches.found.keys() == {"model.layers.0.q_proj"}
+    assert {u.reason for u in matches.unmatched.values()} == {"wrong_shape"}
+
+
 def test_a_missing_tensor_leaves_its_layer_alone_unmatched() -> None:
     shapes = decoder_shapes()
     del shapes[f"{ATTENTION}.weight"]
@@ -91,6 +119,25 @@ def test_an_encoder_is_never_taken_for_a_decoder() -> None:
     assert match(layers, facts(decoder_shapes(prefix="model.decoder."))).found == {}
 
 
+def test_the_layers_of_one_stack_stay_together() -> None:
+    """Phi's `mlp.fc1` is in no Llama, but it is in the vision tower beside one."""
+    layers = [
+        lora_layer(f"model.layers.{at}.{name}", (16, 16))
+        for at in range(3)
+        for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.fc1")
+    ]
+    base = {
+        f"{tower}.layers.{at}.{name}.weight": (16, 16)
+        for tower in ("language_model.model", "vision_tower.encoder")
+        for at in range(3)
+        for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.fc1")
+        if tower.startswith("vision") or name != "mlp.fc1"
+    }
+    matches = match(layers, facts(base))
+    assert sorted(matches.unmatched) == [f"model.layers.{at}.mlp.fc1" for at in range(3)]
+    assert all(w.key.startswith("language_model.") for w in matches.found.values())
+
+
 def test_where_encoder_and_decoder_both_fit_neither_is_guessed() -> None:
     base = decoder_shapes(prefix="model.encoder.") | decoder_shapes(prefix="model.decoder.")
     matches = match(layers_of(decoder_shapes(prefix="")), facts(base))
@@ -124,6 +171,30 @@ def test_a_conv1d_is_read_as_transposed_and_a_square_one_as_the_adapter_says() -
     found = match(layers, base).found
     assert all(weight.transposed for weight in found.values())
     assert found["h.0.attn.c_attn"].shape == (48, 16)
+
+
+def test_biases_tell_which_way_round_a_square_weight_is_stored() -> None:
+    """PEFT writes one `fan_in_fan_out` for a model of Conv1D and Linear; it is wrong for some."""
+    conv1d = {
+        "h.0.c_attn.weight": (16, 48),
+        "h.0.c_attn.bias": (48,),
+        "h.0.c_proj.weight": (16, 16),
+        "h.0.c_proj.bias": (16,),
+        "head.weight": (16, 16),
+    }
+    linear = {**conv1d, "h.0.c_attn.weight": (48, 16)}
+    for claimed in (False, True):
+        layers = [
+            lora_layer(name, shape, base_transposed=claimed)
+            for name, shape in (
+                ("h.0.c_attn", (48, 16)),
+                ("h.0.c_proj", (16, 16)),
+                ("head", (16, 16)),
+            )
+        ]
+        for shapes, turned in ((conv1d, [True, True, False]), (linear, [False, False, False])):
+            found = match(layers, facts(shapes)).found
+            assert [found[layer.label].transposed for layer in layers] == turned
 
 
 def test_a_kernel_is_flattened_and_an_embedding_turned() -> None:
@@ -196,7 +267,7 @@ def test_an_expert_of_a_stacked_checkpoint_is_a_slice_in_either_order() -> None:
         lora_layer("m.experts", (16, 12), parameter="down_proj", expert=2, kind="expert"),
         lora_layer("m.experts", (16, 12), parameter="down_proj", expert=3, kind="expert"),
     ]
-    matches = match(layers, base)
+    matches = match([*layers, *layers_of(decoder_shapes())], base | facts(decoder_shapes()))
     assert matches.found["m.experts.gate_up_proj[2]"].transposed
     assert matches.found["m.experts.down_proj[2]"].parts == (
         Part(tensor="m.experts.down_proj", index=2),
@@ -216,7 +287,7 @@ def test_an_unnamed_parameter_is_found_by_its_shape_and_not_guessed() -> None:
             "m.experts.other": (3, 16, 16),
         }
     )
-    matches = match(layers, base)
+    matches = match([*layers, *layers_of(decoder_shapes())], base | facts(decoder_shapes()))
     assert matches.found["m.experts[0]"].parts[0].tensor == "m.experts.gate_up_proj"
     assert list(matches.unmatched) == ["m.experts[1]"]
 

@@ -16,9 +16,12 @@ from factories_architectures import (
     Adapted,
     adapt,
     adapted_weights,
+    quiet,
     save_base,
     tiny_model,
 )
+from gradience.adapter.read import opened
+from gradience.adapter.source import find_adapters
 from gradience.audit.base.match import match
 from gradience.audit.base.rows import rows
 from gradience.audit.base.source import open_base
@@ -46,24 +49,28 @@ def both_bases(model: Any, root: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_adapted_module_finds_its_tensor(name: str, tmp_path: Path) -> None:
+def test_every_module_of_a_saved_adapter_finds_its_tensor(name: str, tmp_path: Path) -> None:
     model = tiny_model(name)
     with_head, bare = both_bases(model, tmp_path)
     inside = {p.data_ptr() for p in model.base_model.parameters()}
-    adapted = list(
-        adapted_weights(adapt(model, target_parameters=ARCHITECTURES[name].target_parameters))
-    )
+    peft_model = adapt(model, target_parameters=ARCHITECTURES[name].target_parameters)
+    with quiet():
+        peft_model.save_pretrained(tmp_path / "adapter")
+    live = {one.layer.label: one for one in adapted_weights(peft_model)}
+    (location,) = find_adapters(tmp_path / "adapter")
+    with opened(location) as adapter:
+        adapted = [Adapted(layer, live.pop(layer.label).weight) for layer in adapter.layers]
     assert adapted
+    assert live == {}
     assert matched(adapted, with_head).unmatched == {}
 
     # The bare model lacks the head, and nothing else; a tied head is its embedding.
     unmatched = matched(adapted, bare).unmatched
-    outside = {
-        a.layer.label
-        for a in adapted
-        if a.layer.expert is None and a.weight().ctypes.data not in inside
+    assert unmatched.keys() == {
+        one.layer.label
+        for one in adapted
+        if one.layer.expert is None and one.weight().ctypes.data not in inside
     }
-    assert unmatched.keys() == outside
     assert {u.reason for u in unmatched.values()} <= {"no_tensor"}
 
 

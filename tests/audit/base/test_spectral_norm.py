@@ -348,3 +348,25 @@ def test_blas_has_one_thread_unless_the_user_chose(environ: dict[str, str], insi
         with one_thread(environ):
             assert threads() == ({inside} if inside == 1 else before)
         assert threads() == before
+
+
+def test_the_norm_holds_one_thread_when_it_is_given_the_environment() -> None:
+    seen: list[set[int]] = []
+
+    @dataclass(frozen=True)
+    class Watched:
+        shape: tuple[int, int] = (100, 90)
+
+        def blocks(self, rows: int) -> Iterator[Array]:
+            seen.append(threads())
+            yield np.ones((100, 90), dtype=np.float32)
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = threads()
+        spectral_norm(Watched(), environ={})
+        assert seen
+        assert all(held == {1} for held in seen)
+        seen.clear()
+        spectral_norm(Watched(), environ={"OMP_NUM_THREADS": "2"})
+        spectral_norm(Watched())
+        assert all(held == before for held in seen)

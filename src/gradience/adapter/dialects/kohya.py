@@ -2,8 +2,8 @@
 
 `lora_unet_mid_block_attentions_0_proj_in.lora_down.weight`: dots of the module path are written
 as underscores, so the name cannot be turned back without the model and is kept as it is. Every
-module carries its own alpha, and the scale is alpha / rank. LyCORIS trains rsLoRA too; it stores
-alpha * sqrt(rank) then, so that the same division gives its scale.
+module carries its own alpha, and every loader multiplies with alpha / rank. LyCORIS trains rsLoRA
+too; its releases store alpha * sqrt(rank) then, so that the same division gives its scale.
 
 References: networks/lora.py of kohya-ss/sd-scripts; lycoris/modules of KohakuBlueleaf/LyCORIS;
 `_convert_non_diffusers_lora_to_diffusers` of diffusers 0.42.

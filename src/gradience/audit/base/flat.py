@@ -45,7 +45,7 @@ def is_flat(name: str) -> bool:
     >>> is_flat("lora_te_text_model_encoder_layers_0_mlp_fc1"), is_flat("model.layers.0.mlp.fc1")
     (True, False)
     """
-    return "." not in name and _component(name) != ""
+    return "." not in name and component_of(name) != ""
 
 
 def match_flat(layers: Sequence[LoraLayer], fitting: Fitting) -> dict[str, BaseWeight]:
@@ -65,7 +65,7 @@ def match_flat(layers: Sequence[LoraLayer], fitting: Fitting) -> dict[str, BaseW
     """
     groups: defaultdict[str, list[LoraLayer]] = defaultdict(list)
     for layer in layers:
-        groups[_component(layer.name)].append(layer)
+        groups[component_of(layer.name)].append(layer)
     found: dict[str, BaseWeight] = {}
     for component, members in groups.items():
         found |= _match_component(component, members, fitting)
@@ -74,7 +74,7 @@ def match_flat(layers: Sequence[LoraLayer], fitting: Fitting) -> dict[str, BaseW
 
 def why_not(layer: LoraLayer, base: Mapping[str, TensorFacts]) -> Unmatched:
     """Say that the name is not there, or in which shape it is."""
-    component = _component(layer.name)
+    component = component_of(layer.name)
     for root in COMPONENTS[component]:
         flattened = flattened_names(base, root)
         for name in _spellings(layer.name.removeprefix(component)):
@@ -106,7 +106,8 @@ def flattened_names(names: Iterable[str], root: str) -> dict[str, tuple[str, ...
     return {flat: tuple(found) for flat, found in flattened.items()}
 
 
-def _component(name: str) -> str:
+def component_of(name: str) -> str:
+    """The prefix of a flattened name that says in which part of a pipeline it is; or nothing."""
     return next((prefix for prefix in COMPONENTS if name.startswith(prefix)), "")
 
 

@@ -5,6 +5,7 @@ rewriting of prefixes for all layers (`prefixes`), with the fusions and renames 
 taken back (`renames`). What stays open is left open, with its reason: never a guess.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from gradience.adapter.records import LoraLayer
 from gradience.audit.base import flat
 from gradience.audit.base.fitting import Fitting, is_conv1d
+from gradience.audit.base.layout import COMPONENTS
 from gradience.audit.base.prefixes import WRAPPERS, choose, is_plausible, rewriting
 from gradience.audit.base.quantised import packing
 from gradience.audit.base.renames import Source, live_parameters
@@ -21,6 +23,9 @@ from gradience.audit.base.weights import (
     TensorFacts,
     Unmatched,
 )
+
+# Models of one width share much: Mistral's attention is found in Mixtral, its MLP is not.
+_SHARE = 0.75
 
 _HEADS = frozenset(
     {
@@ -85,8 +90,8 @@ def match(
     Returns
     -------
     Matches
-        Each layer's label is in `found` or in `unmatched`. When fewer than half of the layers find
-        a weight of their name and shape, `verdict` says that this is not the base.
+        Each layer's label is in `found` or in `unmatched`. When fewer than three quarters of the
+        layers find a weight of their name and shape, `verdict` says that this is not the base.
     """
     index = _index(base)
     fitting = Fitting(base, is_conv1d(base))
@@ -180,8 +185,8 @@ def _options(
             seen[rewriting(_module(name), site.module)] |= weights
         for pair, given in seen.items():
             # Two weights under one name (two unnamed parameters of a module) decide nothing.
-            if len(weights) == 1:
-                options[pair][name] = weights.pop()
+            if len(given) == 1:
+                options[pair][name] = given.pop()
     return options
 
 
@@ -268,6 +273,12 @@ def _other_shape(layer: LoraLayer, wanted: str, index: _Index) -> Unmatched:
     )
 
 
+def _component(layer: LoraLayer) -> str:
+    """The part of a pipeline that a layer is in: a base may well be one part alone."""
+    first = layer.name.partition(".")[0]
+    return flat.component_of(layer.name) or (first if first in COMPONENTS else "")
+
+
 def _judged(
     layers: Sequence[LoraLayer],
     found: Mapping[str, BaseWeight],
@@ -275,8 +286,15 @@ def _judged(
     base: Mapping[str, TensorFacts],
 ) -> Matches:
     """Withdraw everything when too little of the adapter fits to be its base."""
-    known = len(found) + sum(u.reason in ("quantised", "ambiguous") for u in unmatched.values())
-    if not layers or 2 * known >= len(layers):
+    known = {k for k, why in unmatched.items() if why.reason in ("quantised", "ambiguous")}
+    shares: defaultdict[str, list[bool]] = defaultdict(list)
+    for layer in layers:
+        # A head or an embedding may be resized, or not saved, without the base being another.
+        if any(word.isdigit() for word in re.split(r"[._]", layer.name)):
+            shares[_component(layer)].append(layer.label in found or layer.label in known)
+    if not shares:
+        shares[""] = [layer.label in found or layer.label in known for layer in layers]
+    if not layers or any(sum(fits) >= _SHARE * len(fits) for fits in shares.values()):
         return Matches(found=found, unmatched=unmatched)
     verdict = _verdict(layers, found, unmatched, base)
     withdrawn = Unmatched(reason="not_this_base", message=verdict)

@@ -81,20 +81,46 @@ def choose(options: Mapping[Rewriting, Mapping[str, BaseWeight]]) -> Choice:
     """
     chosen: dict[str, BaseWeight] = {}
     ambiguous: dict[str, tuple[BaseWeight, ...]] = {}
-    claimed: set[str] = set()
+    given = _Given(weights=set(), stacks={})
     left = options
-    while left := _still_open(left, chosen.keys() | ambiguous.keys(), claimed):
+    while left := _still_open(left, chosen.keys() | ambiguous.keys(), given):
         best = max(_rank(pair, found) for pair, found in left.items())
-        equal = [left[pair] for pair in sorted(left) if _rank(pair, left[pair]) == best]
-        disputed = _disputed(equal)
-        for found in equal:
+        equal = {pair: left[pair] for pair in sorted(left) if _rank(pair, left[pair]) == best}
+        disputed = _disputed(list(equal.values()))
+        for pair, found in equal.items():
             for name, weight in found.items():
                 if name in disputed:
                     ambiguous[name] = (*ambiguous.get(name, ()), weight)
                 else:
                     chosen[name] = weight
-                    claimed.add(weight.key)
+                    given.weights.add(weight.key)
+                    given.stacks.setdefault(_stack(name), _moved(pair, _stack(name)))
     return Choice(chosen=chosen, ambiguous=ambiguous)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """Weights that have their layer, and the place in the base of each stack of layers."""
+
+    weights: set[str]
+    stacks: dict[str, str]
+
+    def allows(self, pair: Rewriting, name: str, weight: BaseWeight) -> bool:
+        """A weight serves one name, and the layers of one stack stay together."""
+        place = self.stacks.get(_stack(name))
+        return weight.key not in self.weights and place in (None, _moved(pair, _stack(name)))
+
+
+def _stack(name: str) -> str:
+    """The name up to its first number, which counts the layers; all of it when there is none."""
+    words = name.split(".")
+    return ".".join(words[: next((i for i, w in enumerate(words) if w.isdigit()), len(words))])
+
+
+def _moved(pair: Rewriting, stack: str) -> str:
+    """Where a rewriting puts a stack."""
+    ours, theirs = pair
+    return ".".join(part for part in (theirs, stack.removeprefix(ours).lstrip(".")) if part)
 
 
 def _rank(pair: Rewriting, found: Mapping[str, BaseWeight]) -> tuple[bool, int, int]:
@@ -103,11 +129,11 @@ def _rank(pair: Rewriting, found: Mapping[str, BaseWeight]) -> tuple[bool, int, 
 
 
 def _still_open(
-    left: Mapping[Rewriting, Mapping[str, BaseWeight]], decided: set[str], claimed: set[str]
+    left: Mapping[Rewriting, Mapping[str, BaseWeight]], decided: set[str], given: _Given
 ) -> dict[Rewriting, dict[str, BaseWeight]]:
-    """What the rewritings say of names not yet decided and weights not yet given away."""
+    """What the rewritings say of names not yet decided, with what is not yet given away."""
     rest = {
-        pair: {n: w for n, w in found.items() if n not in decided and w.key not in claimed}
+        pair: {n: w for n, w in found.items() if n not in decided and given.allows(pair, n, w)}
         for pair, found in left.items()
     }
     return {pair: found for pair, found in rest.items() if found}

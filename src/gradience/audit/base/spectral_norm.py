@@ -6,8 +6,8 @@ recurrence and the distribution of its random start, and fails with probability 
 single Rayleigh quotient that stopped changing would be no bound: on clustered spectra it stops low.
 """
 
-import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from math import inf, isfinite, ldexp, sqrt
 
@@ -79,7 +79,7 @@ def spectral_norm(
     eta: float = 1e-9,
     seed: int = 0,
     max_passes: int = 200,
-    environ: Mapping[str, str] = os.environ,
+    environ: Mapping[str, str] | None = None,
 ) -> NormInterval:
     """Bound the largest singular value of a matrix.
 
@@ -97,8 +97,10 @@ def spectral_norm(
         Of the random start: the same seed gives the same interval.
     max_passes : int
         Passes after which to stop with the interval reached; at least 2.
-    environ : mapping of str to str
-        Environment in which the user may have set BLAS threads (see `gradience.blas`).
+    environ : mapping of str to str, optional
+        The environment of the process: BLAS is held at one thread for the call, unless the user
+        set its threads there. Left out, the caller holds `gradience.blas.one_thread` around many
+        calls; without either the answer is the same and slower on a busy machine.
 
     Returns
     -------
@@ -130,7 +132,7 @@ def spectral_norm(
             f"a matrix of shape {source.shape} has no elements, so no norm",
             remedy="Check that the file was written completely.",
         )
-    with one_thread(environ):
+    with nullcontext() if environ is None else one_thread(environ):
         gram = GramStream(source)
         if gram.zero:
             interval = NormInterval(lower=0.0, upper=0.0, frobenius=0.0, passes=gram.passes)
