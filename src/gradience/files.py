@@ -7,7 +7,6 @@ sees the old content or the new, never a part, and a process killed at any point
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def replace(path: Path, data: bytes) -> None:
         temporary file is left.
     """
     make_dir(path.parent)
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    temporary = path.parent / f".{path.name}.{os.urandom(4).hex()}.tmp"
     try:
         # 0o666 under the caller's umask: mkstemp's 0600 would shut out a shared cache's group.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)

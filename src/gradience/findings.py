@@ -7,7 +7,6 @@ is the only place where a code, its severity and its remedy are written; the ref
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 
 import msgspec
@@ -98,6 +97,8 @@ def check_fail_on(asked: Iterable[str], known: Iterable[str]) -> None:
     allowed = [*Severity, *known]
     for value in asked:
         if value not in allowed:
+            from difflib import get_close_matches  # noqa: PLC0415 - only for a message
+
             close = get_close_matches(value, allowed, n=1)
             raise UsageError(
                 f"--fail-on {value}: neither a severity nor a finding code",

@@ -5,7 +5,6 @@ no import, and adding one thing is one module plus one line.
 """
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Generic, TypeVar, cast
 
@@ -48,6 +47,8 @@ class Registry(Mapping[str, T], Generic[T]):
     def _target(self, name: str) -> str:
         if name in self._table:
             return self._table[name]
+        from difflib import get_close_matches  # noqa: PLC0415 - only for a message
+
         close = get_close_matches(name, self._table, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(self._table)}."
         raise UnknownNameError(f"there is no {self.kind} named {name!r}", remedy=hint)

@@ -1,8 +1,7 @@
 """From layers to groups: statistics by module type, by block, and over all. Pure."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
-
-import numpy as np
 
 from gradience.audit.metrics import METRICS
 from gradience.audit.records import Concentration, Group, LayerAudit, Stats
@@ -13,22 +12,37 @@ _TYPES = ("attention", "mlp", "embedding", "other")
 def stats(values: Sequence[float]) -> Stats:
     """Statistics of at least one number.
 
-    Percentiles interpolate linearly (type 7 of Hyndman and Fan, 1996): one rule everywhere.
+    Percentiles interpolate linearly (type 7 of Hyndman and Fan, The American Statistician 50(4),
+    1996): one rule everywhere.
 
     Examples
     --------
     >>> stats([1.0, 2.0, 10.0]).median
     2.0
     """
-    p10, median, p90 = np.percentile(values, [10, 50, 90])
+    ordered = sorted(values)
     return Stats(
-        count=len(values),
-        mean=float(np.mean(values)),
-        median=float(median),
-        p10=float(p10),
-        p90=float(p90),
-        max=float(np.max(values)),
+        count=len(ordered),
+        mean=math.fsum(ordered) / len(ordered),
+        median=percentile(ordered, 50),
+        p10=percentile(ordered, 10),
+        p90=percentile(ordered, 90),
+        max=ordered[-1],
     )
+
+
+def percentile(ordered: Sequence[float], percent: float) -> float:
+    """Percentile of ascending numbers, interpolated linearly: numpy's default, without its cost.
+
+    Examples
+    --------
+    >>> percentile([1.0, 2.0, 10.0], 90)
+    8.4
+    """
+    place = (len(ordered) - 1) * percent / 100
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 def stats_of(layers: Iterable[LayerAudit]) -> dict[str, Stats]:

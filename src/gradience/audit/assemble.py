@@ -1,10 +1,10 @@
 """From measured layers to the whole audit: groups, bytes, suggestions, findings, verdict. Pure."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from gradience.adapter.records import Adapter
 from gradience.audit.aggregate import by_block, by_type, concentration, stats_of
-from gradience.audit.base.norms import BaseNorms
 from gradience.audit.byte_use import byte_use
 from gradience.audit.health import health, verdict
 from gradience.audit.layers import MeasuredLayers
@@ -12,11 +12,14 @@ from gradience.audit.records import AdapterAudit, BaseUse, LayerAudit
 from gradience.audit.suggest import suggest
 from gradience.findings import by_weight
 
+if TYPE_CHECKING:
+    from gradience.audit.base.norms import BaseNorms
+
 _LIMITS = (0.1, 0.3, 1.0)
 
 
 def assemble(
-    adapter: Adapter, measured: MeasuredLayers, norms: BaseNorms | None, *, file_bytes: int
+    adapter: Adapter, measured: MeasuredLayers, norms: "BaseNorms | None", *, file_bytes: int
 ) -> AdapterAudit:
     """The audit of an adapter whose layers are measured.
 
@@ -66,7 +69,7 @@ def assemble(
     )
 
 
-def _base_use(norms: BaseNorms, layers: Sequence[LayerAudit]) -> BaseUse:
+def _base_use(norms: "BaseNorms", layers: Sequence[LayerAudit]) -> BaseUse:
     ratios = [layer.metrics["udr"] for layer in layers if "udr" in layer.metrics]
     return BaseUse(
         model=norms.model,

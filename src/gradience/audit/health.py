@@ -1,9 +1,9 @@
 """Did it learn anything, and is it whole? Findings from the measured layers. Pure."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
+from gradience.audit.aggregate import percentile
 from gradience.audit.finding_kinds import (
     DEAD_MODULES,
     EMBEDDING_DOMINATES,
@@ -80,15 +80,15 @@ def _zeros(layers: Sequence[LayerAudit], zero_factors: Sequence[str]) -> Iterato
 def _outliers(layers: Sequence[LayerAudit]) -> Iterator[Finding]:
     for module_type in sorted({a.module_type for a in layers}):
         norms = {
-            a.name: np.log10(a.metrics["spectral_norm"])
+            a.name: math.log10(a.metrics["spectral_norm"])
             for a in layers
             if a.module_type == module_type and a.metrics.get("spectral_norm", 0.0) > 0.0
         }
         if len(norms) < _OUTLIER_MEMBERS:
             continue
-        values = np.array(list(norms.values()))
-        median = float(np.median(values))
-        sigma = _MAD_TO_SIGMA * float(np.median(np.abs(values - median)))
+        median = percentile(sorted(norms.values()), 50)
+        deviations = sorted(abs(v - median) for v in norms.values())
+        sigma = _MAD_TO_SIGMA * percentile(deviations, 50)
         limit = max(_OUTLIER_DECADES, _OUTLIER_DEVIATIONS * sigma)
         far = {name: v - median for name, v in norms.items() if abs(v - median) > limit}
         if far:
@@ -132,7 +132,8 @@ def _large(layers: Sequence[LayerAudit]) -> Iterator[Finding]:
     if large:
         worst = max(large, key=lambda name: large[name])
         yield LARGE_CHANGE.found(
-            f"{len(large)} modules have UDR > 1; {worst} has {large[worst]:.3g}", modules=large
+            f"UDR > 1 in {len(large)} of {len(layers)} modules; {worst} has {large[worst]:.3g}",
+            modules=large,
         )
 
 

@@ -6,13 +6,12 @@ low-rank direction is, and a finding says so.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gradience.adapter.finding_kinds import DORA_DIRECTION_ONLY
 from gradience.adapter.records import LoraLayer
-from gradience.audit.base.norms import BaseNorms
-from gradience.audit.dora import dora_change, dora_norms
 from gradience.audit.facts import BaseFacts, LayerFacts
 from gradience.audit.finding_kinds import NOT_FINITE
 from gradience.audit.measure import audit_layer, unmeasured_layer
@@ -20,6 +19,9 @@ from gradience.audit.records import LayerAudit
 from gradience.audit.spectrum import NonFinite, Spectrum, spectra
 from gradience.errors import UnmeasurableError
 from gradience.findings import Finding
+
+if TYPE_CHECKING:
+    from gradience.audit.base.norms import BaseNorms
 
 Progress = Callable[[str, int, int], None]
 
@@ -47,7 +49,7 @@ class MeasuredLayers:
 
 
 def audit_layers(
-    layers: Sequence[LoraLayer], norms: BaseNorms | None, *, width: float, progress: Progress
+    layers: Sequence[LoraLayer], norms: "BaseNorms | None", *, width: float, progress: Progress
 ) -> MeasuredLayers:
     """Measure every layer.
 
@@ -93,7 +95,7 @@ def _counted(progress: Progress, total: int) -> Callable[[int], None]:
 
 
 def _measured(
-    layer: LoraLayer, spectrum: Spectrum | NonFinite, norms: BaseNorms | None, width: float
+    layer: LoraLayer, spectrum: Spectrum | NonFinite, norms: "BaseNorms | None", width: float
 ) -> LayerAudit:
     with_base = norms is not None
     if isinstance(spectrum, NonFinite):
@@ -115,7 +117,7 @@ def _measured(
     )
 
 
-def _facts(layer: LoraLayer, spectrum: Spectrum, norms: BaseNorms | None) -> LayerFacts:
+def _facts(layer: LoraLayer, spectrum: Spectrum, norms: "BaseNorms | None") -> LayerFacts:
     base, reason = _base_facts(layer, norms)
     return LayerFacts(
         values=spectrum.values,
@@ -130,7 +132,7 @@ def _facts(layer: LoraLayer, spectrum: Spectrum, norms: BaseNorms | None) -> Lay
     )
 
 
-def _base_facts(layer: LoraLayer, norms: BaseNorms | None) -> tuple[BaseFacts | None, str]:
+def _base_facts(layer: LoraLayer, norms: "BaseNorms | None") -> tuple[BaseFacts | None, str]:
     if norms is None:
         return None, "no base model was given"
     norm = norms.by_layer.get(layer.label)
@@ -140,8 +142,10 @@ def _base_facts(layer: LoraLayer, norms: BaseNorms | None) -> tuple[BaseFacts | 
 
 
 def _dora_facts(
-    layer: LoraLayer, direction: LayerFacts, norms: BaseNorms, width: float
+    layer: LoraLayer, direction: LayerFacts, norms: "BaseNorms", width: float
 ) -> LayerFacts:
+    from gradience.audit.dora import dora_change, dora_norms  # noqa: PLC0415 - only for DoRA
+
     change = dora_norms(dora_change(layer, norms.rows(layer.label)), width=width)
     return LayerFacts(
         values=change.values,

@@ -13,6 +13,7 @@ SCHEMA = "gradience.audit/v1"
 SET_SCHEMA = "gradience.audits/v1"
 
 Verdict = Literal["healthy", "look", "broken"]
+TruncationRule = Literal["per_module", "uniform_median", "uniform_p90", "uniform_max"]
 LayerKind = Literal["linear", "conv", "embedding", "expert"]
 
 
@@ -194,7 +195,7 @@ class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     action: Literal["truncate"]
-    rule: Literal["per_module", "uniform_median", "uniform_p90", "uniform_max"]
+    rule: TruncationRule
     energy: float
     rank: int
     relative_error: float

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -22,8 +22,6 @@ from gradience.adapter.records import Adapter
 from gradience.adapter.source import find_adapters
 from gradience.audit import cache
 from gradience.audit.assemble import assemble
-from gradience.audit.base.norms import BaseNorms, base_norms
-from gradience.audit.base.source import BaseModel, open_base
 from gradience.audit.byte_use import stored_tensors
 from gradience.audit.finding_kinds import TRANSIENT
 from gradience.audit.layers import audit_layers
@@ -31,6 +29,10 @@ from gradience.audit.records import AdapterAudit, AuditFailure
 from gradience.blas import one_thread
 from gradience.errors import GradienceError, UsageError
 from gradience.findings import Finding
+
+if TYPE_CHECKING:
+    from gradience.audit.base.norms import BaseNorms
+    from gradience.audit.base.source import BaseModel
 
 Notice = Callable[[str], None]
 """Told in a sentence what takes long or was left out: a download, a directory skipped."""
@@ -262,7 +264,7 @@ def audit_location(location: AdapterLocation, options: AuditOptions) -> AdapterA
         return _remembered(audit, options.audits_dir, name, remembered.finding)
 
 
-def _key(adapter: Adapter, base: BaseModel | None, options: AuditOptions) -> str:
+def _key(adapter: Adapter, base: "BaseModel | None", options: AuditOptions) -> str:
     """What determines the numbers of an audit; files beside the weights determine findings."""
     return cache.key(
         {
@@ -288,7 +290,7 @@ def _remembered(
 
 
 def _audit(
-    adapter: Adapter, file_bytes: int, base: BaseModel | None, options: AuditOptions
+    adapter: Adapter, file_bytes: int, base: "BaseModel | None", options: AuditOptions
 ) -> AdapterAudit:
     with one_thread(os.environ):
         norms = _norms(adapter, base, options) if base else None
@@ -296,7 +298,9 @@ def _audit(
     return assemble(adapter, layers, norms, file_bytes=file_bytes)
 
 
-def _norms(adapter: Adapter, base: BaseModel, options: AuditOptions) -> BaseNorms:
+def _norms(adapter: Adapter, base: "BaseModel", options: AuditOptions) -> "BaseNorms":
+    from gradience.audit.base.norms import base_norms  # noqa: PLC0415 - 30 ms, if there is a base
+
     return base_norms(
         adapter.layers,
         base,
@@ -308,9 +312,11 @@ def _norms(adapter: Adapter, base: BaseModel, options: AuditOptions) -> BaseNorm
     )
 
 
-def _base(options: AuditOptions) -> AbstractContextManager[BaseModel | None]:
+def _base(options: AuditOptions) -> "AbstractContextManager[BaseModel | None]":
     if options.base_model_id is None:
         return nullcontext(None)
+    from gradience.audit.base.source import open_base  # noqa: PLC0415 - as above
+
     return open_base(options.base_model_id, progress=options.progress)
 
 

@@ -6,15 +6,52 @@ the claim.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gradience.audit.aggregate import percentile
 from gradience.audit.metrics.energy_rank import SHARES, smallest_rank
-from gradience.audit.records import LayerAudit, Suggestion
+from gradience.audit.records import LayerAudit, Suggestion, TruncationRule
 from gradience.audit.servers import cleared, server_rank
 
-_UNIFORM = {"uniform_median": 50, "uniform_p90": 90, "uniform_max": 100}
+_UNIFORM: dict[TruncationRule, int] = {
+    "uniform_median": 50,
+    "uniform_p90": 90,
+    "uniform_max": 100,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spectrum:
+    """One layer's spectrum as truncation needs it.
+
+    Attributes
+    ----------
+    tails : (k + 1,) float64
+        Squared norm that is left after keeping i values; the first is the whole.
+    """
+
+    layer: LayerAudit
+    values: NDArray[np.float64]
+    tails: NDArray[np.float64]
+
+    def error(self, rank: int) -> float:
+        """||dW - dW_k||_F / ||dW||_F; 0 for a change of zero."""
+        return math.sqrt(self.tails[rank] / self.tails[0]) if self.tails[0] > 0 else 0.0
+
+    def parameters(self, rank: int) -> int:
+        """Of the layer cut to `rank`: two plain factors, and a bias where it has one.
+
+        A fused layer of groups becomes plain when it is cut, so its parameters do not shrink in
+        proportion to the rank.
+        """
+        plain = sum(self.layer.shape)
+        lora = self.layer.method == "lora"
+        bias = self.layer.parameters - self.layer.rank * plain if lora else 0
+        return rank * plain + max(0, bias)
 
 
 def suggest(layers: Sequence[LayerAudit], other_bytes: int) -> tuple[Suggestion, ...]:
@@ -23,85 +60,77 @@ def suggest(layers: Sequence[LayerAudit], other_bytes: int) -> tuple[Suggestion,
     Parameters
     ----------
     layers : sequence of LayerAudit
-        Only those whose change is a product of two factors with a known spectrum can be truncated;
-        an adapter with any other, or with a change of zero, gets no suggestion.
+        An adapter with a layer that is no product of two thin factors (LoHa, LoKr, DoRA), or has
+        no known spectrum, or with a change of zero throughout, gets no suggestion.
     other_bytes : int
         Bytes of the adapter outside of its factors; they count for a server's limit on size.
     """
-    if not layers or not all(_truncatable(layer) for layer in layers):
+    spectra = [_spectrum(layer) for layer in layers if _truncatable(layer)]
+    if len(spectra) < len(layers) or not any(s.tails[0] > 0 for s in spectra):
         return ()
-    found = []
-    for share in SHARES:
-        own = {a.name: smallest_rank(np.asarray(a.singular_values), share) for a in layers}
-        found.append(_suggestion("per_module", share, own, layers, other_bytes))
-        for rule, percentile in _UNIFORM.items():
-            rank = max(1, math.ceil(np.percentile(list(own.values()), percentile) - 1e-9))
-            ranks = {a.name: min(rank, a.rank) for a in layers}
-            found.append(_suggestion(rule, share, ranks, layers, other_bytes))
     before = sum(layer.parameters for layer in layers)
-    return tuple(s for s in found if s.parameters < before)
-
-
-def truncation_error(layer: LayerAudit, rank: int) -> float:
-    """||dW - dW_k||_F / ||dW||_F for k = `rank`."""
-    s = np.asarray(layer.singular_values)
-    return _tail(s, rank) / math.sqrt(_energy(s))
-
-
-def _truncatable(layer: LayerAudit) -> bool:
-    """Two thin factors and a change: LoHa and LoKr have no rank to cut, a zero nothing to keep."""
-    return (
-        layer.method in ("lora", "adalora")
-        and bool(layer.singular_values)
-        and layer.singular_values[0] > 0
+    return tuple(
+        suggestion
+        for share in SHARES
+        for suggestion in _at_share(share, spectra, other_bytes)
+        if suggestion.parameters < before
     )
 
 
+def truncation_error(layer: LayerAudit, rank: int) -> float:
+    """||dW - dW_k||_F / ||dW||_F for k = `rank`; 0 for a change of zero."""
+    return _spectrum(layer).error(rank)
+
+
+def _truncatable(layer: LayerAudit) -> bool:
+    """Two thin factors with a known spectrum: LoHa and LoKr have no rank to cut."""
+    return layer.method in ("lora", "adalora") and bool(layer.singular_values)
+
+
+def _spectrum(layer: LayerAudit) -> _Spectrum:
+    values = np.asarray(layer.singular_values)
+    # From the smallest up, so that a tail is not lost in the rounding of a head.
+    squares = np.square(values)[::-1]
+    tails = np.concatenate([[0.0], np.cumsum(squares)])[::-1]
+    return _Spectrum(layer=layer, values=values, tails=tails)
+
+
+def _at_share(share: float, spectra: Sequence[_Spectrum], other_bytes: int) -> Iterator[Suggestion]:
+    own = [max(1, smallest_rank(s.values, share)) for s in spectra]
+    yield _suggestion("per_module", share, own, spectra, other_bytes)
+    for rule, percent in _UNIFORM.items():
+        rank = math.ceil(percentile(sorted(own), percent) - 1e-9)
+        ranks = [min(rank, len(s.values)) for s in spectra]
+        yield _suggestion(rule, share, ranks, spectra, other_bytes)
+
+
 def _suggestion(
-    rule: str,
+    rule: TruncationRule,
     share: float,
-    ranks: Mapping[str, int],
-    layers: Sequence[LayerAudit],
+    ranks: Sequence[int],
+    spectra: Sequence[_Spectrum],
     other_bytes: int,
 ) -> Suggestion:
-    errors = {a.name: truncation_error(a, ranks[a.name]) for a in layers}
-    worst = max(errors, key=lambda name: errors[name])
-    spectra = [(np.asarray(a.singular_values), ranks[a.name]) for a in layers]
-    lost = math.fsum(_tail(s, k) ** 2 for s, k in spectra)
-    nbytes = sum(_parameters(a, ranks[a.name]) * a.nbytes // a.parameters for a in layers)
+    pairs = list(zip(spectra, ranks, strict=True))
+    worst_error, worst = max((s.error(k), s.layer.name) for s, k in pairs)
+    lost = math.fsum(s.tails[k] for s, k in pairs)
+    parameters = [s.parameters(k) for s, k in pairs]
+    layers = [s.layer for s in spectra]
+    nbytes = sum(n * a.nbytes // a.parameters for n, a in zip(parameters, layers, strict=True))
     now = (max(a.rank for a in layers), sum(a.nbytes for a in layers) + other_bytes)
-    largest = max(ranks.values())
+    largest = max(ranks)
     return Suggestion(
         action="truncate",
-        rule=rule,  # type: ignore[arg-type]
+        rule=rule,
         energy=share,
         rank=largest,
-        ranks=dict(ranks) if rule == "per_module" else {},
-        relative_error=math.sqrt(lost / math.fsum(_energy(s) for s, _ in spectra)),
-        worst_error=errors[worst],
+        ranks={s.layer.name: k for s, k in pairs} if rule == "per_module" else {},
+        relative_error=math.sqrt(lost / math.fsum(s.tails[0] for s in spectra)),
+        worst_error=worst_error,
         worst_module=worst,
-        parameters=sum(_parameters(a, ranks[a.name]) for a in layers),
+        parameters=sum(parameters),
         nbytes=nbytes,
         server_rank_before=server_rank(now[0]),
         server_rank=server_rank(largest),
         clears=tuple(cleared(now, (largest, nbytes + other_bytes))),
     )
-
-
-def _parameters(layer: LayerAudit, rank: int) -> int:
-    """Of the layer cut to `rank`: two plain factors, and a bias where it has one.
-
-    A fused layer of groups becomes plain when it is cut, so its parameters do not shrink in
-    proportion to the rank.
-    """
-    plain = sum(layer.shape)
-    bias = layer.parameters - layer.rank * plain if layer.method == "lora" else 0
-    return rank * plain + max(0, bias)
-
-
-def _energy(s: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    return math.fsum(np.square(s))
-
-
-def _tail(s: np.ndarray[tuple[int], np.dtype[np.float64]], rank: int) -> float:
-    return math.sqrt(math.fsum(np.square(s[rank:])))

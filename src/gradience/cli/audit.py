@@ -95,7 +95,7 @@ def audit(
 
     from gradience.audit.finding_kinds import AUDIT  # noqa: PLC0415
     from gradience.audit.run import audit_options, audit_targets  # noqa: PLC0415
-    from gradience.cli.render import progress_bar  # noqa: PLC0415
+    from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.findings import check_fail_on  # noqa: PLC0415
 
     check_fail_on(fail_on, AUDIT)

@@ -1,25 +1,13 @@
-"""A page on the terminal: the only place that knows rich."""
+"""A page on the terminal."""
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
 from gradience.audit.page import Page, Table
-from gradience.audit.run import ProgressReport
 
 _STYLES = {
     "plain": "",
@@ -69,28 +57,3 @@ def _table(table: Table) -> RichTable:
     for row in table.rows:
         drawn.add_row(*(RichText(cell) for cell in row))
     return drawn
-
-
-@contextmanager
-def progress_bar(*, shown: bool) -> Iterator[ProgressReport | None]:
-    """A bar on standard error while long work goes on; nothing where nobody looks."""
-    if not shown:
-        yield None
-        return
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield report

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from factories_bases import decoder_shapes, facts, layers_of, lora_layer
 from gradience.audit.base.match import match
 from gradience.audit.base.weights import Part, TensorFacts
+from gradience.errors import AdapterConfigError
 
 ATTENTION = "model.layers.0.self_attn.q_proj"
 
@@ -126,12 +127,15 @@ def test_the_layers_of_one_stack_stay_together() -> None:
         for at in range(3)
         for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.fc1")
     ]
+    towers = {
+        "language_model.model": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "vision_tower.encoder": ("self_attn.q_proj", "mlp.fc1"),
+    }
     base = {
         f"{tower}.layers.{at}.{name}.weight": (16, 16)
-        for tower in ("language_model.model", "vision_tower.encoder")
+        for tower, names in towers.items()
         for at in range(3)
-        for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.fc1")
-        if tower.startswith("vision") or name != "mlp.fc1"
+        for name in names
     }
     matches = match(layers, facts(base))
     assert sorted(matches.unmatched) == [f"model.layers.{at}.mlp.fc1" for at in range(3)]
@@ -227,10 +231,18 @@ def test_a_head_that_is_not_stored_is_the_embedding_unless_the_config_denies_it(
 def test_replicated_layers_find_the_layer_that_they_were_copied_from() -> None:
     layers = layers_of(decoder_shapes(layers=7))
     base = facts(decoder_shapes(layers=5))
-    found = match(layers, base, layer_replication=[(0, 4), (2, 5)]).found
+    found = match(layers, base, layer_replication=[[0, 4], [2, 5]]).found
     for copy, origin in enumerate([0, 1, 2, 3, 2, 3, 4]):
         key = found[f"model.layers.{copy}.mlp.up_proj"].key
         assert key == f"model.layers.{origin}.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize(
+    "value", ["all", 3, [3], [[0]], [[0, "4"]], [[0, -1]], [[0, True]], {"a": 1}, [[0, 10**12]]]
+)
+def test_a_replication_that_makes_no_sense_is_named(value: object) -> None:
+    with pytest.raises(AdapterConfigError, match="layer_replication is"):
+        match(layers_of(decoder_shapes()), facts(decoder_shapes()), layer_replication=value)
 
 
 @pytest.mark.parametrize(
@@ -383,3 +395,36 @@ def test_whatever_is_found_ends_alike_and_has_the_layers_shape(
             weight = matches.found[layer.label]
             assert weight.shape == layer.shape
             assert weight.key == theirs + layer.name.removeprefix(ours) + ".weight"
+
+
+words = st.sampled_from(
+    ["", "model", "layers", "0", "1", "mlp", "experts", "gate_proj", "lm_head", "weight", "qweight"]
+)
+paths = st.lists(words, min_size=1, max_size=6).map(".".join)
+shapes = st.lists(st.integers(0, 3), max_size=4).map(tuple)
+
+
+@given(
+    names=st.dictionaries(paths, shapes, max_size=12),
+    wanted=st.lists(
+        st.tuples(paths, st.integers(0, 3), st.integers(0, 3), st.sampled_from(["weight", ""])),
+        max_size=8,
+        unique_by=lambda one: (one[0], one[3]),
+    ),
+    expert=st.sampled_from([None, 0, 2]),
+)
+def test_no_name_and_no_shape_breaks_the_matching(
+    names: dict[str, tuple[int, ...]],
+    wanted: list[tuple[str, int, int, str]],
+    expert: int | None,
+) -> None:
+    layers = [
+        lora_layer(name, (out, into), parameter=parameter, expert=expert)
+        for name, out, into, parameter in wanted
+    ]
+    matches = match(layers, facts(names))
+    labels = {layer.label for layer in layers}
+    assert matches.found.keys() | matches.unmatched.keys() == labels
+    for layer in layers:
+        if layer.label in matches.found:
+            assert set(matches.found[layer.label].shape) == set(layer.shape)

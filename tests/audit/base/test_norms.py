@@ -36,7 +36,7 @@ def test_every_layer_gets_the_norms_of_its_weight(tmp_path: Path) -> None:
     )
     assert result.unmatched == {}
     assert result.findings == ()
-    assert result.model == "base"
+    assert result.model == str(tmp_path / "base")
     for label, norm in result.by_layer.items():
         weight = tensors[f"{label}.weight"].astype(np.float64)
         exact = np.linalg.norm(weight, 2)

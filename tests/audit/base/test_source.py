@@ -169,6 +169,15 @@ def test_nothing_there_is_said_with_the_path(tmp_path: Path) -> None:
     assert "no such file" in str(refused(tmp_path / "none"))
     assert "no such file" in str(refused("./not/here/at-all"))
     assert "it holds no weights" in str(refused(tmp_path))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "no such file" in str(refused(tmp_path / "loop"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "@main", "a/b/c", "org/name/", "x" * 5000, "a\0b", "org/..", " "]
+)
+def test_a_text_that_is_neither_path_nor_id_is_refused(text: str) -> None:
+    refused(text)
 
 
 def test_gguf_only_is_refused_with_what_helps(tmp_path: Path) -> None:

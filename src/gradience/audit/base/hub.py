@@ -118,6 +118,7 @@ def find(text: str, *, allow_download: bool, progress: Progress | None) -> Found
     config = opened.fetch("config.json") if "config.json" in opened.names else None
     return Found(
         model=repo,
+        name=repo,
         revision=opened.commit,
         shards=tuple(shards),
         tied=local.tied(config) if config else None,

@@ -24,8 +24,9 @@ def find(path: Path) -> Found:
         If an index is damaged.
     """
     config = (path if path.is_dir() else path.parent) / "config.json"
+    shards = _shards_at(path)
     name = path.resolve().name
-    return Found(model=name, revision=None, shards=_shards_at(path), tied=tied(config))
+    return Found(model=str(path), name=name, revision=None, shards=shards, tied=tied(config))
 
 
 def _shards_at(path: Path) -> tuple[Shard, ...]:

@@ -17,6 +17,7 @@ from gradience.audit.base.layout import COMPONENTS
 from gradience.audit.base.prefixes import WRAPPERS, choose, is_plausible, rewriting
 from gradience.audit.base.quantised import packing
 from gradience.audit.base.renames import Source, live_parameters
+from gradience.audit.base.replication import original, origins
 from gradience.audit.base.weights import (
     BaseWeight,
     Matches,
@@ -71,7 +72,7 @@ def match(
     base: Mapping[str, TensorFacts],
     *,
     tied: bool | None = None,
-    layer_replication: Sequence[tuple[int, int]] | None = None,
+    layer_replication: object = None,
 ) -> Matches:
     """Find the base weight of every layer.
 
@@ -84,18 +85,24 @@ def match(
     tied : bool or None
         `tie_word_embeddings` of the base; None when not known. A head that is not stored is the
         input embedding if True, or if the base was saved with a head and still holds none.
-    layer_replication : sequence of (start, end), optional
-        PEFT's: [[0, 4], [2, 5]] makes the layers 0, 1, 2, 3, 2, 3, 4 of the base.
+    layer_replication : list of [start, end], optional
+        As adapter_config.json says it; see `replication`.
 
     Returns
     -------
     Matches
         Each layer's label is in `found` or in `unmatched`. When fewer than three quarters of the
         layers find a weight of their name and shape, `verdict` says that this is not the base.
+
+    Raises
+    ------
+    AdapterConfigError
+        If `layer_replication` is not a list of pairs.
     """
     index = _index(base)
     fitting = Fitting(base, is_conv1d(base))
-    wanted = {layer.label: _wanted(layer, layer_replication) for layer in layers}
+    repeated = origins(layer_replication)
+    wanted = {layer.label: _wanted(layer, repeated) for layer in layers}
     choice = choose(_options(layers, wanted, index, fitting))
     by_flat_name = flat.match_flat([layer for layer in layers if flat.is_flat(layer.name)], fitting)
     found: dict[str, BaseWeight] = {}
@@ -147,23 +154,10 @@ def ending(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(word for word in words if word.isdigit()), tuple(words[-2:])
 
 
-def _wanted(layer: LoraLayer, replication: Sequence[tuple[int, int]] | None) -> str:
+def _wanted(layer: LoraLayer, repeated: Sequence[int] | None) -> str:
     """Name of the parameter in the model before its layers were repeated, expert included."""
-    module = layer.name if replication is None else _original(layer.name, replication)
     expert = "" if layer.expert is None else f"[{layer.expert}]"
-    return f"{module}.{layer.parameter}{expert}"
-
-
-def _original(name: str, replication: Sequence[tuple[int, int]]) -> str:
-    """The name with its first number mapped back to the layer it was copied from."""
-    origin = [layer for start, end in replication for layer in range(start, end)]
-    words = name.split(".")
-    for at, word in enumerate(words):
-        if word.isdigit():
-            if int(word) < len(origin):
-                words[at] = str(origin[int(word)])
-            break
-    return ".".join(words)
+    return f"{original(layer.name, repeated)}.{layer.parameter}{expert}"
 
 
 def _module(wanted: str) -> str:

@@ -77,7 +77,7 @@ def base_norms(
     *,
     cache_dir: Path,
     now: datetime,
-    layer_replication: Sequence[tuple[int, int]] | None = None,
+    layer_replication: object = None,
     width: float = 1e-3,
     eta: float = 1e-9,
     progress: Progress | None = None,
@@ -94,8 +94,8 @@ def base_norms(
         Directory where norms are remembered; made when missing.
     now : datetime
         Aware; written into the file.
-    layer_replication : sequence of (start, end), optional
-        As in PEFT's config.
+    layer_replication : list of [start, end], optional
+        As adapter_config.json says it; see `replication`.
     width, eta : float
         See `spectral_norm`.
     progress : callable, optional
@@ -106,6 +106,8 @@ def base_norms(
     BaseModelError
         If a shard cannot be had. That the base does not fit, or that the cache cannot be
         written, is in `findings`.
+    AdapterConfigError
+        If `layer_replication` is not a list of pairs.
     """
     matches = match(layers, base.tensors, tied=base.tied, layer_replication=layer_replication)
     _check_complete(layers, base, matches)
@@ -176,9 +178,7 @@ def _known(
     progress: Progress | None,
 ) -> _Known:
     """Recall what can be believed, measure the rest, remember it step by step."""
-    identity = cache.Identity(
-        model=base.model, revision=base.revision, fingerprint=base.fingerprint
-    )
+    identity = cache.Identity(model=base.name, revision=base.revision, fingerprint=base.fingerprint)
     path = cache.entry_path(settings.cache_dir, identity)
     recalled = cache.recall(path, identity, wanted.values())
     width, eta = settings.width, settings.eta

@@ -90,7 +90,9 @@ class Found:
     Attributes
     ----------
     model : str
-        The name to print and to file under.
+        As the user named it, without its revision.
+    name : str
+        A short name to file under: the last part of a path.
     revision : str or None
         Commit of a Hub model.
     shards : tuple of Shard
@@ -101,6 +103,7 @@ class Found:
     """
 
     model: str
+    name: str
     revision: str | None
     shards: tuple[Shard, ...]
     tied: bool | None

@@ -27,7 +27,9 @@ class BaseModel:
     Attributes
     ----------
     model : str
-        As given, a local path shortened to its last part: the name to print and to file under.
+        As given, without its revision.
+    name : str
+        A short name to file under: the last part of a path.
     revision : str or None
         Commit of a Hub model.
     fingerprint : str
@@ -43,6 +45,7 @@ class BaseModel:
     """
 
     model: str
+    name: str
     revision: str | None
     fingerprint: str
     tensors: Mapping[str, TensorFacts]
@@ -113,13 +116,21 @@ def open_base(
     """
     path = Path(base_model_id)
     try:
-        if path.exists() or isinstance(base_model_id, os.PathLike):
+        if isinstance(base_model_id, os.PathLike) or _exists(path):
             found = local.find(path)
         else:
             found = hub.find(str(base_model_id), allow_download=allow_download, progress=progress)
         return _opened(found)
     except TensorFileError as error:
         raise BaseModelError(f"base model {base_model_id}: {error}", remedy=error.remedy) from error
+
+
+def _exists(path: Path) -> bool:
+    """Whether a text names something on this disk; an empty one does not name this directory."""
+    try:
+        return path.exists() and path != Path()
+    except OSError:
+        return False
 
 
 def _opened(found: Found) -> BaseModel:
@@ -140,6 +151,7 @@ def _opened(found: Found) -> BaseModel:
     told += sorted(f"{shard} {found.revision}" for shard in set(found.absent.values()))
     return BaseModel(
         model=found.model,
+        name=found.name,
         revision=found.revision,
         fingerprint=f"blake3:{blake3(chr(10).join(sorted(told)).encode()).hexdigest()}",
         tensors=tensors,
