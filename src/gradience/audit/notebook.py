@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from gradience.audit.html.markup import code, escape, prose
 from gradience.audit.html.wording import VERDICTS, figures, share, summary, verdict_reason
 from gradience.audit.metrics import METRICS
-from gradience.audit.page import count
 from gradience.audit.records import AdapterAudit, Group
 from gradience.findings import by_weight
+from gradience.page import count
 from gradience.units import format_size
 
 _FINDINGS = 5

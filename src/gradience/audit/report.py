@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 from gradience.audit.aggregate import energy
 from gradience.audit.metrics import METRICS
-from gradience.audit.page import Page, Table, Text, Tone, count, number, percent
 from gradience.audit.records import (
     AdapterAudit,
     AuditFailure,
@@ -14,6 +13,7 @@ from gradience.audit.records import (
     Suggestion,
 )
 from gradience.findings import Finding, Severity, by_weight
+from gradience.page import Page, Table, Text, Tone, count, number, percent
 from gradience.units import format_size
 
 _WORDS: dict[str, tuple[str, Tone]] = {

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from gradience.audit.page import Page, Table
+from gradience.page import Page, Table
 
 _STYLES = {
     "plain": "",

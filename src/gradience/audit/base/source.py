@@ -116,7 +116,7 @@ def open_base(
     """
     path = Path(base_model_id)
     try:
-        if isinstance(base_model_id, os.PathLike) or _exists(path):
+        if isinstance(base_model_id, os.PathLike) or _exists(base_model_id):
             found = local.find(path)
         else:
             found = hub.find(str(base_model_id), allow_download=allow_download, progress=progress)
@@ -125,10 +125,10 @@ def open_base(
         raise BaseModelError(f"base model {base_model_id}: {error}", remedy=error.remedy) from error
 
 
-def _exists(path: Path) -> bool:
+def _exists(text: str) -> bool:
     """Whether a text names something on this disk; an empty one does not name this directory."""
     try:
-        return path.exists() and path != Path()
+        return text != "" and Path(text).exists()
     except OSError:
         return False
 

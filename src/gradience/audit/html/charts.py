@@ -15,8 +15,8 @@ from gradience.audit.html.spec import (
 )
 from gradience.audit.html.wording import plural, share
 from gradience.audit.metrics import METRICS
-from gradience.audit.page import number
 from gradience.audit.records import AdapterAudit, LayerAudit
+from gradience.page import number
 from gradience.units import format_size
 
 _STEP = 22

@@ -14,9 +14,9 @@ from gradience.audit.html.wording import (
     verdict_reason,
 )
 from gradience.audit.metrics import METRICS
-from gradience.audit.page import count
 from gradience.audit.records import AdapterAudit, BaseUse, Stats
 from gradience.findings import Finding, by_weight
+from gradience.page import count
 from gradience.units import format_size
 
 _FOLDED = 200

@@ -15,8 +15,8 @@ from gradience.audit.html.markup import (
 )
 from gradience.audit.html.wording import NO_PROOF, VERDICTS, plural, share
 from gradience.audit.metrics import METRICS
-from gradience.audit.page import count
 from gradience.audit.records import AdapterAudit, Group, LayerAudit, Stats, Suggestion
+from gradience.page import count
 from gradience.units import format_size
 
 _RULES = {

@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from gradience.audit.page import count, number
 from gradience.audit.records import AdapterAudit, Verdict
 from gradience.findings import Severity
+from gradience.page import count, number
 from gradience.units import format_size
 
 VERDICTS: dict[Verdict, tuple[str, str]] = {

@@ -1,0 +1,1 @@
+"""Where the bytes go on this machine: caches, mounts, limits, environment."""
