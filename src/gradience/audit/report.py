@@ -1,6 +1,7 @@
 """An audit as a page to read: headline, findings, types, layers worth a look, suggestions. Pure."""
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from gradience.audit.aggregate import energy
 from gradience.audit.metrics import METRICS
@@ -81,7 +82,12 @@ def comparison(audits: Sequence[AdapterAudit], failures: Sequence[AuditFailure] 
         note="Metrics are medians over modules.",
     )
     broken = tuple(
-        Text(text=f"{f.source}: {f.message} [{f.code}] {f.remedy}", tone="bad") for f in failures
+        line
+        for f in failures
+        for line in (
+            Text(text=f"error: {f.message} [{f.code}]", tone="bad"),
+            Text(text=f"  {f.remedy}", tone="dim"),
+        )
     )
     return (table, *broken) if audits else broken
 
@@ -161,12 +167,16 @@ def _layers(audit: AdapterAudit, top: int | None) -> Table:
     columns = _shown([audit])
     layers = audit.layers if top is None else _worth_a_look(audit, top)
     total = sum(map(energy, audit.layers))
+    stem = _shared_stem([layer.name for layer in audit.layers])
+    below = f" below {stem.rstrip('.')}" if stem else ""
+    what = "Modules" if top is None else "Modules worth a look"
+    order = "" if top is None else ": flagged first, then by energy"
     return Table(
-        title="Modules" if top is None else "Modules worth a look (flagged, then most energy)",
+        title=f"{what}{below}{order}",
         head=("module", "rank", "energy", *(METRICS[c].title for c in columns)),
         rows=tuple(
             (
-                layer.name,
+                layer.name.removeprefix(stem),
                 str(layer.rank),
                 percent(energy(layer) / total if total else None),
                 *(number(layer.metrics.get(c)) for c in columns),
@@ -175,6 +185,15 @@ def _layers(audit: AdapterAudit, top: int | None) -> Table:
         ),
         note="" if top is None else f"{len(audit.layers)} in all: --layers shows them.",
     )
+
+
+def _shared_stem(names: Sequence[str]) -> str:
+    """The dotted path that all names begin with, so that a table need not repeat it."""
+    if len(names) < 2:
+        return ""
+    first, last = min(names).split("."), max(names).split(".")
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return "".join(f"{part}." for part, _ in shared)
 
 
 def _worth_a_look(audit: AdapterAudit, top: int) -> tuple[LayerAudit, ...]:
@@ -188,12 +207,13 @@ def _base(audit: AdapterAudit) -> Iterator[Text]:
     if use is None:
         yield Text(text="No base model: name one with --base-model for UDR.", tone="dim")
         return
-    revision = f"@{use.revision}" if use.revision else ""
+    revision = f"@{use.revision[:12]}" if use.revision else ""
+    model = use.model if use.model.count("/") < 2 else f".../{'/'.join(use.model.split('/')[-2:])}"
     stats = audit.overall.get("udr")
     if stats is not None:
         above = ", ".join(f"{percent(share)} above {limit}" for limit, share in use.above.items())
         yield Text(
-            text=f"UDR beside {use.model}{revision}: median {number(stats.median)}, p90 "
+            text=f"UDR beside {model}{revision}: median {number(stats.median)}, p90 "
             f"{number(stats.p90)}, max {number(stats.max)}; {above}; "
             f"{use.with_udr} of {len(audit.layers)} modules."
         )

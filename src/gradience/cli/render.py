@@ -51,6 +51,8 @@ def _table(table: Table) -> RichTable:
         drawn.add_column(
             name,
             justify="left" if index in table.left else "right",
+            no_wrap=index == 0,
+            min_width=max(map(len, name.split())),  # a heading breaks between words
             overflow="fold",
             header_style="dim",
         )
