@@ -29,6 +29,7 @@ bench: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	$(VENV)/bin/python docs/generate.py
+	$(VENV)/bin/python docs/outputs.py
 
 $(VENV)/.ready: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)

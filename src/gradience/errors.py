@@ -36,6 +36,7 @@ class GradienceError(Exception):
     def __init__(self, message: str, *, remedy: str) -> None:
         super().__init__(message)
         self.remedy = remedy
+        self.add_note(f"hint: {remedy}")  # what a Python traceback shows below the message
 
 
 class UsageError(GradienceError):

@@ -13,8 +13,8 @@ from pathlib import Path
 from gradience.errors import StorageError
 
 
-def make_dir(path: Path) -> None:
-    """Create a directory and its parents.
+def make_dir(path: Path, *, mode: int = 0o777) -> None:
+    """Create a directory and its parents; `mode`, under the umask, is that of the last one.
 
     Raises
     ------
@@ -22,13 +22,31 @@ def make_dir(path: Path) -> None:
         If the file system refuses.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
     except OSError as error:
         raise _refused(f"{path} cannot be created", error) from error
 
 
-def replace(path: Path, data: bytes) -> None:
+def remove(path: Path) -> None:
+    """Remove one file or link; nothing happens where there is none.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        _sync_dir(path.parent)
+    except OSError as error:
+        raise _refused(f"{path} cannot be removed", error) from error
+
+
+def replace(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Write `data` to `path` atomically and durably; parents are created.
+
+    `mode` gives the new file these permissions, such as those of the file it replaces; without it
+    the caller's umask decides.
 
     Raises
     ------
@@ -43,6 +61,8 @@ def replace(path: Path, data: bytes) -> None:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -97,6 +117,6 @@ def _sync_dir(directory: Path) -> None:
 def _refused(what: str, error: OSError) -> StorageError:
     return StorageError(
         f"{what}: {error.strerror or error}",
-        remedy="Free space or permissions there, or name another directory "
-        "(GRADIENCE_CACHE_DIR moves all of Gradience's own files).",
+        remedy="Free space or permissions there, or name another place; for Gradience's own caches "
+        "set GRADIENCE_CACHE_DIR.",
     )

@@ -16,12 +16,17 @@ class Text:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows of cells; every column but the first is right-aligned unless it is in `left`."""
+    """Rows of cells; every column but the first is right-aligned unless it is in `left`.
+
+    `spare` names columns, the most dispensable first, that may be left out where the page is too
+    narrow for all; whoever draws the table says which are.
+    """
 
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left: frozenset[int] = frozenset({0})
+    spare: tuple[str, ...] = ()
     note: str = ""
 
 

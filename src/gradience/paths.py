@@ -7,6 +7,7 @@ environment and the home directory arrive as arguments.
 import os
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 from gradience.errors import UsageError
@@ -66,3 +67,33 @@ def as_path(value: str | os.PathLike[str], home: Path) -> Path:
     """A path that a user gave, with `~` expanded."""
     text = os.fspath(value)
     return Path(str(home) + text[1:]) if text == "~" or text.startswith("~/") else Path(text)
+
+
+def nearest(path: Path) -> Path | None:
+    """The existing path that a missing one was most likely meant to be; None without a likely one.
+
+    The first part that does not exist is matched against its siblings, then the next one below it.
+    """
+    found = Path(path.anchor)
+    for part in path.relative_to(path.anchor).parts if path.anchor else path.parts:
+        if not _there(found / part):
+            close = get_close_matches(part, _names(found), n=1)
+            if not close:
+                return None
+            part = close[0]  # noqa: PLW2901 - the part that was meant
+        found /= part
+    return found
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)  # noqa: PTH208 - names, not paths, and of "." too
+    except OSError:
+        return []

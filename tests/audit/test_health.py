@@ -101,3 +101,22 @@ def test_the_verdict_is_that_of_the_gravest() -> None:
     assert verdict([]) == "healthy"
     assert verdict(dead) == "look"
     assert verdict([*dead, *zero]) == "broken"
+
+
+def test_numbers_that_count_no_blocks_are_no_gap() -> None:
+    names = [f"model.layers.{i}.q_proj" for i in (1, 2, 9_999)]
+    names += [f"tower.layers.{number}.q_proj" for number in (10**7, 10**8, "9" * 5000)]
+    layers = [make_layer(name, [1.0, 0.5]) for name in names]
+    assert codes(layers) == {}
+
+
+def test_a_change_that_overwhelms_its_base_is_an_error() -> None:
+    found = codes([make_layer("model.layers.0.q_proj", [300.0, 1.0], base=2.0)])
+    assert set(found) == {"overwhelming_change"}
+    assert found["overwhelming_change"].severity == Severity.ERROR
+
+
+def test_an_initialisation_that_moved_the_base_says_nothing_by_its_size() -> None:
+    layers = [make_layer("model.layers.0.q_proj", [3.0, 1.0], base=2.0)]
+    use = make_byte_use(factors=1000)
+    assert not list(health(layers, use, zero_factors=(), chosen_blocks=False, base_moved=True))

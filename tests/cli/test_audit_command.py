@@ -224,3 +224,60 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+EVIL = "\x1b[2J\x1b]52;c;aGk=\x07\x9b31m\u202e"
+
+
+def test_an_escape_sequence_in_a_file_is_shown_and_not_obeyed(gradience, tmp_path: Path) -> None:
+    path = write_adapter(tmp_path / "run")
+    stem = f"base_model.model.model.layers.3.{EVIL}\n{'x' * 5000}"
+    tensors = {
+        f"{stem}.lora_A.weight": np.ones((4, 32), np.float32),
+        f"{stem}.lora_B.weight": np.ones((32, 4), np.float32),
+    }
+    save_file(tensors, path / "adapter_model.safetensors")
+    config = {**CONFIG, "base_model_name_or_path": EVIL}
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    done = gradience("audit", path, "--layers", PYTHONUTF8="1")
+    assert done.returncode == 0, done.stderr
+    assert "\\x1b[2J" in done.stdout
+    assert done.stdout.replace("\n", "").isprintable()
+    assert max(map(len, done.stdout.splitlines())) < 1000
+
+
+def test_an_escape_sequence_in_a_path_is_not_obeyed(gradience, tmp_path: Path) -> None:
+    done = gradience("audit", tmp_path / "\x9b31m\u202ered", PYTHONUTF8="1")
+    assert done.returncode == 3
+    assert done.stderr.replace("\n", "").isprintable()
+
+
+def test_one_adapter_named_twice_is_one(gradience, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "run")
+    done = gradience("audit", adapter, adapter, "--json", "--no-cache")
+    assert json.loads(done.stdout)["schema"] == SCHEMA
+
+
+def test_a_base_that_does_not_fit_exits_3_and_still_shows_the_audit(
+    gradience, tmp_path: Path
+) -> None:
+    base = tmp_path / "base.safetensors"
+    save_file({"model.layers.0.self_attn.q_proj.weight": np.ones((8, 8), np.float32)}, base)
+    done = gradience("audit", write_adapter(tmp_path / "run"), "--base-model", base)
+    assert done.returncode == 3
+    assert "base_model_mismatch" in done.stdout
+    assert "HEALTHY" in done.stdout
+
+
+def test_a_typo_in_the_base_names_the_path_beside_it(gradience, tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    done = gradience("audit", write_adapter(tmp_path / "run"), "--base-model", "bas",
+                     HF_HUB_OFFLINE="1")  # fmt: skip
+    assert done.returncode == 3
+    assert "Did you mean the path base?" in done.stderr
+
+
+def test_a_c_locale_ends_in_no_traceback(gradience, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "läufe 1")
+    done = gradience("audit", adapter, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gradience.errors import UsageError
-from gradience.paths import audits_dir, base_norms_dir, cache_dir
+from gradience.paths import audits_dir, base_norms_dir, cache_dir, nearest
 
 HOME = Path("/home/me")
 
@@ -38,3 +38,14 @@ def test_variables_and_home_are_expanded(value: str, path: str | None) -> None:
 def test_a_path_that_would_follow_the_working_directory_is_refused(value: str) -> None:
     with pytest.raises(UsageError, match="not an absolute path"):
         cache_dir({"GRADIENCE_CACHE_DIR": value}, HOME)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("runs/lr1e3/final", "runs/lr1e-3/final"), ("rusn", "runs"), ("elsewhere", None)],
+)
+def test_the_nearest_path_matches_part_by_part(
+    tmp_path: Path, typed: str, meant: str | None
+) -> None:
+    (tmp_path / "runs" / "lr1e-3" / "final").mkdir(parents=True)
+    assert nearest(tmp_path / typed) == (None if meant is None else tmp_path / meant)

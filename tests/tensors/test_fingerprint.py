@@ -1,6 +1,7 @@
 """Digests: equal content is equal, changed content is not."""
 
 import os
+import zipfile
 
 import pytest
 from blake3 import blake3
@@ -86,3 +87,31 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, digest):
         digest(tmp_path / "gone")
     with pytest.raises(TensorFileError, match="a directory"):
         digest(tmp_path)
+
+
+def test_the_sampled_digest_sees_the_beginning_of_every_tensor(tmp_path):
+    path = big_file(tmp_path / "x", count=20, size=MIB)
+    start = path.stat().st_size - 20 * MIB
+    seen = {sampled_digest(path)}
+    for i in range(20):
+        change(path, start + i * MIB + 100)
+        seen.add(sampled_digest(path))
+    assert len(seen) == 21
+
+
+def test_the_sampled_digest_sees_every_entry_of_a_zip_archive(tmp_path):
+    path, content, seen = tmp_path / "x", bytearray(os.urandom(20 * MIB)), set()
+    for i in range(21):
+        with zipfile.ZipFile(path, "w") as archive:
+            for k in range(20):
+                archive.writestr(zipfile.ZipInfo(f"data/{k}" + "x" * 300), content[k * MIB :][:MIB])
+        seen.add(sampled_digest(path))
+        content[min(i, 19) * MIB + MIB // 2] ^= 1
+    assert len(seen) == 21
+
+
+@pytest.mark.parametrize("header", [b"{", b"[1]", b'{"t": 3, "u": {"data_offsets": ["a"]}}'])
+def test_a_damaged_header_still_has_a_digest(tmp_path, header):
+    path = tmp_path / "x"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(5 * MIB))
+    assert sampled_digest(path).startswith("blake3-sampled:")

@@ -18,6 +18,14 @@ ALPHA_MISSING = READING.add(
     "The config names no alpha, so the default of the library that wrote it was taken.",
     "Write `lora_alpha` (or `alpha`) into adapter_config.json.",
 )
+ALPHA_AMBIGUOUS = READING.add(
+    "alpha_ambiguous",
+    Severity.WARNING,
+    "Several keys of `alpha_pattern` match one module and name different alphas. PEFT takes the "
+    "first key, and sorts the keys when it saves: the first now need not be that of the training. "
+    "The scale is the one that PEFT applies when it loads this file.",
+    "Write alpha_pattern with keys that do not overlap, with the values of the training.",
+)
 UNREAD_TENSORS = READING.add(
     "unread_tensors",
     Severity.WARNING,
@@ -70,12 +78,6 @@ BASE_REVISION_MISSING = READING.add(
     Severity.INFO,
     "The config names a base model and no revision of it: what it was trained on may change.",
     "Write the commit of the base model as `revision` into adapter_config.json.",
-)
-CONFIG_MISSING = READING.add(
-    "config_missing",
-    Severity.WARNING,
-    "There is no adapter_config.json beside weights of a format that needs one.",
-    "Save with save_pretrained, which writes both files.",
 )
 LFS_POINTER = READING.add(
     "lfs_pointer",

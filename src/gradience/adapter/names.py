@@ -54,7 +54,8 @@ _BLOCKS = (
     "|middle_block|attentions|resnets|motion_modules|stages|albert_layer_groups|albert_layers"
     "|decoder_layers|encoder_layers"
 )
-_NUMBERED = re.compile(rf"(?:^|[._])({_BLOCKS})[._](\d{{1,9}})(?=[._]|$)")
+# Four digits: no model has 10 000 blocks, and a report may not list a billion that are missing.
+_NUMBERED = re.compile(rf"(?:^|[._])({_BLOCKS})[._](\d{{1,4}})(?=[._]|$)")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _DIGITS = re.compile(r"(\d+)")
 

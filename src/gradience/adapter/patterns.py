@@ -10,7 +10,7 @@ references and lookarounds: those are refused by name.
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, TypeVar
@@ -61,10 +61,18 @@ def pattern_value(pattern: Mapping[str, V], module: str, default: V) -> V:
     >>> pattern_value({r"layers\\.[0-3]\\..*": 4}, "model.layers.2.mlp.up_proj", 8)
     4
     """
-    for key, value in pattern.items():
-        if _matches(key, module):
-            return value
-    return default
+    return next(iter(matching_values(pattern, module)), default)
+
+
+def matching_values(pattern: Mapping[str, V], module: str) -> Iterator[V]:
+    """The values of every key that matches a module, in the order of the keys.
+
+    Raises
+    ------
+    AdapterConfigError
+        As `pattern_value`.
+    """
+    return (value for key, value in pattern.items() if _matches(key, module))
 
 
 def check_patterns(keys: Iterable[str], source: str) -> None:

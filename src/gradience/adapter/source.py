@@ -8,7 +8,6 @@ so that the scale of one run is never applied to the factors of another.
 
 import os
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from gradience.adapter.hub import fetch_from_hub, parse_hub_id
@@ -24,6 +23,7 @@ from gradience.adapter.layout import (
 )
 from gradience.adapter.names import natural_key
 from gradience.errors import AdapterNotFoundError, GradienceError, UnreadableError
+from gradience.paths import nearest
 
 __all__ = ["AdapterLocation", "find_adapters"]
 
@@ -253,7 +253,7 @@ def _missing(path: Path) -> AdapterNotFoundError:
 
 def _with_path_hint(error: GradienceError, path: Path) -> AdapterNotFoundError:
     """A name that is neither a path nor on the Hub: say what else it could have meant."""
-    close = _nearest(path)
+    close = nearest(path)
     hint = f"Or did you mean the path {close}? " if close else ""
     return AdapterNotFoundError(
         f"{error} (and there is no such path here)", remedy=f"{hint}{error.remedy}"
@@ -261,18 +261,8 @@ def _with_path_hint(error: GradienceError, path: Path) -> AdapterNotFoundError:
 
 
 def _did_you_mean(path: Path) -> str:
-    close = _nearest(path)
+    close = nearest(path)
     return f"Did you mean {close}?" if close else "Name a directory, a weights file or a Hub id."
-
-
-def _nearest(path: Path) -> Path | None:
-    """The sibling whose name is closest to a missing path's."""
-    try:
-        siblings = [entry.name for entry in os.scandir(path.parent)]
-    except OSError:
-        return None
-    close = get_close_matches(path.name, siblings, n=1)
-    return path.parent / close[0] if close else None
 
 
 def _nothing_in(root: Path) -> AdapterNotFoundError:

@@ -1,25 +1,34 @@
 """From measured layers to the whole audit: groups, bytes, suggestions, findings, verdict. Pure."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from gradience.adapter.finding_kinds import INIT_CHANGES_BASE
 from gradience.adapter.records import Adapter
 from gradience.audit.aggregate import by_block, by_type, concentration, stats_of
+from gradience.audit.base.finding_kinds import BASE, BASE_MODEL_DIFFERS
 from gradience.audit.byte_use import byte_use
 from gradience.audit.health import health, verdict
 from gradience.audit.layers import MeasuredLayers
 from gradience.audit.records import AdapterAudit, BaseUse, LayerAudit
 from gradience.audit.suggest import suggest
-from gradience.findings import by_weight
+from gradience.findings import Finding, by_weight
 
 if TYPE_CHECKING:
     from gradience.audit.base.norms import BaseNorms
 
 _LIMITS = (0.1, 0.3, 1.0)
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def assemble(
-    adapter: Adapter, measured: MeasuredLayers, norms: "BaseNorms | None", *, file_bytes: int
+    adapter: Adapter,
+    measured: MeasuredLayers,
+    norms: "BaseNorms | None",
+    *,
+    file_bytes: int,
+    beside: Sequence[Finding] = (),
 ) -> AdapterAudit:
     """The audit of an adapter whose layers are measured.
 
@@ -31,6 +40,8 @@ def assemble(
         None when no base model was asked for.
     file_bytes : int
         Size of the weights file.
+    beside : sequence of Finding
+        About the tensors that the adapter carries beside its factors.
     """
     layers = measured.layers
     use = byte_use(adapter, file_bytes)
@@ -38,12 +49,15 @@ def assemble(
         (
             *adapter.findings,
             *measured.findings,
+            *beside,
             *(norms.findings if norms else ()),
+            *_another_base(adapter, norms),
             *health(
                 layers,
                 use,
                 zero_factors=measured.zero_factors,
                 chosen_blocks=_blocks_are_chosen(adapter),
+                base_moved=any(f.code == INIT_CHANGES_BASE.code for f in adapter.findings),
             ),
         )
     )
@@ -57,7 +71,8 @@ def assemble(
         recorded_base=adapter.base_model,
         recorded_revision=adapter.base_revision,
         base=_base_use(norms, layers) if norms else None,
-        verdict=verdict(findings),
+        # A base that does not fit says nothing of the adapter.
+        verdict=verdict([f for f in findings if f.code not in BASE]),
         findings=findings,
         layers=tuple(layers),
         overall=stats_of(layers),
@@ -81,6 +96,17 @@ def _base_use(norms: "BaseNorms", layers: Sequence[LayerAudit]) -> BaseUse:
         if ratios
         else {},
     )
+
+
+def _another_base(adapter: Adapter, norms: "BaseNorms | None") -> Iterator[Finding]:
+    """The adapter names one Hub model and was held against another."""
+    recorded = adapter.base_model or ""
+    if norms is None or not (_HUB_ID.fullmatch(recorded) and _HUB_ID.fullmatch(norms.model)):
+        return
+    if recorded.casefold() != norms.model.casefold():
+        yield BASE_MODEL_DIFFERS.found(
+            f"the adapter records {recorded}, and was compared with {norms.model}"
+        )
 
 
 def _blocks_are_chosen(adapter: Adapter) -> bool:

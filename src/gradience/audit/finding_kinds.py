@@ -14,7 +14,8 @@ HEALTH = Catalogue()
 NOT_FINITE = HEALTH.add(
     "not_finite",
     Severity.ERROR,
-    "Factors hold NaN or infinity: the model answers NaN with this adapter.",
+    "Factors, a magnitude, a bias or a saved module hold NaN or infinity: the model answers NaN "
+    "with this adapter.",
     "Train again from the last checkpoint that is finite, with a lower learning rate, or bf16 in "
     "place of fp16.",
 )
@@ -58,6 +59,13 @@ LARGE_CHANGE = HEALTH.add(
     "Some changes are larger than the base weight itself (UDR > 1): the base is overwritten there "
     "rather than adapted.",
     "Check alpha and the learning rate; evaluate what the model forgot.",
+)
+OVERWHELMING_CHANGE = HEALTH.add(
+    "overwhelming_change",
+    Severity.ERROR,
+    "Some changes are more than ten times the base weight (UDR > 10): nothing of the base is left "
+    "there. A run that diverged looks like this.",
+    "Train again with a lower learning rate or alpha; check the loss for a jump.",
 )
 HEAD_DOMINATES = HEALTH.add(
     "head_dominates_bytes",

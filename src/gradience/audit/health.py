@@ -1,7 +1,7 @@
 """Did it learn anything, and is it whole? Findings from the measured layers. Pure."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from gradience.audit.aggregate import percentile
 from gradience.audit.finding_kinds import (
@@ -11,11 +11,12 @@ from gradience.audit.finding_kinds import (
     LARGE_CHANGE,
     MISSING_LAYERS,
     OUTLIER_MODULES,
+    OVERWHELMING_CHANGE,
     UNTOUCHED,
     ZERO_FILLED,
 )
 from gradience.audit.records import ByteUse, LayerAudit, Verdict
-from gradience.findings import Finding, Severity
+from gradience.findings import Finding
 
 # A module is an outlier ten times from the median of its type, and five robust deviations: the
 # first alone would flag wide but regular spreads, the second alone tight ones.
@@ -26,6 +27,9 @@ _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 
 # Blocks that carry a module, as a share of all, above which its absence elsewhere is news.
 _REGULAR = 0.75
+# Gaps are news in a stack of at least so many blocks, of which at least one in so many is there.
+_FEWEST_BLOCKS = 3
+_SPARSEST = 32
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
@@ -40,6 +44,7 @@ def health(
     *,
     zero_factors: Sequence[str],
     chosen_blocks: bool,
+    base_moved: bool = False,
 ) -> Iterator[Finding]:
     """Findings about what was learned and what is missing.
 
@@ -51,11 +56,14 @@ def health(
         Layers whose two factors are both all zeros.
     chosen_blocks : bool
         The config names blocks to adapt or patterns: gaps between blocks are meant.
+    base_moved : bool
+        The initialisation moved part of the base into the factors, so that their size says nothing.
     """
     yield from _zeros(layers, zero_factors)
     yield from _outliers(layers)
     yield from _missing(layers, chosen_blocks=chosen_blocks)
-    yield from _large(layers)
+    if not base_moved:
+        yield from _large(layers)
     yield from _bytes(byte_use)
 
 
@@ -102,8 +110,7 @@ def _outliers(layers: Sequence[LayerAudit]) -> Iterator[Finding]:
 
 def _missing(layers: Sequence[LayerAudit], *, chosen_blocks: bool) -> Iterator[Finding]:
     for stack, blocks in _stacks(layers).items():
-        gaps = sorted(set(range(max(blocks) + 1)) - set(blocks)) if not chosen_blocks else []
-        absent = [f"{stack}.{index}" for index in gaps if len(blocks) > 2]
+        absent = [] if chosen_blocks else [f"{stack}.{index}" for index in _gaps(blocks)]
         for part in sorted({part for parts in blocks.values() for part in parts}):
             without = [index for index, parts in sorted(blocks.items()) if part not in parts]
             if without and 1 - len(without) / len(blocks) >= _REGULAR:
@@ -113,6 +120,14 @@ def _missing(layers: Sequence[LayerAudit], *, chosen_blocks: bool) -> Iterator[F
                 f"{stack} has no weights for {_names(absent)}, where its other blocks have them",
                 modules=absent,
             )
+
+
+def _gaps(blocks: Collection[int]) -> list[int]:
+    """Numbers below the highest that no block has, where most likely every block has one."""
+    last = max(blocks)
+    if len(blocks) < _FEWEST_BLOCKS or last >= _SPARSEST * len(blocks):
+        return []
+    return sorted(set(range(last)) - set(blocks))
 
 
 def _stacks(layers: Sequence[LayerAudit]) -> Mapping[str, dict[int, set[str]]]:
@@ -128,13 +143,17 @@ def _stacks(layers: Sequence[LayerAudit]) -> Mapping[str, dict[int, set[str]]]:
 
 
 def _large(layers: Sequence[LayerAudit]) -> Iterator[Finding]:
-    large = {a.name: a.metrics["udr"] for a in layers if a.metrics.get("udr", 0.0) > 1.0}
-    if large:
-        worst = max(large, key=lambda name: large[name])
-        yield LARGE_CHANGE.found(
-            f"UDR > 1 in {len(large)} of {len(layers)} modules; {worst} has {large[worst]:.3g}",
-            modules=large,
-        )
+    ratios = {a.name: a.metrics["udr"] for a in layers if "udr" in a.metrics}
+    for limit, found in ((10, OVERWHELMING_CHANGE), (1, LARGE_CHANGE)):
+        large = {name: ratio for name, ratio in ratios.items() if ratio > limit}
+        if large:
+            worst = max(large, key=lambda name: large[name])
+            yield found.found(
+                f"UDR > {limit} in {len(large)} of {len(layers)} modules; {worst} has "
+                f"{large[worst]:.3g}",
+                modules=large,
+            )
+            return
 
 
 def _bytes(use: ByteUse) -> Iterator[Finding]:
@@ -142,11 +161,6 @@ def _bytes(use: ByteUse) -> Iterator[Finding]:
         share = use.by_kind.get(kind, 0) / use.tensors if use.tensors else 0.0
         if share > 0.5:
             yield found.found(f"{share:.0%} of the bytes are of kind {kind}")
-
-
-def worst_of(findings: Sequence[Finding]) -> Severity | None:
-    """The gravest severity among findings; None without any."""
-    return max((f.severity for f in findings), key=lambda s: s.weight, default=None)
 
 
 def _names(names: Sequence[str], most: int = 3) -> str:

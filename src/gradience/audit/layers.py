@@ -4,12 +4,14 @@ A DoRA layer whose base weight is at hand is measured as the change it really is
 low-rank direction is, and a finding says so.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from gradience.adapter.delta import Product
 from gradience.adapter.finding_kinds import DORA_DIRECTION_ONLY
 from gradience.adapter.records import LoraLayer
 from gradience.audit.facts import BaseFacts, LayerFacts
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
+# Above it the squares, summed over all modules, may overflow.
+_LARGEST = 1e150
+
+_DIRECTION_ONLY = "a DoRA magnitude of this form is not applied: only the direction is measured"
 _NO_FULL_SPECTRUM = (
     "DoRA's change has full rank; above 1024 rows and columns only its norms are computed"
 )
@@ -63,9 +69,12 @@ def audit_layers(
     progress : callable
         Told (stage, done, total).
     """
-    found = spectra(
-        [(layer.delta, layer.scale) for layer in layers], done=_counted(progress, len(layers))
-    )
+    found = [
+        _squarable(spectrum)
+        for spectrum in spectra(
+            [(layer.delta, layer.scale) for layer in layers], done=_counted(progress, len(layers))
+        )
+    ]
     measured = [
         _measured(layer, spectrum, norms, width)
         for layer, spectrum in zip(layers, found, strict=True)
@@ -78,7 +87,7 @@ def audit_layers(
     return MeasuredLayers(
         layers=tuple(measured),
         zero_factors=both_zero,
-        findings=(*_not_finite(layers, found), *_directions(measured)),
+        findings=(*_not_finite(measured), *_directions(measured)),
     )
 
 
@@ -102,12 +111,15 @@ def _measured(
         return unmeasured_layer(layer, str(spectrum), with_base=with_base)
     facts = _facts(layer, spectrum, norms)
     direction_only = layer.method == "dora"
-    if direction_only and norms is not None and layer.label in norms.by_layer:
-        try:
-            facts = _dora_facts(layer, facts, norms, width)
-        except UnmeasurableError as error:
-            return unmeasured_layer(layer, str(error), with_base=True)
-        direction_only = False
+    if direction_only and norms is not None and facts.base is not None:
+        if layer.magnitude is None or not isinstance(layer.delta, Product):
+            facts = replace(facts, base=None, no_base=_DIRECTION_ONLY)
+        else:
+            try:
+                facts = _dora_facts(layer, facts, norms, width)
+            except UnmeasurableError as error:
+                return unmeasured_layer(layer, str(error), with_base=True)
+            direction_only = False
     return audit_layer(
         layer,
         facts,
@@ -122,7 +134,7 @@ def _facts(layer: LoraLayer, spectrum: Spectrum, norms: "BaseNorms | None") -> L
     return LayerFacts(
         values=spectrum.values,
         spectral=float(spectrum.values[0]) if spectrum.values.size else 0.0,
-        frobenius=float(np.linalg.norm(spectrum.values)),
+        frobenius=_frobenius(spectrum.values),
         rank=min(layer.delta.rank, *layer.shape),
         relative_error=spectrum.relative_error,
         left_norm=spectrum.left_norm,
@@ -130,6 +142,19 @@ def _facts(layer: LoraLayer, spectrum: Spectrum, norms: "BaseNorms | None") -> L
         base=base,
         no_base=reason,
     )
+
+
+def _squarable(spectrum: Spectrum | NonFinite) -> Spectrum | NonFinite:
+    """The spectrum, or why there is none where its energy, a sum of squares, is beyond float64."""
+    if isinstance(spectrum, Spectrum) and spectrum.values.size and spectrum.values[0] > _LARGEST:
+        return NonFinite(where="product", nans=0, infs=0)
+    return spectrum
+
+
+def _frobenius(values: NDArray[np.float64]) -> float:
+    """sqrt(sum(s_i^2)), also where the squares are below what float64 holds."""
+    largest = float(values[0]) if values.size else 0.0
+    return largest * float(np.linalg.norm(values / largest)) if largest > 0.0 else 0.0
 
 
 def _base_facts(layer: LoraLayer, norms: "BaseNorms | None") -> tuple[BaseFacts | None, str]:
@@ -151,7 +176,7 @@ def _dora_facts(
         values=change.values,
         spectral=change.spectral,
         frobenius=change.frobenius,
-        rank=min(layer.shape),
+        rank=direction.rank,
         relative_error=change.relative_error,
         left_norm=direction.left_norm,
         right_norm=direction.right_norm,
@@ -168,18 +193,17 @@ def _bias_norm(layer: LoraLayer) -> float | None:
     return norm if np.isfinite(norm) else None
 
 
-def _not_finite(
-    layers: Sequence[LoraLayer], found: Sequence[Spectrum | NonFinite]
-) -> tuple[Finding, ...]:
-    bad: Mapping[str, NonFinite] = {
-        layer.label: s for layer, s in zip(layers, found, strict=True) if isinstance(s, NonFinite)
+def _not_finite(measured: Sequence[LayerAudit]) -> tuple[Finding, ...]:
+    """A change of zero has a norm; one without is not finite."""
+    bad = {
+        a.name: a.unmeasured["spectral_norm"] for a in measured if "spectral_norm" in a.unmeasured
     }
     if not bad:
         return ()
     first = next(iter(bad))
     return (
         NOT_FINITE.found(
-            f"{len(bad)} of {len(layers)} modules; {first}: {bad[first]}", modules=bad
+            f"{len(bad)} of {len(measured)} modules; {first}: {bad[first]}", modules=bad
         ),
     )
 

@@ -1,5 +1,7 @@
 """One adapted weight: from its spectrum and its base norm to every metric. Pure."""
 
+import msgspec
+
 from gradience.adapter.names import layer_key, module_type
 from gradience.adapter.records import LoraLayer
 from gradience.audit.facts import LayerFacts
@@ -30,18 +32,8 @@ def audit_layer(
     bias_norm : float or None
     """
     metrics, unmeasured = _measured(facts, with_base=with_base)
-    return LayerAudit(
-        name=layer.label,
-        module_type=module_type(layer.name),
-        block=layer_key(layer.name) or None,
-        shape=layer.shape,
-        rank=layer.rank,
-        scale=layer.scale,
-        dtypes=tuple(sorted({tensor.dtype for tensor in layer.tensors})),
-        parameters=layer.parameters,
-        nbytes=layer.nbytes,
-        kind=layer.kind,
-        method=layer.method,
+    return msgspec.structs.replace(
+        _described(layer),
         singular_values=() if facts.values is None else tuple(facts.values.tolist()),
         relative_error=facts.relative_error if facts.relative_error < 1.0 else None,
         spectrum_of="direction" if direction_only else "change",
@@ -55,6 +47,11 @@ def audit_layer(
 def unmeasured_layer(layer: LoraLayer, reason: str, *, with_base: bool) -> LayerAudit:
     """A layer of which nothing can be said but what it stores: its factors are not finite."""
     asked = {name: reason for name in METRICS if with_base or not METRICS[name].needs_base}
+    return msgspec.structs.replace(_described(layer), unmeasured=asked)
+
+
+def _described(layer: LoraLayer) -> LayerAudit:
+    """What is known of a layer before it is measured."""
     return LayerAudit(
         name=layer.label,
         module_type=module_type(layer.name),
@@ -67,7 +64,6 @@ def unmeasured_layer(layer: LoraLayer, reason: str, *, with_base: bool) -> Layer
         nbytes=layer.nbytes,
         kind=layer.kind,
         method=layer.method,
-        unmeasured=asked,
     )
 
 

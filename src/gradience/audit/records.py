@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gradience.findings import Finding
+from gradience.findings import Finding, Severity
 
 SCHEMA = "gradience.audit/v1"
 SET_SCHEMA = "gradience.audits/v1"
@@ -274,6 +274,11 @@ class AdapterAudit(msgspec.Struct, frozen=True, kw_only=True):
         return sum(layer.parameters for layer in self.layers)
 
     @property
+    def method(self) -> str:
+        """What the layers are, in the field's spelling: `LoRA`, `DoRA`, `LoRA and LoHa`."""
+        return " and ".join(dict.fromkeys(_METHODS.get(a.method, a.method) for a in self.layers))
+
+    @property
     def max_rank(self) -> int:
         """Largest allocated rank."""
         return max(layer.rank for layer in self.layers)
@@ -298,6 +303,8 @@ class AdapterAudit(msgspec.Struct, frozen=True, kw_only=True):
             "n_layers": len(self.layers),
             "n_layers_with_udr": self.base.with_udr if self.base else 0,
             "n_findings": len(self.findings),
+            "n_warnings": sum(f.severity is Severity.WARNING for f in self.findings),
+            "n_errors": sum(f.severity is Severity.ERROR for f in self.findings),
             "parameters": self.parameters,
             "bytes": self.byte_use.file,
             "rank_max": self.max_rank,
@@ -323,6 +330,12 @@ class AdapterAudit(msgspec.Struct, frozen=True, kw_only=True):
 
         return to_frame(self)
 
+    def __repr__(self) -> str:
+        return (
+            f"<AdapterAudit of {self.source}: {self.verdict}, {len(self.layers)} layers, "
+            f"rank {self.max_rank}, {len(self.findings)} findings>"
+        )
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         from gradience.audit.notebook import to_html  # noqa: PLC0415
@@ -330,6 +343,14 @@ class AdapterAudit(msgspec.Struct, frozen=True, kw_only=True):
         return to_html(self)
 
 
+_METHODS = {
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "adalora": "AdaLoRA",
+    "loha": "LoHa",
+    "lokr": "LoKr",
+    "full": "full differences",
+}
 _FLAT = ("mean", "median", "p10", "p90", "max")
 
 

@@ -22,10 +22,24 @@ _WORDS: dict[str, tuple[str, Tone]] = {
     "look": ("NEEDS A LOOK", "warn"),
     "broken": ("BROKEN", "bad"),
 }
+# What a narrow page leaves out first: what other columns say in another way.
+_SPARE = tuple(
+    METRICS[name].title
+    for name in ("stable_rank", "utilization", "effective_rank", "energy_rank_99", "spectral_norm")
+)
+_LEGEND = (
+    "energy: share of sum ||dW||_F^2. UDR: ||dW||_2 / ||W||_2, the change beside its base weight."
+)
 _TONES: dict[Severity, Tone] = {
     Severity.ERROR: "bad",
     Severity.WARNING: "warn",
     Severity.INFO: "dim",
+}
+_RULES = {
+    "per_module": "each module",
+    "uniform_median": "the median module",
+    "uniform_p90": "9 of 10 modules",
+    "uniform_max": "every module",
 }
 _NO_PROOF = (
     "The error is that of the change dW, exactly; it is no proof that the model stays as good. "
@@ -49,7 +63,7 @@ def page(audit: AdapterAudit, *, top: int = 5, all_layers: bool = False) -> Page
         *_findings(audit.findings),
         _types(audit),
         *_spread(audit),
-        _layers(audit, None if all_layers else top),
+        *_layers(audit, None if all_layers else top),
         *_base(audit),
         *_suggestions(audit),
         *_bytes(audit),
@@ -60,25 +74,26 @@ def comparison(audits: Sequence[AdapterAudit], failures: Sequence[AuditFailure] 
     """What the terminal shows of several adapters: one column each would not fit, so a row each."""
     names = _short_names([a.source for a in audits])
     columns = [name for name in _shown(audits) if any(name in a.overall for a in audits)]
+    head = ("adapter", "verdict", "findings", "modules", "rank", "parameters", "bytes")
     rows = tuple(
         (
             name,
             _WORDS[a.verdict][0].lower(),
+            ", ".join(f.code for f in by_weight(a.findings) if f.severity != Severity.INFO) or "-",
             str(len(a.layers)),
             str(a.max_rank),
             count(a.parameters),
             format_size(a.byte_use.file),
             *(_median(a.overall.get(column)) for column in columns),
-            ", ".join(f.code for f in by_weight(a.findings) if f.severity != Severity.INFO) or "-",
         )
         for name, a in zip(names, audits, strict=True)
     )
-    head = ("adapter", "verdict", "modules", "rank", "parameters", "bytes")
     table = Table(
         title=f"{len(audits)} adapters",
-        head=(*head, *(METRICS[c].title for c in columns), "findings"),
+        head=(*head, *(METRICS[c].title for c in columns)),
         rows=rows,
-        left=frozenset({0, 1, len(head) + len(columns)}),
+        left=frozenset({0, 1, 2}),
+        spare=("parameters", *_SPARE[:-1], "modules", "bytes"),
         note="Metrics are medians over modules.",
     )
     broken = tuple(
@@ -96,11 +111,13 @@ def _headline(audit: AdapterAudit) -> Iterator[Text]:
     base = audit.recorded_base or "an unrecorded base"
     yield Text(text=f"{audit.source}", tone="title")
     word, tone = _WORDS[audit.verdict]
+    if audit.verdict == "healthy" and audit.base is None:
+        word += " (size unchecked: no base model)"
     blocks = f" in {len(audit.by_block)} blocks" if audit.by_block else ""
     ranks = sorted({layer.rank for layer in audit.layers})
     rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
     yield Text(
-        text=f"{word}: {audit.peft_type} on {base}; {len(audit.layers)} modules{blocks}, {rank}, "
+        text=f"{word}: {audit.method} on {base}; {len(audit.layers)} modules{blocks}, {rank}, "
         f"{count(audit.parameters)} parameters, {format_size(audit.byte_use.file)} "
         f"({'/'.join(audit.byte_use.by_dtype)})",
         tone=tone,
@@ -144,6 +161,8 @@ def _types(audit: AdapterAudit) -> Table:
             )
             for g in groups
         ),
+        spare=("parameters", *_SPARE),
+        note=_LEGEND if audit.base else _LEGEND.partition(" UDR")[0],
     )
 
 
@@ -163,16 +182,18 @@ def _spread(audit: AdapterAudit) -> Iterator[Text]:
     )
 
 
-def _layers(audit: AdapterAudit, top: int | None) -> Table:
+def _layers(audit: AdapterAudit, top: int | None) -> Iterator[Table]:
     columns = _shown([audit])
-    layers = audit.layers if top is None else _worth_a_look(audit, top)
     total = sum(map(energy, audit.layers))
+    layers = audit.layers if top is None else _worth_a_look(audit, top)
+    if not layers:
+        return
     stem = _shared_stem([layer.name for layer in audit.layers])
     below = f" below {stem.rstrip('.')}" if stem else ""
-    what = "Modules" if top is None else "Modules worth a look"
-    order = "" if top is None else ": flagged first, then by energy"
-    return Table(
-        title=f"{what}{below}{order}",
+    flagged = any(finding.modules for finding in audit.findings)
+    first = "Modules named above, then the largest" if flagged else "The largest changes"
+    yield Table(
+        title=f"{first if top is not None else 'Modules'}{below}",
         head=("module", "rank", "energy", *(METRICS[c].title for c in columns)),
         rows=tuple(
             (
@@ -183,7 +204,10 @@ def _layers(audit: AdapterAudit, top: int | None) -> Table:
             )
             for layer in layers
         ),
-        note="" if top is None else f"{len(audit.layers)} in all: --layers shows them.",
+        spare=_SPARE,
+        note=""
+        if len(layers) == len(audit.layers)
+        else f"{len(audit.layers)} in all: --layers shows them.",
     )
 
 
@@ -199,7 +223,7 @@ def _shared_stem(names: Sequence[str]) -> str:
 def _worth_a_look(audit: AdapterAudit, top: int) -> tuple[LayerAudit, ...]:
     flagged = {name for finding in audit.findings for name in finding.modules}
     ranked = sorted(audit.layers, key=lambda a: (a.name not in flagged, -energy(a)))
-    return tuple(ranked[:top])
+    return tuple(a for a in ranked[:top] if a.name in flagged or energy(a) > 0)
 
 
 def _base(audit: AdapterAudit) -> Iterator[Text]:
@@ -224,37 +248,43 @@ def _base(audit: AdapterAudit) -> Iterator[Text]:
 
 
 def _suggestions(audit: AdapterAudit) -> Iterator[Text | Table]:
-    if not audit.suggestions:
+    if any(layer.method == "dora" for layer in audit.layers):
+        yield Text(
+            text="No truncations: cutting B @ A of a DoRA layer also moves its magnitude.",
+            tone="dim",
+        )
+    shown = [s for s in _distinct(audit.suggestions) if s.parameters < audit.parameters]
+    if not shown:
         return
-    rows = tuple(
+    head = ("keep", "rank of", "rank", "parameters", "bytes", "error of dW", "worst module")
+    rows = [
         (
             f"{s.energy:.0%}",
-            s.rule.replace("_", " "),
-            str(s.rank),
+            _RULES[s.rule],
+            f"{'<= ' if s.rule == 'per_module' else ''}{s.rank}",
             count(s.parameters),
             format_size(s.nbytes),
             percent(s.relative_error),
             percent(s.worst_error),
-            f"{s.server_rank_before or '>512'} -> {s.server_rank or '>512'}",
-            ", ".join(s.clears) or "-",
         )
-        for s in _distinct(audit.suggestions)
-    )
+        for s in shown
+    ]
+    extra = {
+        "vLLM max_lora_rank": [
+            f"{s.server_rank_before or '> 512'} -> {s.server_rank or '> 512'}"
+            if s.server_rank != s.server_rank_before
+            else ""
+            for s in shown
+        ],
+        "now accepted by": [", ".join(s.clears) for s in shown],
+    }
+    told = {title: cells for title, cells in extra.items() if any(cells)}
     yield Table(
-        title="Truncations worth testing (SVD, no training)",
-        head=(
-            "energy",
-            "rule",
-            "rank",
-            "parameters",
-            "bytes",
-            "error of dW",
-            "worst module",
-            "vLLM max_lora_rank",
-            "clears",
-        ),
-        rows=rows,
-        left=frozenset({0, 1, 8}),
+        title="Truncations worth testing: energy of dW to keep, by SVD, without training",
+        head=(*head, *told),
+        rows=tuple((*row, *(cells[i] for cells in told.values())) for i, row in enumerate(rows)),
+        left=frozenset({0, 1, *(head.index("worst module") + 1 + i for i in range(len(told)))}),
+        spare=("parameters", "worst module"),
         note=_NO_PROOF,
     )
 

@@ -8,7 +8,7 @@ The one module of this part that reads the clock and the environment.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,13 +17,14 @@ import msgspec
 
 from gradience import paths
 from gradience.adapter.layout import AdapterLocation
-from gradience.adapter.read import adapter_from_state_dict, opened
+from gradience.adapter.read import HasToDict, adapter_from_state_dict, opened
 from gradience.adapter.records import Adapter
 from gradience.adapter.source import find_adapters
 from gradience.audit import cache
 from gradience.audit.assemble import assemble
 from gradience.audit.byte_use import stored_tensors
 from gradience.audit.finding_kinds import TRANSIENT
+from gradience.audit.finite import finite_beside
 from gradience.audit.layers import audit_layers
 from gradience.audit.records import AdapterAudit, AuditFailure
 from gradience.blas import one_thread
@@ -147,7 +148,7 @@ def audit_lora_peft_dir(
 
 def audit_lora_state_dict(
     state_dict: Mapping[str, Any],
-    config: Mapping[str, Any] | None,
+    config: Mapping[str, Any] | HasToDict | None,
     *,
     base_model_id: str | os.PathLike[str] | None = None,
     base_norms_cache: str | os.PathLike[str] | None = None,
@@ -160,7 +161,7 @@ def audit_lora_state_dict(
     Parameters
     ----------
     state_dict : mapping of str to numpy array or torch tensor
-    config : mapping or None
+    config : mapping, peft config or None
         The content of adapter_config.json; None for formats that carry their scale.
     base_model_id, base_norms_cache, width, progress, notice
         As in `audit_lora_peft_dir`.
@@ -227,9 +228,11 @@ def audit_targets(
     GradienceError
         If a target names nothing, or the only adapter cannot be read.
     """
-    locations = [
+    found = [
         location for target in targets for location in find_adapters(target, notice=options.notice)
     ]
+    # The same file named twice is one adapter.
+    locations = list({location.weights.absolute(): location for location in found}.values())
     if len(locations) == 1:
         return (audit_location(locations[0], options),)
     results: list[AdapterAudit | AuditFailure] = []
@@ -272,6 +275,8 @@ def _key(adapter: Adapter, base: "BaseModel | None", options: AuditOptions) -> s
             "findings": ",".join(finding.message for finding in adapter.findings),
             "base": base.fingerprint if base else None,
             "base_name": f"{base.model}@{base.revision}" if base else None,
+            # From config.json, which is not in the fingerprint; it decides whose weight a head is.
+            "base_tied": base.tied if base else None,
             "width": options.width,
         }
     )
@@ -295,7 +300,8 @@ def _audit(
     with one_thread(os.environ):
         norms = _norms(adapter, base, options) if base else None
         layers = audit_layers(adapter.layers, norms, width=options.width, progress=options.progress)
-    return assemble(adapter, layers, norms, file_bytes=file_bytes)
+    measured = replace(layers, findings=(*layers.findings, *finite_beside(adapter)))
+    return assemble(adapter, measured, norms, file_bytes=file_bytes)
 
 
 def _norms(adapter: Adapter, base: "BaseModel", options: AuditOptions) -> "BaseNorms":

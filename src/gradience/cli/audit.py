@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gradience.cli.visible import visible
 from gradience.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -89,6 +90,9 @@ def audit(
     gradience audit runs/my-adapter --base-model mistralai/Mistral-7B-v0.1
     gradience audit runs/* --json > audits.json
     gradience audit runs/my-adapter --fail-on error   # in CI
+
+    Exit codes: 0 done; 1 a finding of --fail-on; 2 usage; 3 an adapter or base model that cannot
+    be read, or a base that is not the adapter's; 4 a missing extra; 5 the disk refused.
     """
     # Imported here: numpy and its kin take a tenth of a second that `--help` need not pay.
     from datetime import UTC, datetime  # noqa: PLC0415
@@ -106,7 +110,7 @@ def audit(
             use_cache=not no_cache,
             width=width,
             progress=progress,
-            notice=lambda sentence: click.echo(sentence, err=True),
+            notice=lambda sentence: click.echo(visible(sentence), err=True),
         )
         results = audit_targets(paths, options)
     now = datetime.now(UTC)
@@ -140,12 +144,12 @@ def _write_files(
 
     if output is not None:
         files.replace(output, _artifact(results, now))
-        click.echo(f"wrote {output}", err=True)
+        click.echo(f"wrote {visible(str(output))}", err=True)
     if html is not None:
         from gradience.audit.html.page import render  # noqa: PLC0415
 
         files.replace(html, render(_split(results)[0], now=now).encode())
-        click.echo(f"wrote {html}", err=True)
+        click.echo(f"wrote {visible(str(html))}", err=True)
 
 
 def _artifact(results: "Sequence[AdapterAudit | AuditFailure]", now: "datetime") -> bytes:
@@ -171,11 +175,13 @@ def _split(
 
 
 def _exit_code(results: "Sequence[AdapterAudit | AuditFailure]", fail_on: tuple[str, ...]) -> int:
-    """That of the gravest unreadable adapter; else 1 where `--fail-on` matches; else 0."""
+    """3 or so for what could not be read, 3 for a base that is none; 1 for `--fail-on`; else 0."""
     from gradience.findings import failing  # noqa: PLC0415
 
     audits, failures = _split(results)
     if failures:
         return max(failure.exit_code for failure in failures)
+    if any(f.code == "base_model_mismatch" for a in audits for f in a.findings):
+        return int(ExitCode.UNREADABLE)  # the UDR that was asked for could not be had
     matched = [f for a in audits for f in failing(a.findings, fail_on)]
     return int(ExitCode.BAD_NEWS if matched else ExitCode.OK)

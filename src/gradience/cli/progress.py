@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gradience.audit.run import ProgressReport
+from gradience.cli.visible import visible
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def progress_bar(*, shown: bool) -> Iterator[ProgressReport | None]:
     )
 
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -37,7 +38,7 @@ def progress_bar(*, shown: bool) -> Iterator[ProgressReport | None]:
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
+                tasks[stage] = bar.add_task(visible(stage, longest=80), total=total)
             bar.update(tasks[stage], completed=done, total=total)
 
         yield report

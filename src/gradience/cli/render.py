@@ -2,11 +2,13 @@
 
 import os
 import sys
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
+from gradience.cli.visible import visible
 from gradience.page import Page, Table
 
 _STYLES = {
@@ -17,6 +19,7 @@ _STYLES = {
     "bad": "red",
     "dim": "dim",
 }
+_LONGEST_NAME = 100  # in a table, beside its numbers; --json has it whole
 _PLAIN_WIDTH = 160  # of a pipe or a file, where no terminal gives one
 
 
@@ -32,30 +35,80 @@ def show(page: Page) -> None:
     """Print a page to standard output."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PLAIN_WIDTH
     console = _Console(highlight=False, width=width)
-    for part in page:
+    for number, part in enumerate(page):
         if isinstance(part, Table):
-            console.print()
-            console.print(_table(part))
-            if part.note:
-                console.print(RichText(part.note, style="dim"))
-            console.print()
+            _show_table(console, part, first=number == 0)
         else:
-            console.print(RichText(part.text, style=_STYLES[part.tone]))
+            console.print(RichText(visible(part.text), style=_STYLES[part.tone]))
 
 
-def _table(table: Table) -> RichTable:
+def _show_table(console: Console, table: Table, *, first: bool) -> None:
+    shown, left_out = fitting(table, console.width)
+    if not first:
+        console.print()
+    with console.capture() as drawn:
+        console.print(_drawn(shown))
+    for line in drawn.get().splitlines():
+        console.out(line.rstrip(), highlight=False)
+    if left_out:
+        names = ", ".join(left_out)
+        console.print(RichText(f"No room for {names}: see a wider window or --json.", style="dim"))
+    if table.note:
+        console.print(RichText(visible(table.note), style="dim"))
+    console.print()
+
+
+def fitting(table: Table, width: int) -> tuple[Table, tuple[str, ...]]:
+    """The table without the spare columns that do not fit `width`, and their names."""
+    left_out: list[str] = []
+    for name in table.spare:
+        if _width(table) <= width:
+            break
+        if name in table.head:
+            table = _without(table, table.head.index(name))
+            left_out.append(name)
+    return table, tuple(left_out)
+
+
+def _width(table: Table) -> int:
+    """Characters that the table needs when no cell breaks and headings break between words."""
+    columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.head)
+    return sum(
+        2 + max([*map(len, name.split()), *(min(len(c), _LONGEST_NAME) for c in cells)])
+        for name, cells in zip(table.head, columns, strict=True)
+    )
+
+
+def _without(table: Table, gone: int) -> Table:
+    def cut(cells: tuple[str, ...]) -> tuple[str, ...]:
+        return (*cells[:gone], *cells[gone + 1 :])
+
+    return replace(
+        table,
+        head=cut(table.head),
+        rows=tuple(map(cut, table.rows)),
+        left=frozenset(i - (i > gone) for i in table.left if i != gone),
+    )
+
+
+def _drawn(table: Table) -> RichTable:
+    title = RichText(visible(table.title))
     drawn = RichTable(
-        title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False
     )
     for index, name in enumerate(table.head):
         drawn.add_column(
             name,
             justify="left" if index in table.left else "right",
-            no_wrap=index == 0,
-            min_width=max(map(len, name.split())),  # a heading breaks between words
+            # A number is never broken; a name and a list of names may be.
+            no_wrap=index not in table.left,
+            min_width=max(map(len, name.split())),
             overflow="fold",
             header_style="dim",
         )
     for row in table.rows:
-        drawn.add_row(*(RichText(cell) for cell in row))
+        name, *values = row
+        drawn.add_row(
+            RichText(visible(name, longest=_LONGEST_NAME)), *(RichText(visible(v)) for v in values)
+        )
     return drawn

@@ -237,6 +237,14 @@ def test_replicated_layers_find_the_layer_that_they_were_copied_from() -> None:
         assert key == f"model.layers.{origin}.mlp.up_proj.weight"
 
 
+@pytest.mark.parametrize("number", ["²", "9" * 5000, "99999999"])
+def test_a_number_that_counts_no_layer_is_left_alone(number: str) -> None:
+    base = facts(decoder_shapes(layers=5))
+    layers = [*layers_of(decoder_shapes(layers=5)), lora_layer(f"layers.{number}.up", (12, 16))]
+    matches = match(layers, base, layer_replication=[[0, 4], [2, 5]])
+    assert matches.unmatched[f"layers.{number}.up"].reason == "no_tensor"
+
+
 @pytest.mark.parametrize(
     "value", ["all", 3, [3], [[0]], [[0, "4"]], [[0, -1]], [[0, True]], {"a": 1}, [[0, 10**12]]]
 )
@@ -314,6 +322,8 @@ def test_an_unnamed_parameter_is_found_by_its_shape_and_not_guessed() -> None:
         ),
         ({"weight": "I8", "SCB": "F32"}, "8-bit"),
         ({"weight": "F8_E4M3", "weight_scale_inv": "F32"}, "FP8"),
+        ({"weight": "F8_E4M3", "scale_weight": "F32"}, "FP8"),
+        ({"weight": "F8_E5M2", "scale": "F32"}, "FP8"),
         ({"weight_packed": "I32", "weight_scale": "F16"}, "compressed-tensors"),
         ({"weight": "I8"}, "I8"),
     ],

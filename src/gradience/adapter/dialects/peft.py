@@ -5,6 +5,7 @@ by how much the update is multiplied (`peft_layers`), and what is neither is a h
 or unknown (`peft_extras`). Every tensor of the file ends in exactly one of the three.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -17,6 +18,7 @@ from gradience.adapter.dialects.peft_extras import sort_extras
 from gradience.adapter.dialects.peft_keys import Twins
 from gradience.adapter.dialects.peft_layers import Update, layers_of
 from gradience.adapter.finding_kinds import (
+    ALPHA_AMBIGUOUS,
     ALPHA_MISSING,
     BASE_REVISION_MISSING,
     DELTA_DEPENDS_ON_INPUT,
@@ -29,6 +31,7 @@ from gradience.adapter.finding_kinds import (
 )
 from gradience.adapter.names import natural_key
 from gradience.adapter.parts import Parts
+from gradience.adapter.patterns import matching_values
 from gradience.adapter.records import LoraLayer
 from gradience.errors import UnsupportedAdapterError
 from gradience.findings import Finding
@@ -75,17 +78,16 @@ def read(
         )
     grouped = peft_keys.group(tensors)
     parameters = parameters_by_path(grouped.updates.keys(), config)
-    layers = [
-        layer
+    updates = [
+        Update(path=path, parts=parts, parameter=parameters.get(path), config=config)
         for path, parts in grouped.updates.items()
-        for layer in layers_of(
-            Update(path=path, parts=parts, parameter=parameters.get(path), config=config)
-        )
     ]
+    layers = [layer for update in updates for layer in layers_of(update)]
     layers.sort(key=lambda x: (natural_key(x.name), x.parameter, x.expert or 0))
     extras, unknown = sort_extras(grouped.beside, config)
     findings = [
         *_config_findings(config),
+        *_alpha_findings(updates, config),
         *_rank_findings(layers),
         *_twin_findings(grouped.twins),
         *_unread_findings(unknown),
@@ -119,10 +121,34 @@ def _config_findings(config: AdapterConfig | None) -> list[Finding]:
     if config.raw.get("layer_replication"):
         message = f"layer_replication is {config.raw['layer_replication']}."
         found.append(LAYERS_REPLICATED.found(message))
-    if config.base_model and not config.base_revision:
+    if _is_hub_id(config.base_model) and not config.base_revision:
         message = f"{config.base_model} is named without a revision."
         found.append(BASE_REVISION_MISSING.found(message))
     return found
+
+
+def _is_hub_id(name: str | None) -> bool:
+    """`gpt2` or `org/name`; a path of a training machine has no revision to record."""
+    return bool(name) and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name or "") is not None
+
+
+def _alpha_findings(updates: Sequence[Update], config: AdapterConfig | None) -> list[Finding]:
+    """Modules whose alpha depends on the order of the keys, which PEFT does not keep."""
+    pattern = {} if config is None else config.alpha_pattern
+    disputed = {
+        update.name: list(values)
+        for update in updates
+        if len(pattern) > 1
+        if len(values := dict.fromkeys(matching_values(pattern, update.pattern_name))) > 1
+    }
+    if not disputed:
+        return []
+    name, values = next(iter(disputed.items()))
+    message = (
+        f"alpha_pattern names {' and '.join(f'{v:g}' for v in values)} for {name}; "
+        f"{values[0]:g} was taken. {len(disputed)} modules have more than one."
+    )
+    return [ALPHA_AMBIGUOUS.found(message, modules=disputed)]
 
 
 def _rank_findings(layers: Sequence[LoraLayer]) -> list[Finding]:

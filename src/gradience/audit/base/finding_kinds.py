@@ -12,6 +12,14 @@ BASE_MODEL_MISMATCH = BASE.add(
     "disagree, so nothing was compared with it.",
     "Name the model of `base_model_name_or_path` in adapter_config.json, in its full precision.",
 )
+BASE_MODEL_DIFFERS = BASE.add(
+    "base_model_differs",
+    Severity.WARNING,
+    "The model that was named is not the one that the adapter records, though its weights have the "
+    "same names and shapes: UDR is beside another model than the one that was trained.",
+    "Name the model of `base_model_name_or_path` in adapter_config.json, if it is not the same one "
+    "under another name.",
+)
 BASE_WEIGHTS_MISSING = BASE.add(
     "base_weights_missing",
     Severity.WARNING,

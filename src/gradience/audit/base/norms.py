@@ -23,8 +23,8 @@ from gradience.findings import Finding
 
 Progress = Callable[[str, int, int], None]
 
-# What is measured is remembered in steps, so that a run of minutes that is killed loses seconds.
-_STEP_NUMBERS = 1 << 30
+# What is measured is remembered in steps, so that a run of minutes that is stopped loses a second.
+_STEP_NUMBERS = 1 << 27
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +210,7 @@ def _known(
 
 
 def _steps(todo: Iterable[BaseWeight], *, even_if_empty: bool) -> Iterator[list[BaseWeight]]:
-    """The weights in portions of about a billion numbers: some seconds of work each."""
+    """The weights in portions of about a hundred million numbers: half a second of work each."""
     step: list[BaseWeight] = []
     numbers = 0
     for weight in todo:

@@ -50,6 +50,9 @@ def packing(parameter: str, siblings: Collection[str], facts: TensorFacts | None
     for end, name in _STACKED:
         if parameter + end in siblings:
             return name
+    # ComfyUI's `scale_weight`, DeepSeek's `scale`: FP8 beside any scale is not the weight itself.
+    if facts is not None and facts.dtype.startswith("F8") and any("scale" in s for s in siblings):
+        return "scaled FP8"
     if facts is not None and facts.dtype not in FLOATS:
         return f"stored as {facts.dtype}"
     return ""

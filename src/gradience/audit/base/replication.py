@@ -4,6 +4,7 @@
 the layers of the grown model; the base has only those that were copied.
 """
 
+import re
 from collections.abc import Sequence
 from typing import TypeGuard
 
@@ -11,6 +12,7 @@ from gradience.errors import AdapterConfigError
 
 # Far above any model; a config may not ask for a list of a billion numbers.
 _MOST_LAYERS = 100_000
+_LAYER = re.compile(r"\d{1,6}")
 
 
 def origins(replication: object) -> tuple[int, ...] | None:
@@ -52,7 +54,7 @@ def original(name: str, layers: Sequence[int] | None) -> str:
     'model.layers.2.mlp.experts.4'
     """
     words = name.split(".")
-    at = next((i for i, word in enumerate(words) if word.isdigit()), None)
+    at = next((i for i, word in enumerate(words) if _LAYER.fullmatch(word)), None)
     if layers is not None and at is not None and int(words[at]) < len(layers):
         words[at] = str(layers[int(words[at])])
     return ".".join(words)

@@ -17,6 +17,7 @@ from gradience.audit.base import hub, local
 from gradience.audit.base.shards import Found, Progress, Shard
 from gradience.audit.base.weights import TensorFacts
 from gradience.errors import BaseModelError, TensorFileError
+from gradience.paths import nearest
 from gradience.tensors.stored import StoredTensor
 
 
@@ -119,10 +120,23 @@ def open_base(
         if isinstance(base_model_id, os.PathLike) or _exists(base_model_id):
             found = local.find(path)
         else:
-            found = hub.find(str(base_model_id), allow_download=allow_download, progress=progress)
+            found = _on_hub(str(base_model_id), allow_download, progress)
         return _opened(found)
     except TensorFileError as error:
         raise BaseModelError(f"base model {base_model_id}: {error}", remedy=error.remedy) from error
+
+
+def _on_hub(base_model_id: str, allow_download: bool, progress: Progress | None) -> Found:
+    """A Hub model; where there is none, say which path could have been meant."""
+    try:
+        return hub.find(base_model_id, allow_download=allow_download, progress=progress)
+    except BaseModelError as error:
+        close = nearest(Path(base_model_id)) if base_model_id else None
+        if close is None:
+            raise
+        raise BaseModelError(
+            str(error), remedy=f"Did you mean the path {close}? Else: {error.remedy}"
+        ) from error
 
 
 def _exists(text: str) -> bool:

@@ -77,11 +77,11 @@ def ranks(audit: AdapterAudit) -> str:
 
 
 def base_name(audit: AdapterAudit) -> str:
-    """The base model compared with, else the one that the config names, with its revision."""
-    if audit.base is not None:
-        return _at(audit.base.model, audit.base.revision)
+    """The base model that the config names, else the one compared with, with its revision."""
     if audit.recorded_base:
         return _at(audit.recorded_base, audit.recorded_revision)
+    if audit.base is not None:
+        return _at(audit.base.model, audit.base.revision)
     return "an unrecorded base"
 
 
@@ -89,7 +89,7 @@ def summary(audit: AdapterAudit) -> str:
     """One sentence: what it is, how large, and how large beside its base."""
     blocks = f" in {plural(len(audit.by_block), 'block')}" if audit.by_block else ""
     sentence = (
-        f"{audit.peft_type} on {base_name(audit)}: {plural(len(audit.layers), 'module')}{blocks}, "
+        f"{audit.method} on {base_name(audit)}: {plural(len(audit.layers), 'module')}{blocks}, "
         f"{ranks(audit)}, {count(audit.parameters)} parameters, "
         f"{format_size(audit.byte_use.file)}"
     )

@@ -1,7 +1,7 @@
 """One module per metric, one line each here; nothing else needs to know of a new one.
 
-The name is the JSON key, the stem of the flat names of `summary()`, and the heading of the
-reference page.
+The order is the order of columns: what a reader needs first. The name is the JSON key, the stem of
+the flat names of `summary()`, and the heading of the reference page.
 """
 
 from gradience.audit.metrics.metric import Metric
@@ -12,20 +12,20 @@ _HERE = "gradience.audit.metrics"
 METRICS: Registry[Metric] = Registry(
     "metric",
     {
-        "stable_rank": f"{_HERE}.stable_rank:STABLE_RANK",
-        "effective_rank": f"{_HERE}.effective_rank:EFFECTIVE_RANK",
-        "effective_rank_energy": f"{_HERE}.effective_rank:EFFECTIVE_RANK_ENERGY",
-        "energy_rank_90": f"{_HERE}.energy_rank:ENERGY_RANK_90",
-        "energy_rank_95": f"{_HERE}.energy_rank:ENERGY_RANK_95",
-        "energy_rank_99": f"{_HERE}.energy_rank:ENERGY_RANK_99",
-        "utilization": f"{_HERE}.utilization:UTILIZATION",
-        "spectral_norm": f"{_HERE}.norms:SPECTRAL_NORM",
-        "frobenius_norm": f"{_HERE}.norms:FROBENIUS_NORM",
-        "nuclear_norm": f"{_HERE}.norms:NUCLEAR_NORM",
-        "condition": f"{_HERE}.condition:CONDITION",
-        "balance": f"{_HERE}.balance:BALANCE",
         "udr": f"{_HERE}.udr:UDR",
         "udr_frobenius": f"{_HERE}.udr:UDR_FROBENIUS",
         "sdi": f"{_HERE}.udr:SDI",
+        "spectral_norm": f"{_HERE}.norms:SPECTRAL_NORM",
+        "frobenius_norm": f"{_HERE}.norms:FROBENIUS_NORM",
+        "nuclear_norm": f"{_HERE}.norms:NUCLEAR_NORM",
+        "energy_rank_90": f"{_HERE}.energy_rank:ENERGY_RANK_90",
+        "energy_rank_95": f"{_HERE}.energy_rank:ENERGY_RANK_95",
+        "energy_rank_99": f"{_HERE}.energy_rank:ENERGY_RANK_99",
+        "effective_rank": f"{_HERE}.effective_rank:EFFECTIVE_RANK",
+        "effective_rank_energy": f"{_HERE}.effective_rank:EFFECTIVE_RANK_ENERGY",
+        "utilization": f"{_HERE}.utilization:UTILIZATION",
+        "stable_rank": f"{_HERE}.stable_rank:STABLE_RANK",
+        "condition": f"{_HERE}.condition:CONDITION",
+        "balance": f"{_HERE}.balance:BALANCE",
     },
 )

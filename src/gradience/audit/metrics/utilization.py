@@ -3,6 +3,7 @@
 from gradience.audit.facts import LayerFacts
 from gradience.audit.metrics.effective_rank import effective_rank
 from gradience.audit.metrics.metric import Metric
+from gradience.errors import UnmeasurableError
 
 
 def utilization(facts: LayerFacts) -> float:
@@ -14,8 +15,14 @@ def utilization(facts: LayerFacts) -> float:
     Raises
     ------
     UnmeasurableError
-        If every singular value is zero.
+        If every singular value is zero, or the change has more directions than the rank allows:
+        DoRA's, which rescales every row of the base weight.
     """
+    if facts.spectrum().size > facts.rank:
+        raise UnmeasurableError(
+            "the change is not of low rank: DoRA rescales every row of the base weight",
+            remedy="Audit without a base model for the rank of the direction B @ A.",
+        )
     return effective_rank(facts) / facts.rank
 
 

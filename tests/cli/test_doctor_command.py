@@ -1,0 +1,80 @@
+"""`gradience doctor` as a user meets it: exit codes, JSON, messages."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradience.storage.doctor.finding_kinds import DOCTOR
+
+ROOT = Path(__file__).parents[2]
+
+
+def doctor(home: Path, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+    kept = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH") if k in os.environ}
+    return subprocess.run(
+        [sys.executable, "-m", "gradience", "doctor", "--library", "huggingface_hub", *arguments],
+        env={**kept, "HOME": str(home), **environ},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_page_names_the_trouble_the_code_and_the_command(tmp_path: Path) -> None:
+    done = doctor(tmp_path, HF_HOME="relative")
+    assert "Variables without effect" in done.stdout
+    assert "[variable_relative]" in done.stdout
+    assert f"$ export HF_HOME={tmp_path}/relative" in done.stdout.replace("\n", "")
+    assert done.stderr == ""
+
+
+def test_findings_fail_from_the_severity_that_is_asked(tmp_path: Path) -> None:
+    codes = ("--fail-on", "variable_relative"), ("--fail-on", "variable_literal")
+    assert doctor(tmp_path, *codes[0], HF_HOME="relative").returncode == 1
+    assert doctor(tmp_path, *codes[1], HF_HOME="relative").returncode == 0
+
+
+def test_an_error_fails_without_being_asked(tmp_path: Path) -> None:
+    assert doctor(tmp_path, HF_HOME="").returncode == 1
+
+
+def test_json_is_an_artifact_alone_on_standard_output(tmp_path: Path) -> None:
+    done = doctor(tmp_path, "--json", HF_HOME="relative")
+    artifact = json.loads(done.stdout)
+    assert artifact["schema"] == "gradience.doctor/v1"
+    assert artifact["content"]["places"][0]["because"] == "HF_HOME"
+    assert artifact["content"]["findings"][0]["trouble"] == "Variables without effect"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--fail-on", "variable_relativ"), "Did you mean variable_relative?"),
+        (("--library", "numpy"), "numpy is no library"),
+        (("--python", "/nowhere/python"), "/nowhere/python cannot be run"),
+    ],
+)
+def test_a_wrong_option_is_two_lines_and_exit_code_2(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    done = doctor(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_script_can_be_named_alone(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import huggingface_hub, os\nos.environ['HF_HOME'] = '/d'\n")
+    done = doctor(tmp_path, "train.py")
+    assert "[variable_after_import]" in done.stdout
+    assert "HF_HOME=/d python train.py" in done.stdout
+
+
+def test_the_documentation_names_every_finding() -> None:
+    text = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    assert [code for code in DOCTOR if f"`{code}`" not in text] == []
