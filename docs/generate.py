@@ -15,6 +15,7 @@ from gradience.audit.base.cache import Content as CachedNorms
 from gradience.audit.finding_kinds import AUDIT
 from gradience.audit.metrics import METRICS
 from gradience.audit.records import SCHEMA, SET_SCHEMA, AdapterAudit, AuditSet
+from gradience.errors import GradienceError
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Made by docs/generate.py from the code: change it there, then run `make docs`. -->\n"
@@ -78,7 +79,26 @@ an error, NEEDS A LOOK for a warning, HEALTHY otherwise.
 
 """
         + "\n".join(rows)
+        + """
+## Errors
+
+What cannot be audited at all ends in an error, with a code of its own in the JSON of several
+adapters (`failures`), and an exit code.
+
+| code | exit code | meaning |
+|---|---|---|
+"""
+        + "\n".join(
+            f"| `{e.code}` | {int(e.exit_code)} | {e.__doc__} |" for e in kinds(GradienceError)
+        )
+        + "\n"
     )
+
+
+def kinds(error: type[GradienceError]) -> list[type[GradienceError]]:
+    """A class of errors and all below it, in the order they are written."""
+    below = [kind for child in error.__subclasses__() for kind in kinds(child)]
+    return below if error is GradienceError else [error, *below]
 
 
 def formats() -> str:

@@ -79,12 +79,6 @@ BASE_REVISION_MISSING = READING.add(
     "The config names a base model and no revision of it: what it was trained on may change.",
     "Write the commit of the base model as `revision` into adapter_config.json.",
 )
-LFS_POINTER = READING.add(
-    "lfs_pointer",
-    Severity.ERROR,
-    "A Git LFS pointer stands where the weights should be: the file is text of 130 bytes.",
-    "Run `git lfs pull` in the repository, or download the file again.",
-)
 ALPHA_ZERO = READING.add(
     "alpha_zero",
     Severity.WARNING,
