@@ -131,7 +131,8 @@ def gram(tall: NDArray[Any], exponents: Integers, work: Workspace) -> Floats:
     total = np.zeros((r, r))
     chain = _chain(r)
     for chunk in work.chunks(tall, exponents, _rows(r)):
-        whole = len(chunk) // chain * chain
+        # Wide: one product, which BLAS knows to be symmetric, and makes half of it.
+        whole = len(chunk) // chain * chain if r < _WIDE else 0
         if whole:
             split = _split(chunk[:whole], chain)
             total += np.matmul(split.transpose(0, 2, 1), split).sum(axis=0)
@@ -234,7 +235,7 @@ def _qr_rows(r: int) -> int:
 
 def _chain(r: int) -> int:
     """Products summed in one go: longer sums round worse, shorter ones are slower."""
-    return 256 if r < _WIDE else 1024
+    return 256 if r < _WIDE else 4096
 
 
 def _rows(r: int) -> int:
