@@ -68,6 +68,12 @@ def test_a_wrong_option_is_two_lines_and_exit_code_2(
     assert "Traceback" not in done.stderr
 
 
+def test_a_path_that_is_no_text_is_shown_with_its_bytes(tmp_path: Path) -> None:
+    value = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    assert "\\xff" in doctor(tmp_path, "--json", HF_HOME=value).stdout
+    assert "[" not in doctor(tmp_path, HF_HOME=value).stderr
+
+
 def test_a_script_can_be_named_alone(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("import huggingface_hub, os\nos.environ['HF_HOME'] = '/d'\n")
     done = doctor(tmp_path, "train.py")

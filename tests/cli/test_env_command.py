@@ -95,6 +95,16 @@ def test_a_platform_that_is_not_here_is_printed_and_not_made(gradience, home: Pa
     assert not Path("/runpod-volume").exists()
 
 
+@pytest.mark.parametrize(("name", "place"), [("kaggle", "/kaggle"), ("colab", "/content")])
+def test_a_directory_of_another_platform_is_not_made_here(name: str, place: str, gradience) -> None:
+    if Path(place).exists():
+        pytest.skip(f"this machine has a {place}")
+    done = gradience("--platform", name)
+    assert f"export HF_HOME='{place}" in done.stdout
+    assert "No directory was made" in done.stderr
+    assert not Path(place).exists()
+
+
 def test_nothing_is_made_when_asked_and_for_other_machines(gradience, home: Path) -> None:
     gradience("--no-create", "--root", home / "disk")
     gradience("--root", home / "disk", "--format", "dockerfile")
@@ -195,6 +205,8 @@ def test_json_is_the_artifact_and_nothing_else(gradience, home: Path) -> None:
         (["--platform", "lambda"], "no disk has a fixed place", "--root DIR"),
         (["--root", "/a\nb"], "newline", "printable"),
         (["--root", "/proc/nothing/here"], "cannot be created", ""),
+        (["--root", ""], "empty", "variable"),
+        (["--install", "--format", "powershell"], "not for powershell", "Redirect"),
         (["--install", "--format", "k8s"], "not for k8s", "Redirect"),
     ],
     ids=str,
@@ -208,6 +220,13 @@ def test_an_error_prints_nothing_to_evaluate(
     assert said in done.stderr
     assert hint in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_install_for_a_shell_that_is_not_known_asks_for_its_name(gradience, home: Path) -> None:
+    done = gradience("--install", "--root", home / "disk", SHELL="/bin/tcsh")
+    assert done.returncode == 2
+    assert "--format bash|zsh|fish" in done.stderr
+    assert list(home.iterdir()) == []
 
 
 def test_install_is_undone(gradience, home: Path) -> None:

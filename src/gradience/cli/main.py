@@ -1,5 +1,6 @@
 """The entry point: commands are imported when used, errors become two lines and an exit code."""
 
+import io
 import os
 import sys
 from typing import Any, NoReturn
@@ -7,6 +8,7 @@ from typing import Any, NoReturn
 import click
 
 from gradience import __version__
+from gradience.cli.visible import visible
 from gradience.errors import GradienceError
 from gradience.registry import Registry
 
@@ -14,6 +16,9 @@ COMMANDS: Registry[click.Command] = Registry(
     "command",
     {
         "audit": "gradience.cli.audit:audit",
+        "cache": "gradience.cli.cache:cache",
+        "doctor": "gradience.cli.doctor:doctor",
+        "env": "gradience.cli.env:env",
     },
 )
 
@@ -43,7 +48,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gradience")
 def cli() -> None:
-    """Look at a LoRA adapter, and say what it learned.
+    """Look at a LoRA run: what its adapter learned, and where its bytes go.
 
     Exit codes: 0 done; 1 bad news (--fail-on); 2 usage; 3 unreadable adapter, base or artifact;
     4 a missing extra; 5 the disk refused.
@@ -52,10 +57,13 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a C locale must not end in a traceback
     try:
         result: Any = cli.main(args=args, prog_name="gradience", standalone_mode=False)
     except GradienceError as error:
-        click.echo(f"error: {error}\nhint: {error.remedy}", err=True)
+        click.echo(f"error: {visible(str(error))}\nhint: {visible(error.remedy)}", err=True)
         sys.exit(int(error.exit_code))
     except click.ClickException as error:
         error.show()

@@ -11,7 +11,7 @@ from rich.text import Text as RichText
 from gradience.cli.visible import visible
 from gradience.page import Page, Table
 
-_STYLES = {
+STYLES = {
     "plain": "",
     "title": "bold",
     "good": "green",
@@ -39,7 +39,7 @@ def show(page: Page) -> None:
         if isinstance(part, Table):
             _show_table(console, part, first=number == 0)
         else:
-            console.print(RichText(visible(part.text), style=_STYLES[part.tone]))
+            console.print(RichText(visible(part.text), style=STYLES[part.tone]))
 
 
 def _show_table(console: Console, table: Table, *, first: bool) -> None:
@@ -47,7 +47,7 @@ def _show_table(console: Console, table: Table, *, first: bool) -> None:
     if not first:
         console.print()
     with console.capture() as drawn:
-        console.print(_drawn(shown))
+        console.print(drawn_table(shown))
     for line in drawn.get().splitlines():
         console.out(line.rstrip(), highlight=False)
     if left_out:
@@ -91,7 +91,8 @@ def _without(table: Table, gone: int) -> Table:
     )
 
 
-def _drawn(table: Table) -> RichTable:
+def drawn_table(table: Table) -> RichTable:
+    """A table as rich draws it."""
     title = RichText(visible(table.title))
     drawn = RichTable(
         title=title, title_justify="left", title_style="bold", box=None, pad_edge=False

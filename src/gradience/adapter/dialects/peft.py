@@ -135,18 +135,17 @@ def _is_hub_id(name: str | None) -> bool:
 def _alpha_findings(updates: Sequence[Update], config: AdapterConfig | None) -> list[Finding]:
     """Modules whose alpha depends on the order of the keys, which PEFT does not keep."""
     pattern = {} if config is None else config.alpha_pattern
-    disputed = {
-        update.name: list(values)
-        for update in updates
-        if len(pattern) > 1
-        if len(values := dict.fromkeys(matching_values(pattern, update.pattern_name))) > 1
-    }
+    disputed: dict[str, list[float]] = {}
+    for update in updates if len(pattern) > 1 else ():
+        alphas = list(dict.fromkeys(matching_values(pattern, update.pattern_name)))
+        if len(alphas) > 1:
+            disputed[update.name] = alphas
     if not disputed:
         return []
-    name, values = next(iter(disputed.items()))
+    name, alphas = next(iter(disputed.items()))
     message = (
-        f"alpha_pattern names {' and '.join(f'{v:g}' for v in values)} for {name}; "
-        f"{values[0]:g} was taken. {len(disputed)} modules have more than one."
+        f"alpha_pattern names {' and '.join(f'{alpha:g}' for alpha in alphas)} for {name}; "
+        f"{alphas[0]:g} was taken. {len(disputed)} modules have more than one."
     )
     return [ALPHA_AMBIGUOUS.found(message, modules=disputed)]
 

@@ -1,0 +1,262 @@
+"""`gradience cache`: look at every cache of the machine."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gradience.errors import ExitCode, UsageError
+from gradience.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gradience.page import Page
+    from gradience.storage.records import Inventory
+
+COMMANDS: Registry[click.Command] = Registry(
+    "command",
+    {
+        "ls": "gradience.cli.cache:ls",
+        "du": "gradience.cli.cache:du",
+        "verify": "gradience.cli.cache_verify:verify",
+        "watch": "gradience.cli.cache_watch:watch",
+    },
+)
+_FEW = 40  # rows without --all
+
+
+class _Commands(click.Group):
+    """The commands of the group, imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        return COMMANDS[cmd_name] if cmd_name in COMMANDS else None  # noqa: SIM401
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first argument names, or an error with the nearest name."""
+        if args and not args[0].startswith("-"):
+            COMMANDS[args[0]]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands)
+def cache() -> None:
+    """Look at what lies in the caches of this machine: sizes, last use, damage.
+
+    \b
+    gradience cache ls                  # every repo, dataset, checkpoint, the largest first
+    gradience cache du                  # every cache: what it holds, whether it can be had again
+    gradience cache verify --deep       # hash files against what the caches themselves say
+    gradience cache watch               # free space and growth, live
+    """
+
+
+def places(*, kinds: bool = True) -> "Callable[[Callable[..., int]], Callable[..., int]]":
+    """The options that say which directories to look at."""
+    options = [
+        click.option(
+            "--at",
+            "also",
+            multiple=True,
+            metavar="KIND=DIR",
+            help="Look at DIR too, as a cache of this kind. May be given more than once.",
+        ),
+        click.option(
+            "--project",
+            "projects",
+            multiple=True,
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Look below DIR for local_dir downloads and Trainer checkpoints.",
+        ),
+    ]
+    if kinds:
+        options.append(
+            click.option(
+                "--kind",
+                "kinds",
+                multiple=True,
+                metavar="KIND",
+                help="Only caches of this kind, such as hub or datasets; docs/cache.md lists them.",
+            )
+        )
+
+    def add(command: "Callable[..., int]") -> "Callable[..., int]":
+        for option in options:
+            command = option(command)
+        return command
+
+    return add
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@places()
+@click.option(
+    "--by",
+    type=click.Choice(["repo", "kind", "age"]),
+    default="repo",
+    show_default=True,
+    help="One row per repo (or dataset, checkpoint...), per kind of cache, or per age.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(["size", "frees", "age", "files", "name"]),
+    default="size",
+    show_default=True,
+)
+@click.option("--idle", metavar="DURATION", help="Only what was not used for so long: 30d, 12h.")
+@click.option("--larger", metavar="SIZE", help="Only what takes so much: 10GB.")
+@click.option("--damaged", is_flag=True, help="Only what has damage.")
+@click.option("--tree", "as_tree", is_flag=True, help="Revisions and builds below their repo.")
+@click.option("--all", "show_all", is_flag=True, help="All rows, not only the first.")
+@click.option("--json", "as_json", is_flag=True, help="Print the inventory as JSON, all of it.")
+def ls(
+    *,
+    names: tuple[str, ...],
+    also: tuple[str, ...],
+    projects: tuple[Path, ...],
+    kinds: tuple[str, ...],
+    by: str,
+    sort: str,
+    idle: str | None,
+    larger: str | None,
+    damaged: bool,
+    as_tree: bool,
+    show_all: bool,
+    as_json: bool,
+) -> int:
+    """List what lies in the caches: every repo, dataset and checkpoint, damaged ones too.
+
+    NAME is a shell pattern for names, such as 'meta-llama/*'.
+
+    \b
+    gradience cache ls --sort age --idle 30d
+    gradience cache ls 'org/*' --tree
+    gradience cache ls --by kind
+    gradience cache ls --kind hub --damaged --json
+    """
+    from gradience.storage import cache_report  # noqa: PLC0415
+    from gradience.storage.selection import select  # noqa: PLC0415
+    from gradience.units import parse_duration, parse_size  # noqa: PLC0415
+
+    span = parse_duration(idle) if idle is not None else None
+    floor = parse_size(larger) if larger is not None else 0
+    found = select(
+        _take(also, projects, kinds),
+        names=names,
+        idle=span,
+        at_least=floor,
+        damaged=damaged,
+        sort=sort,
+    )
+    limit = None if show_all else _FEW
+    if as_json:
+        return _json(found)
+    if as_tree:
+        return _show(found, cache_report.tree(found, limit=limit))
+    if by == "kind":
+        return _show(found, cache_report.by_kind(found))
+    if by == "age":
+        return _show(found, cache_report.by_age(found))
+    return _show(found, cache_report.by_entry(found, limit=limit, sort=sort))
+
+
+@click.command()
+@places()
+@click.option("--json", "as_json", is_flag=True, help="Print the inventory as JSON, all of it.")
+def du(
+    *, also: tuple[str, ...], projects: tuple[Path, ...], kinds: tuple[str, ...], as_json: bool
+) -> int:
+    """Show what each cache takes, what it holds, and whether that can be had again.
+
+    \b
+    gradience cache du
+    gradience cache du --project ~/runs --json
+    """
+    from gradience.storage import cache_report  # noqa: PLC0415
+
+    found = _take(also, projects, kinds)
+    return _json(found) if as_json else _show(found, cache_report.usage(found))
+
+
+def host_and_places(
+    also: tuple[str, ...],
+) -> tuple[dict[str, Any], "list[Any]"]:
+    """What the library asks of this machine: environment, home, clock; and the places of `--at`."""
+    import os  # noqa: PLC0415
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from gradience.storage.caches import CACHES  # noqa: PLC0415
+    from gradience.storage.places import Place  # noqa: PLC0415
+    from gradience.storage.readers import Host  # noqa: PLC0415
+
+    named = []
+    for value in also:
+        kind, equals, path = value.partition("=")
+        if not equals or not path:
+            raise UsageError(
+                f"--at {value}: not KIND=DIR", remedy="Write it as --at hub=/mnt/old/hub."
+            )
+        CACHES[kind]
+        named.append(Place(kind=kind, path=Path(path).absolute(), chosen_by="--at"))
+    machine = {
+        "environ": os.environ,
+        "home": Path.home(),
+        "now": datetime.now(UTC),
+        "host": Host(cwd=Path.cwd(), user=_user(), system=sys.platform),
+    }
+    return machine, named
+
+
+def _user() -> str:
+    """The login name, which inductor's default directory ends in."""
+    import getpass  # noqa: PLC0415
+    import os  # noqa: PLC0415
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _take(also: tuple[str, ...], projects: tuple[Path, ...], kinds: tuple[str, ...]) -> "Inventory":
+    from gradience.storage.inventory import take  # noqa: PLC0415
+
+    machine, named = host_and_places(also)
+    absolute = [project.absolute() for project in projects]
+    if sys.stderr.isatty():
+        from gradience.cli.progress import progress_bar  # noqa: PLC0415
+
+        with progress_bar(shown=True) as progress:
+            return take(**machine, projects=absolute, also=named, kinds=kinds, progress=progress)
+    return take(**machine, projects=absolute, also=named, kinds=kinds)
+
+
+def _show(found: "Inventory", page: "Page") -> int:
+    from gradience.cli.render import show  # noqa: PLC0415
+    from gradience.storage.cache_report import nothing  # noqa: PLC0415
+
+    show(page if found.caches else nothing(found.absent.values()))
+    return int(ExitCode.OK)
+
+
+def _json(found: "Inventory") -> int:
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from gradience import artifacts  # noqa: PLC0415
+    from gradience.storage.records import SCHEMA, for_json  # noqa: PLC0415
+
+    content = for_json(found)
+    click.echo(
+        artifacts.encode(SCHEMA, content, now=datetime.fromtimestamp(found.made, UTC)), nl=False
+    )
+    return int(ExitCode.OK)

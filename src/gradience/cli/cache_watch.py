@@ -1,0 +1,171 @@
+"""`gradience cache watch`: look, print, wait, look again."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gradience.errors import UsageError
+from gradience.units import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gradience.storage.watch import Watch
+    from gradience.storage.watch_records import Tick
+
+_SHORTEST_SECONDS = 0.05
+_SOON_SECONDS = 1.0
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR]...")
+@click.option(
+    "--interval",
+    default="2s",
+    show_default=True,
+    metavar="TIME",
+    help="Time between two looks, such as 0.5s, 10s, 1m.",
+)
+@click.option(
+    "--window",
+    default="60s",
+    show_default=True,
+    metavar="TIME",
+    help="How far back the growth is measured.",
+)
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after N looks.")
+@click.option("--once", is_flag=True, help="Look once; the same as --count 1.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, one line a look.")
+def watch(
+    *,
+    paths: tuple[Path, ...],
+    interval: str,
+    window: str,
+    count: int | None,
+    once: bool,
+    as_json: bool,
+) -> int:
+    """Watch free space and the growth of caches, with the time until a disk is full.
+
+    DIR is a directory to watch, such as the output directory of a run; without any, the caches of
+    this environment are watched. Free space is what can really be written: quotas and the limits
+    of the platform count. Ctrl-C ends with a summary.
+
+    \b
+    gradience cache watch
+    gradience cache watch runs/my-run --interval 10s
+    gradience cache watch --json --count 30 > growth.jsonl
+    gradience cache watch --once
+    """
+    step, back = _seconds("--interval", interval), _seconds("--window", window)
+    looks = 1 if once else count
+    on_terminal = sys.stdout.isatty() and not as_json and looks != 1
+    first = last = None
+    try:
+        watched = _watched(paths, back)
+        with _shown(as_json=as_json, live=on_terminal, single=looks == 1) as show:
+            for tick in _ticks(watched, step, looks):
+                first, last = first or tick, tick
+                show(tick)
+    except KeyboardInterrupt:
+        _say_goodbye(first, last, as_json=as_json)
+    return 0
+
+
+def _ticks(watched: "Watch", step: float, looks: int | None) -> "Iterator[Tick]":
+    """Looks at even distances; a look that takes longer than the distance delays the next."""
+    from datetime import UTC, datetime  # noqa: PLC0415 - `--help` need not pay
+
+    done = 0
+    due = time.monotonic()
+    while True:
+        # A single look waits for the sizes; a view shows what it knows and counts on.
+        patience = None if looks == 1 else max(step, _SOON_SECONDS)
+        yield watched.tick(now=datetime.now(UTC), patience=patience)
+        done += 1
+        if done == looks:
+            return
+        due = max(due + step, time.monotonic())
+        time.sleep(max(0.0, due - time.monotonic()))
+
+
+def _watched(paths: tuple[Path, ...], window: float) -> "Watch":
+    import os  # noqa: PLC0415
+
+    from gradience.paths import as_path  # noqa: PLC0415
+    from gradience.storage.watch import Watch, default_caches  # noqa: PLC0415
+
+    home, cwd = Path.home(), Path.cwd()
+    if paths:
+        directories = {str(path): cwd / as_path(path, home) for path in paths}
+    else:
+        directories = default_caches(os.environ, home, cwd)
+    return Watch(directories, environ=os.environ, home=home, clock=time.monotonic, window=window)
+
+
+@contextmanager
+def _shown(*, as_json: bool, live: bool, single: bool) -> "Iterator[Callable[[Tick], None]]":
+    """How a look is shown: JSON lines, a live page, one page, or plain lines."""
+    if as_json:
+        yield _print_json
+    elif live:
+        with _live() as show:
+            yield show
+    elif single and sys.stdout.isatty():
+        yield _print_page
+    else:
+        yield _print_lines
+
+
+def _print_json(tick: "Tick") -> None:
+    from datetime import datetime  # noqa: PLC0415
+
+    from gradience import artifacts  # noqa: PLC0415
+    from gradience.storage.watch_records import SCHEMA  # noqa: PLC0415
+
+    now = datetime.fromisoformat(tick.at)
+    click.echo(artifacts.encode(SCHEMA, tick, now=now, indent=0))
+
+
+def _print_lines(tick: "Tick") -> None:
+    from gradience.storage.watch_report import lines  # noqa: PLC0415
+
+    for line in lines(tick):
+        click.echo(line)
+    sys.stdout.flush()  # a log is read while it grows
+
+
+def _print_page(tick: "Tick") -> None:
+    from gradience.cli.render import show  # noqa: PLC0415
+    from gradience.storage.watch_report import page  # noqa: PLC0415
+
+    show(page(tick))
+
+
+@contextmanager
+def _live() -> "Iterator[Callable[[Tick], None]]":
+    from gradience.cli.live import live_page  # noqa: PLC0415 - rich: 50 ms a pipe need not pay
+    from gradience.storage.watch_report import page  # noqa: PLC0415
+
+    with live_page() as show:
+        yield lambda tick: show(page(tick))
+
+
+def _say_goodbye(first: "Tick | None", last: "Tick | None", *, as_json: bool) -> None:
+    from gradience.storage.watch_report import summary  # noqa: PLC0415
+
+    if first is not None and last is not None:
+        for line in summary(first, last):
+            click.echo(line, err=as_json)
+
+
+def _seconds(option: str, text: str) -> float:
+    seconds = parse_duration(text).total_seconds()
+    if seconds < _SHORTEST_SECONDS:
+        raise UsageError(f"{option} {text} is too short", remedy="Give 0.05s or more.")
+    return seconds

@@ -1,0 +1,137 @@
+"""`gradience doctor`: parse, call the library, print, exit."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gradience.errors import ExitCode
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from gradience.storage.doctor.gather import Machine
+    from gradience.storage.doctor.records import Diagnosis
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option(
+    "--project",
+    "projects",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Look below DIR for checkpoints and downloads too. May be given more than once.",
+)
+@click.option(
+    "--python",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PATH",
+    help="The interpreter whose libraries are asked. [default: that of the command, else this one]",
+)
+@click.option(
+    "--library",
+    "only",
+    multiple=True,
+    metavar="NAME",
+    help="Ask this library alone. May be given more than once. [default: all that are installed]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the diagnosis as JSON alone.")
+@click.option(
+    "--fail-on",
+    multiple=True,
+    default=("error",),
+    show_default=True,
+    metavar="CODE|SEVERITY",
+    help="Exit with 1 if a finding has this code, or this severity or a graver one "
+    "(info, warning, error). May be given more than once. Codes: docs/doctor.md.",
+)
+@click.option("--no-cache", is_flag=True, help="Ask every library again.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
+def doctor(
+    *,
+    projects: tuple[Path, ...],
+    python: Path | None,
+    only: tuple[str, ...],
+    as_json: bool,
+    fail_on: tuple[str, ...],
+    no_cache: bool,
+    command: tuple[str, ...],
+) -> int:
+    """Find out where each library's bytes really go, and what is wrong with that.
+
+    Every installed library is asked in a process of its own, with this environment. With COMMAND
+    (or the path of a script) it is read, never run, and what that program will use is shown. Each
+    finding ends with the command that mends it.
+
+    \b
+    gradience doctor
+    gradience doctor --project runs/
+    gradience doctor -- HF_HOME=/data/hf python train.py --output_dir out
+    gradience doctor --fail-on warning --json > doctor.json   # in CI
+    """
+    # Imported here: `--help` need not pay for them.
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from gradience.cli.progress import progress_bar  # noqa: PLC0415
+    from gradience.findings import check_fail_on, failing  # noqa: PLC0415
+    from gradience.storage.doctor.finding_kinds import DOCTOR  # noqa: PLC0415
+    from gradience.storage.doctor.run import diagnose  # noqa: PLC0415
+
+    check_fail_on(fail_on, DOCTOR)
+    now = datetime.now(UTC)
+    with progress_bar(shown=sys.stderr.isatty()) as progress:
+        diagnosis = diagnose(
+            _machine(python, now),
+            command=command,
+            projects=projects,
+            named_python=python is not None,
+            only=only,
+            use_cache=not no_cache,
+            progress=progress,
+        )
+    _show(diagnosis, as_json=as_json, now=now)
+    matched = failing(diagnosis.plain_findings(), fail_on)
+    return int(ExitCode.BAD_NEWS if matched else ExitCode.OK)
+
+
+def _machine(python: Path | None, now: "datetime") -> "Machine":
+    from gradience.storage.doctor.gather import Machine  # noqa: PLC0415
+
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return Machine(
+        environ=dict(os.environ),
+        home=Path.home(),
+        cwd=_cwd(),
+        python=python or Path(sys.executable),
+        now=now,
+        umask=umask,
+    )
+
+
+def _cwd() -> Path:
+    from gradience.errors import UsageError  # noqa: PLC0415
+
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError(
+            "the working directory was deleted", remedy="Go to one that is there: cd ~"
+        ) from error
+
+
+def _show(diagnosis: "Diagnosis", *, as_json: bool, now: "datetime") -> None:
+    if as_json:
+        from gradience import artifacts  # noqa: PLC0415
+        from gradience.storage.doctor.records import SCHEMA  # noqa: PLC0415
+        from gradience.storage.records import for_json  # noqa: PLC0415
+
+        click.echo(artifacts.encode(SCHEMA, for_json(diagnosis), now=now), nl=False)
+    else:
+        from gradience.cli.render import show  # noqa: PLC0415
+        from gradience.storage.doctor.report import page  # noqa: PLC0415
+
+        show(page(diagnosis))

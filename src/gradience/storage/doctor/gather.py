@@ -1,0 +1,367 @@
+"""Collect the facts: the libraries' answers first, since they say where else to look."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from gradience import system
+from gradience.errors import GradienceError, StorageError
+from gradience.paths import as_path
+from gradience.storage.doctor import places as look
+from gradience.storage.doctor.checkpoints import bad_files
+from gradience.storage.doctor.facts import (
+    BadFile,
+    Facts,
+    HubClient,
+    Interpreter,
+    LockTest,
+    Place,
+    Program,
+    Room,
+    Setting,
+    Token,
+)
+from gradience.storage.doctor.locks import idle_lock_files, lock_test
+from gradience.storage.doctor.probe import Progress, probe
+from gradience.storage.doctor.profiles import read_profiles
+from gradience.storage.doctor.program import environment, read_program
+from gradience.storage.doctor.questions import ARROW, MODELS, TORCH_HUB
+from gradience.storage.doctor.values import expanded
+from gradience.storage.headroom import headroom
+from gradience.storage.inventory import take
+from gradience.storage.places import Place as CachePlace
+from gradience.storage.places import places as cache_places
+from gradience.storage.readers import Host
+from gradience.storage.records import Inventory
+from gradience.storage.verify import verify
+from gradience.storage.verify_records import Verification
+from gradience.system.records import Mount
+
+_CACHES = frozenset({MODELS, ARROW, TORCH_HUB})
+_KINDS = (
+    "hub", "datasets", "dataset_downloads", "dataset_extracted", "xet", "torch", "project",
+)  # fmt: skip
+_COUNT_SECONDS = 5.0
+_DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Where and as whom we run; the command line fills it from the process.
+
+    Attributes
+    ----------
+    environ : mapping of str to str
+    home, cwd : Path
+    python : Path
+        The interpreter whose libraries are asked, unless the command names another.
+    now : datetime
+        Aware.
+    umask : int
+    """
+
+    environ: Mapping[str, str]
+    home: Path
+    cwd: Path
+    python: Path
+    now: datetime
+    umask: int = 0o022
+
+
+def may_not_lock(mount: Mount) -> bool:
+    """Locks of local disks hold; those of the rest are tried."""
+    return mount.network or mount.fuse
+
+
+def gather(
+    machine: Machine,
+    *,
+    command: Sequence[str] = (),
+    projects: Sequence[Path] = (),
+    named_python: bool = False,
+    interpreter: Interpreter | None = None,
+    only: Sequence[str] = (),
+    use_cache: bool = True,
+    progress: Progress | None = None,
+    needs_lock_test: Callable[[Mount], bool] = may_not_lock,
+) -> Facts:
+    """Every fact that the rules ask for.
+
+    Parameters
+    ----------
+    machine : Machine
+    command : sequence of str
+        The program to look at; empty for the environment alone.
+    projects : sequence of Path
+        Directories with checkpoints and downloads.
+    named_python : bool
+        `machine.python` was asked for, and goes before the one that the command names.
+    interpreter : Interpreter, optional
+        One that was asked already, with this environment.
+    only : sequence of str
+        Ask these libraries alone.
+    use_cache : bool
+        Believe and keep remembered answers of libraries.
+    progress : callable, optional
+    needs_lock_test : callable
+        The mounts where two processes try a lock.
+
+    Raises
+    ------
+    UsageError
+        If the interpreter cannot be run.
+    """
+    program = None
+    environ = dict(machine.environ)
+    python = machine.python
+    if command:
+        program = read_program(command, environ=environ, home=machine.home, cwd=machine.cwd)
+        environ = environment(program, environ)
+        python = python if named_python or not program.python else Path(program.python)
+    interpreter = interpreter or probe(
+        python,
+        environ=environ,
+        home=machine.home,
+        cwd=machine.cwd,
+        only=only,
+        use_cache=use_cache,
+        progress=progress,
+    )
+    settings = read_profiles(machine.home, environ)
+    named = _named_places(interpreter, program, environ, machine)
+    found = {str(p): place for p in named if (place := look.place(p)) is not None}
+    mounts = {str(p): m for p in named if (m := look.mount_of(p)) is not None}
+    tokens = tuple(_tokens(interpreter, environ, machine.home))
+    mounts |= {str(t.path): m for t in tokens if (m := look.mount_of(t.path)) is not None}
+    contents = _contents(
+        interpreter, settings, environ, machine, projects=projects, progress=progress
+    )
+    rooms, no_rooms = _rooms(found, mounts, environ, machine.home)
+    all_mounts = _mounts()
+    return Facts(
+        environ=environ,
+        home=machine.home,
+        cwd=machine.cwd,
+        umask=machine.umask,
+        root=os.geteuid() == 0,
+        user=look.user_name(os.geteuid()),
+        group=look.group_name(os.getegid()),
+        interpreter=interpreter,
+        settings=settings,
+        places=found,
+        mounts=all_mounts,
+        mount_of=mounts,
+        candidates=tuple(look.candidates(all_mounts, machine.home)),
+        rooms=rooms,
+        parts=tuple(look.parts(_roots(interpreter, found))),
+        locks=_locks(found, mounts, interpreter, needs_lock_test),
+        tokens=tokens,
+        clients=_clients(interpreter, machine, environ),
+        inventory=contents.inventory,
+        verification=contents.verification,
+        bad_files=contents.bad_files,
+        idle_locks=contents.idle_locks,
+        program=program,
+        unasked=(*contents.unasked, *no_rooms),
+    )
+
+
+def _mounts() -> tuple[Mount, ...]:
+    try:
+        return system.mounts()
+    except StorageError:
+        return ()
+
+
+def _named_places(
+    interpreter: Interpreter,
+    program: Program | None,
+    environ: Mapping[str, str],
+    machine: Machine,
+) -> list[Path]:
+    """Paths of libraries, of the program, and TMPDIR as it is written."""
+    named = [Path(use.path) for use in interpreter.uses]
+    if environ.get("TMPDIR", "").startswith("/"):
+        named.append(Path(environ["TMPDIR"]))
+    for literal in program.literals if program else ():
+        value = expanded(literal.value, {}, machine.home)
+        if "$" not in value and "://" not in value:
+            named.append(Path(os.path.normpath(machine.cwd / value)))
+    return list(dict.fromkeys(named))
+
+
+def _roots(interpreter: Interpreter, places: Mapping[str, Place]) -> list[Path]:
+    """Existing cache directories, none inside another."""
+    wanted = {places[u.path].path for u in interpreter.uses if u.purpose in _CACHES
+              and u.path in places and places[u.path].kind == "directory"}  # fmt: skip
+    return sorted(p for p in wanted if not any(q != p and q in p.parents for q in wanted))
+
+
+def _tokens(interpreter: Interpreter, environ: Mapping[str, str], home: Path) -> Iterable[Token]:
+    used = [Path(u.path) for u in interpreter.uses if u.purpose == "login"]
+    others = [home / ".cache" / "huggingface" / "token"]
+    if environ.get("HF_HOME", "").startswith("/"):
+        others.append(Path(environ["HF_HOME"]) / "token")
+    return look.tokens({p: p in used for p in [*used, *others]})
+
+
+def _rooms(
+    places: Mapping[str, Place],
+    mounts: Mapping[str, Mount],
+    environ: Mapping[str, str],
+    home: Path,
+) -> tuple[tuple[Room, ...], tuple[str, ...]]:
+    """One room for each mount and device that something writes to."""
+    groups: dict[tuple[str, int], list[str]] = {}
+    for name, place in places.items():
+        if place.writable and name in mounts:
+            key = (str(mounts[name].path), place.existing.stat().st_dev)
+            groups.setdefault(key, []).append(name)
+    rooms, unasked = [], []
+    for names in groups.values():
+        try:
+            answer = headroom(names[0], environ=environ, home=home, count_seconds=_COUNT_SECONDS)
+        except GradienceError as error:
+            unasked.append(str(error))
+            continue
+        limit = answer.binding
+        source = limit.source if limit else "unknown"
+        rooms.append(
+            Room(
+                path=answer.mount.path if source == "file system" else answer.path,
+                places=tuple(names),
+                free_bytes=answer.bytes,
+                free_inodes=answer.inodes,
+                limit=f"{answer.mount.fs_type}, limited by the {source}",
+                quota="quota" in source,
+            )
+        )
+        unasked += answer.unasked
+    return tuple(rooms), tuple(unasked)
+
+
+def _locks(
+    places: Mapping[str, Place],
+    mounts: Mapping[str, Mount],
+    interpreter: Interpreter,
+    wanted: Callable[[Mount], bool],
+) -> tuple[LockTest, ...]:
+    """A lock test for each mount that could fail it and holds a cache."""
+    tested: dict[Path, LockTest] = {}
+    for use in interpreter.uses:
+        mount, place = mounts.get(use.path), places.get(use.path)
+        if use.purpose not in _CACHES or mount is None or place is None or mount.path in tested:
+            continue
+        if wanted(mount) and place.writable and place.existing.is_dir():
+            result = lock_test(place.existing)
+            if result is not None:
+                tested[mount.path] = result
+    return tuple(tested.values())
+
+
+def _clients(
+    interpreter: Interpreter, machine: Machine, environ: Mapping[str, str]
+) -> tuple[HubClient, ...]:
+    found = {c.site: c for c in look.hub_clients(machine.home, machine.cwd, environ)}
+    own = interpreter.installed("huggingface_hub")
+    if own is not None and all(c.version != own for c in found.values()):
+        found[interpreter.executable] = HubClient(version=own, site=interpreter.executable)
+    return tuple(found.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Contents:
+    """What lies in the caches."""
+
+    inventory: Inventory | None = None
+    verification: Verification | None = None
+    bad_files: tuple[BadFile, ...] = ()
+    idle_locks: Mapping[str, int] = field(default_factory=dict)
+    unasked: tuple[str, ...] = ()
+
+
+def _contents(
+    interpreter: Interpreter,
+    settings: Sequence[Setting],
+    environ: Mapping[str, str],
+    machine: Machine,
+    *,
+    projects: Sequence[Path],
+    progress: Progress | None,
+) -> _Contents:
+    """The caches in use, those that variables and profiles led to before, and the projects."""
+    host = Host(cwd=machine.cwd, user=look.user_name(os.geteuid()), system=sys.platform)
+    also = _also(interpreter, settings, environ, machine, host)
+    try:
+        inventory = take(
+            environ=environ,
+            home=machine.home,
+            now=machine.now,
+            host=host,
+            projects=projects,
+            also=also,
+            kinds=_KINDS,
+            progress=progress,
+        )
+        checked = verify(
+            environ=environ,
+            home=machine.home,
+            now=machine.now,
+            host=host,
+            projects=projects,
+            also=also,
+            progress=progress,
+        )
+    except (GradienceError, OSError) as error:
+        return _Contents(unasked=(f"the caches could not be listed: {error}",))
+    yesterday = machine.now.timestamp() - _DAY
+    locks = {
+        c.root: idle_lock_files(Path(c.root), older_than=yesterday)
+        for c in inventory.caches
+        if c.kind == "hub"
+    }
+    return _Contents(
+        inventory=inventory,
+        verification=checked,
+        bad_files=bad_files(inventory),
+        idle_locks=locks,
+    )
+
+
+def _also(
+    interpreter: Interpreter,
+    settings: Sequence[Setting],
+    environ: Mapping[str, str],
+    machine: Machine,
+    host: Host,
+) -> list[CachePlace]:
+    """Hub caches that the environment does not lead to."""
+    used = {os.path.realpath(u.path) for u in interpreter.uses if u.purpose == MODELS}
+    named = {os.path.realpath(p.path) for p in cache_places(environ, machine.home, host=host)}
+    return [
+        CachePlace(kind="hub", path=p, chosen_by="was in use")
+        for p in _hub_places(settings, environ, machine)
+        if os.path.realpath(p) not in named | used and p.is_dir()
+    ]
+
+
+def _hub_places(
+    settings: Sequence[Setting], environ: Mapping[str, str], machine: Machine
+) -> list[Path]:
+    """Where a hub cache of this user may lie: the usual place, and what variables named."""
+    named = dict(machine.environ) | dict(environ)
+    values = [(s.name, s.value) for s in settings] + list(named.items())
+    found = [machine.home / ".cache" / "huggingface" / "hub"]
+    old = {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE",
+           "PYTORCH_TRANSFORMERS_CACHE", "SENTENCE_TRANSFORMERS_HOME"}  # fmt: skip
+    for name, value in values:
+        path = as_path(expanded(value, named, machine.home), machine.home)
+        if name in old and path.is_absolute():
+            found.append(path)
+        elif name == "HF_HOME" and value:
+            found += [path / "hub"] if path.is_absolute() else []
+            found.append(machine.cwd / value / "hub")  # what an unexpanded value made
+    return list(dict.fromkeys(found))

@@ -1,0 +1,167 @@
+"""Directories, owners, mounts, logins and other Pythons: what a look at the disk says."""
+
+import contextlib
+import grp
+import os
+import pwd
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from gradience import system
+from gradience.errors import StorageError
+from gradience.storage.doctor.facts import Candidate, ForeignPart, HubClient, Place, Token
+from gradience.system.base import existing_parent
+from gradience.system.records import Mount
+
+_PARTS = 4000  # directories of one cache that are looked at
+_DEPTH = 3  # hub/models--org--name/blobs
+_SMALLEST_DISK = 10**10
+_NOT_FOR_CACHES = ("/boot", "/etc", "/proc", "/sys", "/dev", "/run", "/snap", "/usr", "/nix")
+_HUB_INFO = "huggingface_hub-*.dist-info"
+_SITES = (
+    "lib/python3*/site-packages",
+    "lib/python3*/dist-packages",
+    "lib/python3/dist-packages",
+)
+
+
+def place(path: Path) -> Place | None:
+    """A place as this process finds it; None where not even a parent can be looked at."""
+    try:
+        existing = existing_parent(path)
+        status = existing.stat()
+    except (OSError, StorageError):
+        return None
+    if path.exists():
+        kind = "directory" if path.is_dir() else "file"
+    else:
+        kind = "broken link" if path.is_symlink() else "missing"
+    effective = os.access in os.supports_effective_ids
+    rights = os.W_OK | (os.X_OK if existing.is_dir() else 0)
+    return Place(
+        path=path,
+        existing=existing,
+        kind=kind,  # type: ignore[arg-type] # one of the four words above
+        writable=kind != "broken link" and os.access(existing, rights, effective_ids=effective),
+        owner=user_name(status.st_uid),
+        group=group_name(status.st_gid),
+        mode=stat.S_IMODE(status.st_mode),
+        mine=status.st_uid == os.geteuid(),
+    )
+
+
+def user_name(number: int) -> str:
+    """A user's name, or the number where there is none (containers)."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def group_name(number: int) -> str:
+    """A group's name, or the number where there is none."""
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def mount_of(path: Path) -> Mount | None:
+    """The mount of a path, where the system tells."""
+    with contextlib.suppress(StorageError):
+        return system.mount_of(path)
+    return None
+
+
+def parts(caches: Iterable[Path]) -> Iterator[ForeignPart]:
+    """Directories near the top of the caches that this user cannot write or that differ."""
+    effective = os.access in os.supports_effective_ids
+    for cache in caches:
+        for directory in _directories(cache):
+            try:
+                status = directory.stat()
+            except OSError:
+                continue
+            yield ForeignPart(
+                path=directory,
+                cache=cache,
+                owner=user_name(status.st_uid),
+                group=group_name(status.st_gid),
+                mode=stat.S_IMODE(status.st_mode),
+                is_dir=True,
+                writable=os.access(directory, os.W_OK | os.X_OK, effective_ids=effective),
+            )
+
+
+def _directories(cache: Path) -> Iterator[Path]:
+    """The cache and its directories down to three levels, at most some thousands."""
+    level, seen = [cache], 0
+    for _ in range(_DEPTH + 1):
+        below: list[Path] = []
+        for directory in level:
+            seen += 1
+            if seen > _PARTS:
+                return
+            yield directory
+            with contextlib.suppress(OSError), os.scandir(directory) as entries:
+                below += [Path(e.path) for e in entries if e.is_dir(follow_symlinks=False)]
+        level = below
+
+
+def candidates(mounts: Iterable[Mount], home: Path) -> Iterator[Candidate]:
+    """Directories of disks where this user may put a cache."""
+    own = mount_of(home)
+    for mount in mounts:
+        if mount.read_only or (mount.total_bytes or 0) < _SMALLEST_DISK:
+            continue
+        if str(mount.path).startswith(_NOT_FOR_CACHES):
+            continue
+        folder = mount.path
+        if own is not None and mount.path == own.path:
+            folder = home / ".cache"
+        elif mount.path == Path("/"):
+            folder = Path("/var/cache")
+        found = place(folder)
+        if found is not None and found.writable and found.existing.is_dir():
+            yield Candidate(path=folder, mount=mount)
+
+
+def tokens(paths: Mapping[Path, bool]) -> Iterator[Token]:
+    """Login files that are there: where, whose, and who may read; never what is in them.
+
+    Parameters
+    ----------
+    paths : mapping of Path to bool
+        Each with whether a library would read it.
+    """
+    for path, in_use in paths.items():
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            if stat.S_ISREG(status.st_mode) and status.st_size:
+                mode = stat.S_IMODE(status.st_mode)
+                owner = user_name(status.st_uid)
+                yield Token(path=path, mode=mode, owner=owner, in_use=in_use)
+
+
+def hub_clients(home: Path, cwd: Path, environ: Mapping[str, str]) -> tuple[HubClient, ...]:
+    """Installations of huggingface_hub at the usual places; the file system is not searched."""
+    roots = [cwd, *cwd.parents[:2], home, home / ".local", Path("/usr"), Path("/usr/local")]
+    roots += [Path(v) for n in ("VIRTUAL_ENV", "CONDA_PREFIX") if (v := environ.get(n))]
+    patterns = (
+        "", ".venv", "venv", "env", "*/.venv", "*/venv", "*/env", ".virtualenvs/*", "miniconda3",
+        "miniconda3/envs/*", "anaconda3", "anaconda3/envs/*", "miniforge3/envs/*",
+        ".pyenv/versions/*", ".local/share/pipx/venvs/*", ".local/share/uv/tools/*",
+    )  # fmt: skip
+    prefixes = [p for r in roots for q in patterns for p in (r.glob(q) if q else [r])]
+    prefixes += [Path("/opt/conda"), *Path("/opt").glob("*"), *Path("/opt/conda/envs").glob("*")]
+    found: dict[str, HubClient] = {}
+    for prefix in dict.fromkeys(prefixes):
+        for site in _SITES:
+            with contextlib.suppress(OSError):
+                for info in prefix.glob(f"{site}/{_HUB_INFO}"):
+                    folder = os.path.realpath(info.parent)
+                    version = re.sub(r"^huggingface_hub-|\.dist-info$", "", info.name)
+                    found[folder] = HubClient(version=version, site=folder)
+    return tuple(found.values())

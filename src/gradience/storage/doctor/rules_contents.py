@@ -1,0 +1,277 @@
+"""Trouble four of our user's list, and what is broken or left over inside the caches.
+
+Works on the inventory's records. What a writer may still be busy with (held, or touched within the
+hour) is never called a leftover.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from pathlib import Path
+
+from gradience.findings import Finding, Severity
+from gradience.storage.doctor import finding_kinds as kinds
+from gradience.storage.doctor.facts import Facts
+from gradience.storage.doctor.questions import MODELS
+from gradience.storage.doctor.values import TRUE, listed, quoted, version_of
+from gradience.storage.records import Cache, Damage, Entry
+from gradience.storage.verify_records import Problem
+from gradience.units import format_size
+
+BUSY_SECONDS = 3600.0
+_MUCH = 10**9
+_LONGEST = 3000  # characters of one command; what is longer, a page would cut
+_SHARED_STORE = (1, 32)
+_LEFT = frozenset({"incomplete", "orphan_blob", "temporary"})
+_BROKEN = frozenset(
+    {"broken_link", "broken_store_link", "stale_ref", "unreadable_ref", "empty_snapshot"}
+)
+_WEIGHTS = frozenset({"truncated", "zero_filled", "wrong_size", "lfs_pointer"})
+_MANY_LOCKS = 1000
+Copy = tuple[Cache, Entry]
+
+_WORDS = {
+    "incomplete": "parts of downloads that did not end",
+    "orphan_blob": "blobs that no snapshot uses",
+    "temporary": "temporary files of writers that did not end",
+}
+
+
+def _caches(facts: Facts) -> tuple[Cache, ...]:
+    return facts.inventory.caches if facts.inventory else ()
+
+
+def _idle(damage: Damage) -> bool:
+    return not damage.held and (damage.age_seconds is None or damage.age_seconds > BUSY_SECONDS)
+
+
+def _damage(cache: Cache, codes: Iterable[str]) -> Iterator[tuple[Entry, Damage]]:
+    wanted = frozenset(codes)
+    waiting = list(cache.entries)
+    seen = set()
+    while waiting:
+        entry = waiting.pop(0)
+        # A ref is written before its download, a link after: both are broken meanwhile.
+        if wanted <= _BROKEN and any(d.code == "incomplete" and not _idle(d) for d in entry.damage):
+            continue
+        waiting.extend(entry.parts)
+        for damage in entry.damage:
+            if damage.code in wanted and _idle(damage) and (damage.code, damage.path) not in seen:
+                seen.add((damage.code, damage.path))
+                yield entry, damage
+
+
+def in_use(facts: Facts) -> set[str]:
+    """Hub caches that a library uses."""
+    return {use.path for use in facts.uses if use.purpose == MODELS}
+
+
+def _hubs(facts: Facts) -> list[Cache]:
+    """Hub caches with content; those in use first."""
+    used = in_use(facts)
+    found = [c for c in _caches(facts) if c.kind == "hub" and _repos(c)]
+    return sorted(found, key=lambda c: c.root not in used)
+
+
+def _repos(cache: Cache) -> dict[tuple[str, str], Entry]:
+    return {(e.repo_type, e.name): e for e in cache.entries if e.what == "repo"}
+
+
+def duplicates(facts: Facts) -> Iterator[Finding]:
+    """The same repositories in two hub caches; one finding for each pair of caches."""
+    where: dict[tuple[str, str], list[Copy]] = defaultdict(list)
+    for cache in _hubs(facts):
+        for key, entry in _repos(cache).items():
+            where[key].append((cache, entry))
+    pairs: dict[tuple[str, str], list[tuple[Copy, Copy]]] = defaultdict(list)
+    for copies in where.values():
+        for other in copies[1:]:
+            pairs[copies[0][0].root, other[0].root].append((copies[0], other))
+    for (kept, second), twice in pairs.items():
+        names = listed(f"the {e.repo_type} {e.name}" for _, (_, e) in twice)
+        sizes = [format_size(sum(p[side][1].physical_bytes for p in twice)) for side in (0, 1)]
+        yield kinds.DUPLICATE.found(
+            f"{names} in {kept} ({sizes[0]}) and in {second} ({sizes[1]}).",
+            remedy=" && ".join(_fitting([_merge(*pair) for pair in twice])),
+        )
+
+
+def _merge(kept: Copy, other: Copy) -> str:
+    """Bring what only the other copy has into the kept one, then delete the other."""
+    if not other[0].layout.startswith("shared"):
+        # Blobs are named by their content and links are relative, so files of two copies merge.
+        # On one disk links take the place of copies: no space is needed.
+        link = "l" if kept[0].device == other[0].device else ""
+        new, old = kept[1].path, other[1].path
+        return f"cp -au{link} {quoted(old)}/. {quoted(new)}/ && rm -r {quoted(old)}"
+    kind, name = other[1].repo_type, other[1].name
+    have = {part.revision for part in kept[1].parts}
+    type_ = "" if kind == "model" else f"--repo-type {kind} "
+    missing = [p.revision for p in other[1].parts if p.revision and p.revision not in have]
+    fetch = [
+        f"hf download {name} {type_}--revision {r} --cache-dir {quoted(kept[0].root)}"
+        for r in missing
+    ]
+    remove = f"hf cache rm {kind}/{name} --cache-dir {quoted(other[0].root)} --yes"
+    return " && ".join([*fetch, remove])
+
+
+def left_behind(facts: Facts) -> Iterator[Finding]:
+    """A hub cache with content where no library looks."""
+    used = in_use(facts)
+    if not used:
+        return
+    target = sorted(used)[0]
+    kept = next((set(_repos(c)) for c in _hubs(facts) if c.root in used), set())
+    for cache in _hubs(facts):
+        own = [name for key, e in _repos(cache).items() if key not in kept for name in (e.name,)]
+        if cache.root in used or not own:
+            continue
+        shared = cache.layout.startswith("shared")
+        yield kinds.SECOND_CACHE.found(
+            f"{cache.root} holds {format_size(cache.physical_bytes)} ({listed(own, 3)}) where no "
+            f"library looks; they use {target}.",
+            remedy=f"export HF_HUB_CACHE={quoted(cache.root)}"
+            if shared
+            else f"mkdir -p {quoted(target)} && cp -au {quoted(cache.root)}/. {quoted(target)}/ && "
+            f"rm -r {quoted(cache.root)}",
+        )
+
+
+def generations(facts: Facts) -> Iterator[Finding]:
+    """Clients on both sides of the shared blob store, on a cache that has one."""
+    shared = [c.root for c in _hubs(facts) if c.layout.startswith("shared")]
+    old = [c for c in facts.clients if version_of(c.version) < _SHARED_STORE]
+    new = [c for c in facts.clients if version_of(c.version) >= _SHARED_STORE]
+    off = facts.environ.get("HF_HUB_DISABLE_SHARED_BLOBS", "").lower() in TRUE
+    if shared and old and new and not off:
+        yield kinds.GENERATIONS.found(
+            f"{shared[0]} has the shared blob store of huggingface_hub >= 1.32 (here "
+            f"{new[0].version}), but {listed(f'{c.version} in {c.site}' for c in old)} does not "
+            "know it: deleting with that one frees nothing.",
+            remedy="export HF_HUB_DISABLE_SHARED_BLOBS=1  # or upgrade the older environment",
+        )
+
+
+def leftovers(facts: Facts) -> Iterator[Finding]:
+    """What nobody will use again, one finding for each cache."""
+    for cache in _caches(facts):
+        found = [damage for _, damage in _damage(cache, _LEFT)]
+        if not found:
+            continue
+        size = sum(d.physical_bytes for d in found)
+        codes = dict.fromkeys(d.code for d in found)
+        what = listed(f"{sum(d.code == c for d in found)} {_WORDS[c]}" for c in codes)
+        finding = kinds.LEFTOVERS.found(
+            f"{cache.root} holds {what}: {format_size(size)} that nothing uses.",
+            remedy=_remove([d.path for d in found]),
+        )
+        yield _warning(finding) if size > _MUCH else finding
+
+
+def _warning(finding: Finding) -> Finding:
+    return Finding(
+        code=finding.code,
+        severity=Severity.WARNING,
+        message=finding.message,
+        remedy=finding.remedy,
+    )
+
+
+def _remove(paths: list[str]) -> str:
+    named = _fitting([quoted(path) for path in paths])
+    more = len(paths) - len(named)
+    note = f"  # then ask again: {more} more" if more else ""
+    return f"rm -rf -- {' '.join(named)}{note}"
+
+
+def _fitting(words: list[str]) -> list[str]:
+    """As many words as one command should hold, at least one."""
+    total = list(accumulate(len(word) + 1 for word in words))
+    return words[: max(1, sum(t <= _LONGEST for t in total))]
+
+
+def broken_repos(facts: Facts) -> Iterator[Finding]:
+    """Links and refs to nothing, one finding for each cache."""
+    for cache in _caches(facts):
+        by_repo: dict[str, list[Damage]] = defaultdict(list)
+        for entry, damage in _damage(cache, _BROKEN):
+            by_repo[entry.belongs_to or entry.name].append(damage)
+        if not by_repo:
+            continue
+        told = listed((f"{name}: {found[0].message}" for name, found in by_repo.items()), 3)
+        yield kinds.BROKEN_REPO.found(
+            f"{len(by_repo)} of the repositories in {cache.root} ({told})",
+            remedy=_remove([d.path for found in by_repo.values() for d in found]),
+        )
+
+
+def broken_weights(facts: Facts) -> Iterator[Finding]:
+    """Truncated and zero-filled files of caches, by size, header and first pages; one for a repo."""
+    by_owner: dict[str, list[Problem]] = defaultdict(list)
+    for problem in facts.verification.problems if facts.verification else ():
+        if problem.code in _WEIGHTS:
+            by_owner[problem.owner].append(problem)
+    for owner, found in by_owner.items():
+        what = listed((f"{(p.names or (p.path,))[0]}: {p.message}" for p in found), 3)
+        yield kinds.BROKEN_WEIGHTS.found(
+            f"{owner}: {what} (in {Path(found[0].path).parent}).",
+            remedy=_fetch_again([p.path for p in found]),
+        )
+
+
+def _fetch_again(paths: list[str]) -> str:
+    """Delete files, and the links that then lead nowhere: they would pass for the files."""
+    named = paths[: len(_fitting(paths))]
+    bases = dict.fromkeys(p.partition("/blobs/")[0] for p in named if "/blobs/" in p)
+    links = "".join(f" && find {quoted(base)} -xtype l -delete" for base in bases)
+    return f"rm -f -- {quoted(*named)}{links}  # then run the program: it downloads them again"
+
+
+def broken_checkpoints(facts: Facts) -> Iterator[Finding]:
+    """Checkpoints that a resume would choose and fail on; older ones are a warning."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for cache in _caches(facts):
+        for entry, damage in _damage(cache, {"broken_checkpoint"}):
+            reasons[entry.path].append(damage.message)
+    for bad in facts.bad_files:
+        reasons[str(bad.checkpoint)].append(f"{bad.path.name}: {bad.detail}")
+    all_of_them = [
+        Path(e.path) for c in _caches(facts) for e in c.entries if e.what == "checkpoint"
+    ]
+    for name, why in reasons.items():
+        path = Path(name)
+        finding = kinds.BROKEN_CHECKPOINT.found(
+            f"{path}: {listed(why, 3)}",
+            remedy=f"mv {quoted(path)} {quoted(path.parent / f'broken-{path.name}')}",
+        )
+        newer = [p for p in all_of_them if p.parent == path.parent and _step(p) > _step(path)]
+        yield _warning(finding) if newer else finding
+
+
+def _step(path: Path) -> int:
+    number = path.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
+
+
+def idle_locks(facts: Facts) -> Iterator[Finding]:
+    """Lock files that the hub never removes."""
+    for root, count in facts.idle_locks.items():
+        if count >= _MANY_LOCKS:
+            yield kinds.IDLE_LOCKS.found(
+                f"{root}/.locks holds {count} lock files that nobody has used for a day: harmless, "
+                "but each takes an inode.",
+                remedy=f"find {quoted(root)}/.locks -name '*.lock' -mmin +1440 -delete",
+            )
+
+
+def unreadable(facts: Facts) -> Iterator[Finding]:
+    """Parts of a cache that could not be looked at."""
+    for cache in _caches(facts):
+        if cache.unreadable_count:
+            first = cache.unreadable[0]
+            yield kinds.UNREADABLE_PART.found(
+                f"{cache.unreadable_count} parts of {cache.root} could not be read, first "
+                f"{first.path}: {first.reason}",
+                remedy=f"sudo chown -R {facts.user}:{facts.group} {quoted(cache.root)}",
+            )

@@ -1,0 +1,163 @@
+"""Trouble two of our user's list: permission denied. Owners, modes, groups and the login file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from gradience.findings import Finding
+from gradience.storage.doctor import finding_kinds as kinds
+from gradience.storage.doctor.facts import Facts, ForeignPart, Place, Use
+from gradience.storage.doctor.questions import LOGIN
+from gradience.storage.doctor.rules_places import moved
+from gradience.storage.doctor.values import deciding, export, inside, listed, meant, quoted
+
+_GROUP_WRITE = 0o020
+_SETGID = 0o2000
+_OTHERS_READ = 0o044
+
+
+def unwritable(facts: Facts) -> Iterator[Finding]:
+    """Places where a library must write and this user may not; one for each root of caches."""
+    roots: dict[Path, list[Use]] = {}
+    for use in facts.uses:
+        place = facts.places.get(use.path)
+        if place is not None and not place.writable and use.purpose != LOGIN:
+            roots.setdefault(_root(use, facts), []).append(use)
+    for root, uses in roots.items():
+        place = facts.places[uses[0].path]
+        who = listed((f"{use.library} ({use.purpose})" for use in uses), 3)
+        yield kinds.UNWRITABLE.found(
+            f"{facts.user or 'this user'} may not write in {place.existing} (owner {place.owner}:"
+            f"{place.group}, mode {place.mode & 0o7777:04o}{_read_only(place, facts)}), where "
+            f"{who} must.",
+            remedy=_let_in(root, uses, place, facts),
+        )
+
+
+def _root(use: Use, facts: Facts) -> Path:
+    """The directory to give to the user: what a variable names, or the library's usual one.
+
+    Never the parent that happens to exist: that may be `/data`, or `/`.
+    """
+    decided = deciding(use, facts)
+    wish = meant(facts.environ[decided[0]], facts) if decided else None
+    if wish is not None and inside(use.path, wish):
+        return Path(wish)
+    usual = facts.home / ".cache" / "huggingface"
+    return usual if inside(use.path, usual) else Path(use.path)
+
+
+def _read_only(place: Place, facts: Facts) -> str:
+    mount = facts.mount_of.get(str(place.path))
+    return f", {mount.path} is mounted read-only" if mount and mount.read_only else ""
+
+
+def _let_in(root: Path, uses: list[Use], place: Place, facts: Facts) -> str:
+    mount = facts.mount_of.get(str(place.path))
+    if mount is not None and mount.read_only:
+        return moved(uses, _writable(facts), facts)
+    if place.kind == "broken link":
+        return f"rm {quoted(place.path)} && mkdir -p {quoted(place.path)}"
+    if place.mine:
+        return f"chmod u+rwx {quoted(place.existing)}"
+    owner = f"{facts.user}:{facts.group}"
+    if inside(place.existing, root):
+        return f"sudo chown -R {owner} {quoted(root)}"
+    return f"sudo mkdir -p {quoted(root)} && sudo chown {owner} {quoted(root)}"
+
+
+def _writable(facts: Facts) -> Path:
+    return facts.candidates[0].path if facts.candidates else facts.home / ".cache"
+
+
+def foreign(facts: Facts) -> Iterator[Finding]:
+    """Parts of a cache that its user cannot write: left by sudo, or by root in a container."""
+    closed = {p.existing for p in facts.places.values() if not p.writable}  # found already
+    for cache, parts in _by_cache([p for p in facts.parts if not p.writable]).items():
+        if cache in closed:
+            continue
+        owners = listed(f"{p.owner}:{p.group}" for p in parts)
+        mine = all(p.owner == facts.user for p in parts)
+        change = (
+            f"chmod -R u+rwX {quoted(cache)}"
+            if mine
+            else f"sudo chown -R {facts.user}:{facts.group} {quoted(cache)}"
+        )
+        yield kinds.FOREIGN_PARTS.found(
+            f"in {cache}, {listed(str(p.path.relative_to(cache)) for p in parts)} cannot be "
+            f"written by {facts.user or 'this user'} (owned by {owners}).",
+            remedy=change,
+        )
+
+
+def group_sharing(facts: Facts) -> Iterator[Finding]:
+    """A cache that a group shares, with parts that shut the group out."""
+    shared = _shared(facts)
+    for cache, parts in _by_cache([p for p in facts.parts if p.writable]).items():
+        place = next((p for p in facts.places.values() if p.existing == cache), None)
+        if place is None or cache not in shared:
+            continue
+        closed = [p for p in parts if _shuts_out(p, place.group)]
+        if closed:
+            yield kinds.GROUP_BROKEN.found(
+                f"{cache} is shared with the group {place.group}, but "
+                f"{listed(_closed(p, cache) for p in closed)}: others of the group get "
+                "'permission denied'.",
+                remedy=f"chgrp -R {place.group} {quoted(cache)} && chmod -R g+rwX {quoted(cache)} "
+                f"&& find {quoted(cache)} -type d -exec chmod g+s {{}} +",
+            )
+
+
+def _closed(part: ForeignPart, cache: Path) -> str:
+    name = part.path.relative_to(cache)
+    return f"{name if part.path != cache else '.'} has mode {part.mode & 0o7777:04o}, {part.group}"
+
+
+def _shuts_out(part: ForeignPart, group: str) -> bool:
+    if part.group != group:
+        return True
+    # Blobs of the shared store are 0444 on purpose; what counts is that the group can add files.
+    return part.is_dir and (not part.mode & _GROUP_WRITE or not part.mode & _SETGID)
+
+
+def _shared(facts: Facts) -> set[Path]:
+    """Caches whose own directory says that a group shares them: group-writable and setgid."""
+    wanted = _GROUP_WRITE | _SETGID
+    return {p.existing for p in facts.places.values() if p.exists and p.mode & wanted == wanted}
+
+
+def umask(facts: Facts) -> Iterator[Finding]:
+    """New files will not be the group's to write."""
+    shared = _shared(facts)
+    if shared and facts.umask & _GROUP_WRITE:
+        yield kinds.UMASK.found(
+            f"the umask is {facts.umask:03o}, and {listed(map(str, sorted(shared)))} is "
+            "shared with a group: what this user adds, others cannot change.",
+            remedy="umask 002",
+        )
+
+
+def token(facts: Facts) -> Iterator[Finding]:
+    """A login that others can read, or that lies on a volume of several machines."""
+    for found in facts.tokens:
+        if found.mode & _OTHERS_READ:
+            yield kinds.TOKEN_READABLE.found(
+                f"{found.path} has mode {found.mode & 0o7777:04o}: others can read the login.",
+                remedy=f"chmod 600 {quoted(found.path)}",
+            )
+        mount = facts.mount_of.get(str(found.path))
+        if found.in_use and mount is not None and mount.network:
+            private = facts.home / ".cache" / "huggingface" / "token"
+            if not inside(private, mount.path):
+                yield kinds.TOKEN_SHARED.found(
+                    f"{found.path} lies on {mount.path} ({mount.fs_type} from {mount.device}): who "
+                    "mounts it has the login.",
+                    remedy=f"mkdir -p {quoted(private.parent)} && mv {quoted(found.path)} "
+                    f"{quoted(private)} && {export(HF_TOKEN_PATH=str(private))}",
+                )
+
+
+def _by_cache(parts: list[ForeignPart]) -> dict[Path, list[ForeignPart]]:
+    found: dict[Path, list[ForeignPart]] = {}
+    for part in parts:
+        found.setdefault(part.cache, []).append(part)
+    return found

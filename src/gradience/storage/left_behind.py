@@ -1,0 +1,105 @@
+"""What a new layout would leave behind: caches with content at the places used until now.
+
+They would be downloaded again beside the old copy. So they are named with their sizes, and the move
+is offered as commands that copy, compare, and only then remove: a quota hit half-way loses nothing.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from gradience.storage.chosen import LeftBehind
+from gradience.storage.exports.export import posix_quoted
+from gradience.storage.readers import Resolved
+
+# What is compiled or temporary is made again in minutes; these are downloads and data.
+PLACES = (
+    "hub",
+    "assets",
+    "datasets",
+    "datasets_downloads",
+    "datasets_extracted",
+    "modules",
+    "evaluate",
+    "metrics",
+    "torch",
+    "wandb_cache",
+    "gradience",
+)
+
+
+def left_behind(
+    before: Mapping[str, Resolved], after: Mapping[str, Resolved]
+) -> tuple[LeftBehind, ...]:
+    """Caches with content that the places of `before` have and those of `after` do not.
+
+    Reads the disk: looks into each old directory and sums its blocks.
+    """
+    moves: dict[tuple[Path, Path], list[str]] = {}
+    for place in PLACES:
+        if place in before and place in after:
+            old, new = before[place].path, after[place].path
+            if old.is_dir() and not _same(old, new):
+                moves.setdefault((old, new), []).append(place)
+    found = []
+    for (old, new), places in moves.items():
+        if any(o != old and o in old.parents for o, n in moves if n in new.parents):
+            continue  # it travels with the directory above it
+        if size := physical_bytes(old, skip=new):
+            found.append(
+                LeftBehind(
+                    places=tuple(places), old=old, new=new, bytes=size, commands=_commands(old, new)
+                )
+            )
+    return tuple(found)
+
+
+def physical_bytes(directory: Path, *, skip: Path | None = None) -> int:
+    """Allocated bytes of regular files below a directory, each inode once; 0 for none."""
+    seen: set[tuple[int, int]] = set()
+    total = 0
+    stack = [os.fspath(directory)]
+    avoided = os.fspath(skip) if skip is not None else None
+    while stack:
+        try:
+            with os.scandir(stack.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.path != avoided:
+                            stack.append(entry.path)
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    key = (status.st_dev, status.st_ino)
+                    if stat.S_ISREG(status.st_mode) and key not in seen:
+                        seen.add(key)
+                        total += status.st_blocks * 512
+        except OSError:
+            continue  # not ours to read, or just deleted: what can be seen is counted
+    return total
+
+
+def _commands(old: Path, new: Path) -> tuple[str, ...]:
+    """Commands that move a directory and cannot lose anything."""
+    if old in new.parents or new in old.parents:
+        return ()
+    source, target = posix_quoted(str(old)), posix_quoted(str(new))
+    if _device(old) == _device(new):
+        # rmdir refuses a directory with content: then nothing is moved over it.
+        return (f"mkdir -p -- {target} && rmdir -- {target} && mv -- {source} {target}",)
+    return (
+        f"mkdir -p -- {target} && cp -a -- {source}/. {target}/ && "
+        f"diff -r --no-dereference -- {source} {target} && rm -rf -- {source}",
+    )
+
+
+def _device(path: Path) -> int | None:
+    """The device of a path or of its nearest existing parent."""
+    for place in (path, *path.parents):
+        if place.exists():
+            return place.stat().st_dev
+    return None
+
+
+def _same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)

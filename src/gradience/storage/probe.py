@@ -1,0 +1,194 @@
+"""Ask the file system itself whether it would take an amount: reserve it, and give it back.
+
+`fallocate(2)` with KEEP_SIZE on a file without a name reserves blocks under every quota that holds,
+writes nothing and is gone when the descriptor closes, also when the process dies. It proves
+something only where the file system really reserves; elsewhere the answer is "unproven".
+
+Never `posix_fallocate`: glibc emulates it by writing every block.
+"""
+
+import contextlib
+import ctypes
+import errno
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from gradience.errors import StorageError, UsageError
+from gradience.system.base import existing_parent
+from gradience.system.memory import available, memory_limit
+from gradience.units import format_size
+
+# statfs(2). ZFS, NFS, CephFS and FUSE may say yes without reserving anything.
+_PROVES = {
+    0xEF53: "ext4",
+    0x58465342: "xfs",
+    0x9123683E: "btrfs",
+    0x01021994: "tmpfs",
+    0x794C7630: "overlay",
+}
+_KEEP_SIZE = 0x01
+_TMPFS_MOST_BYTES = 256 * 2**20  # the probe takes real memory there
+_SPARE_BYTES = 64 * 2**20  # what others must find free while the probe holds the rest
+_RETRIES = 5
+
+
+class Verdict(StrEnum):
+    """What a probe found."""
+
+    FITS = "fits"
+    REFUSED = "refused"
+    UNPROVEN = "unproven"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """Whether an amount would fit, at the moment of asking.
+
+    Attributes
+    ----------
+    path : Path
+        The directory that was asked.
+    asked_bytes : int
+    verdict : Verdict
+        `unproven` says neither yes nor no.
+    reason : str
+        One sentence.
+    error : str
+        The name of the errno where the file system refused: `EDQUOT`, `ENOSPC`.
+    """
+
+    path: Path
+    asked_bytes: int
+    verdict: Verdict
+    reason: str
+    error: str = ""
+
+
+def probe(path: str | os.PathLike[str], nbytes: int) -> ProbeResult:
+    """Whether `nbytes` more would fit below a path, and one inode; nothing stays on the disk.
+
+    Parameters
+    ----------
+    path : path
+        Need not exist: its nearest existing parent is asked.
+    nbytes : int
+        0 asks for an inode only.
+
+    Raises
+    ------
+    UsageError
+        If `nbytes` is negative.
+    StorageError
+        If no file can be made there for another reason than space: permission, read-only.
+    """
+    if nbytes < 0:
+        raise UsageError(f"{nbytes} bytes cannot be asked for", remedy="Give 0 or more.")
+    place = existing_parent(Path(path))
+    directory = place if place.is_dir() else place.parent
+
+    def result(verdict: Verdict, reason: str, error: str = "") -> ProbeResult:
+        return ProbeResult(
+            path=directory, asked_bytes=nbytes, verdict=verdict, reason=reason, error=error
+        )
+
+    doubt = _why_not(directory, nbytes)
+    if doubt is not None:
+        return result(*doubt)
+    try:
+        with _nameless_file(directory) as descriptor:
+            code = _fallocate(descriptor, nbytes) if nbytes else 0
+    except OSError as failure:
+        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+            name = errno.errorcode[failure.errno]
+            return result(Verdict.REFUSED, f"Not even an empty file can be made: {name}.", name)
+        raise StorageError(
+            f"no file can be made in {directory}: {failure.strerror}",
+            remedy="Name a directory that you may write to.",
+        ) from failure
+    return result(*_judge(code, nbytes))
+
+
+def _judge(code: int, nbytes: int) -> tuple[Verdict, str, str]:
+    size = format_size(nbytes)
+    if code == 0:
+        return Verdict.FITS, f"The file system reserved {size} and released it.", ""
+    name = errno.errorcode.get(code, str(code))
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        what = {errno.EDQUOT: "a quota forbids it", errno.EFBIG: "no file may be that large"}
+        sentence = f"The file system refuses {size}: {what.get(code, 'no space is left')}."
+        return Verdict.REFUSED, sentence, name
+    return Verdict.UNPROVEN, f"The file system cannot reserve space: {os.strerror(code)}.", name
+
+
+def _why_not(directory: Path, nbytes: int) -> tuple[Verdict, str, str] | None:
+    """An answer without a reservation, or None where one may be tried."""
+    if not sys.platform.startswith("linux"):
+        return Verdict.UNPROVEN, "Only Linux reserves space without writing it.", ""
+    kind = _PROVES.get(_magic(directory))
+    if kind is None:
+        return Verdict.UNPROVEN, "A reservation proves nothing on this file system.", ""
+    space = os.statvfs(directory)
+    # f_bfree: a caller who may use the blocks reserved for root must not be refused here.
+    if nbytes > space.f_bfree * space.f_frsize:
+        free = format_size(space.f_bfree * space.f_frsize)
+        return Verdict.REFUSED, f"Only {free} are free on the whole file system.", "ENOSPC"
+    if kind == "tmpfs":
+        return _why_not_memory(nbytes)
+    free_bytes = space.f_bavail * space.f_frsize
+    if nbytes > _SPARE_BYTES and nbytes > free_bytes - _SPARE_BYTES:
+        sentence = "Asking would hold all free space for a moment, and others would fail."
+        return Verdict.UNPROVEN, sentence, ""
+    return None
+
+
+def _why_not_memory(nbytes: int) -> tuple[Verdict, str, str] | None:
+    limit = memory_limit()
+    amounts = (available(), limit.free_bytes if limit else None)
+    free = min((a for a in amounts if a is not None), default=0)
+    if nbytes > _TMPFS_MOST_BYTES or nbytes > free // 4:
+        return Verdict.UNPROVEN, "The directory lives in memory; asking would take it.", ""
+    return None
+
+
+def _magic(directory: Path) -> int:
+    """`f_type` of statfs(2): the first word of its buffer; 0 where it is not to be had."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = (ctypes.c_long * 64)()
+    failed = libc.statfs(os.fsencode(directory), ctypes.byref(buffer))
+    return 0 if failed else int(buffer[0]) & 0xFFFFFFFF
+
+
+@contextlib.contextmanager
+def _nameless_file(directory: Path) -> Iterator[int]:
+    """A descriptor of a file that has no name, and is gone when it closes."""
+    try:
+        descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        # Old overlay file systems know no O_TMPFILE; EISDIR is what kernels before 3.11 say.
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+            raise
+        descriptor, name = tempfile.mkstemp(prefix=".gradience-probe-", dir=directory)
+        Path(name).unlink()
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _fallocate(descriptor: int, nbytes: int) -> int:
+    """An errno, 0 if the bytes were reserved."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    call = getattr(libc, "fallocate64", None) or libc.fallocate  # musl has but the second
+    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    for _ in range(_RETRIES):
+        if call(descriptor, _KEEP_SIZE, 0, nbytes) == 0:
+            return 0
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            return code
+    return errno.EINTR

@@ -1,0 +1,111 @@
+"""Real, size-limited file systems below a temporary directory, unmounted whatever happens."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import gradience
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+
+
+def need(*tools: str) -> None:
+    """Skip unless this is Linux, we are root, and the tools are there."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("mounts file systems of Linux")
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    for tool in tools:
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+
+
+@contextlib.contextmanager
+def mounted(where: Path, *arguments: str) -> Iterator[Path]:
+    """`mount ARGUMENTS WHERE`, skipped where this machine refuses."""
+    where.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        ["mount", *arguments, str(where)], check=False, capture_output=True, text=True
+    )
+    if done.returncode:
+        reason = done.stderr.partition("\n")[0].rpartition(": ")[2]
+        pytest.skip(f"mount {' '.join(arguments[:2])} is refused here: {reason}")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", "-l", str(where)], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def tmpfs(where: Path, options: str = "size=8m") -> Iterator[Path]:
+    need("mount")
+    with mounted(where, "-t", "tmpfs", "-o", options, "tmpfs") as path:
+        yield path
+
+
+@contextlib.contextmanager
+def overlay(where: Path) -> Iterator[Path]:
+    """An overlay whose layers lie beside it."""
+    need("mount")
+    layers = {name: where.parent / f"{where.name}-{name}" for name in ("lower", "upper", "work")}
+    for path in layers.values():
+        path.mkdir()
+    options = ",".join(f"{name}dir={path}" for name, path in layers.items())
+    with mounted(where, "-t", "overlay", "-o", options, "overlay") as path:
+        yield path
+
+
+@contextlib.contextmanager
+def loop(where: Path, size: int, *make: str) -> Iterator[Path]:
+    """A file of `size` bytes, made a file system by the command `make`, and mounted."""
+    need("mount", make[0])
+    image = where.with_suffix(".img")
+    with image.open("wb") as file:
+        file.truncate(size)
+    subprocess.run([*make, str(image)], check=True, capture_output=True)
+    with mounted(where, "-o", "loop", str(image)) as path:
+        yield path
+
+
+def ext4(where: Path, *, reserved_percent: int = 20) -> contextlib.AbstractContextManager[Path]:
+    return loop(where, 64 * 2**20, "mkfs.ext4", "-q", "-m", str(reserved_percent))
+
+
+@contextlib.contextmanager
+def btrfs_with_quota(where: Path, limit: int) -> Iterator[Path]:
+    """A subvolume that may hold `limit` bytes, on a btrfs whose df does not show it."""
+    with loop(where, 256 * 2**20, "mkfs.btrfs", "-q", "-f") as top:
+        sub = top / "sub"
+        for command in (
+            ["subvolume", "create", str(sub)],
+            ["quota", "enable", str(top)],
+            ["qgroup", "limit", str(limit), str(sub)],
+        ):
+            subprocess.run(["btrfs", *command], check=True, capture_output=True)
+        yield sub
+
+
+def as_nobody(code: str, directory: Path) -> str:
+    """What a program prints when user 65534 runs what stands below `###`, root what is above."""
+    source = str(Path(gradience.__file__).parents[1])
+    drop = "import os; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+    # Imports stand above: nobody may not be allowed to read this virtual environment.
+    above, _, below = code.partition("###")
+    done = subprocess.run(
+        [sys.executable, "-c", f"{above}\n{drop}\n{below}"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=directory,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": source, "HOME": "/nonexistent"},
+    )
+    if "PermissionError: [Errno 1]" in done.stderr:
+        pytest.skip("this container's root may not become another user")
+    assert done.returncode == 0, done.stderr
+    return done.stdout

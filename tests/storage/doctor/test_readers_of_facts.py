@@ -1,0 +1,215 @@
+"""The doctor's own readers: libraries in their own processes, profiles, locks, other Pythons."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gradience.errors import UsageError
+from gradience.storage.doctor.checkpoints import cut_off
+from gradience.storage.doctor.facts import Interpreter
+from gradience.storage.doctor.locks import idle_lock_files, lock_test
+from gradience.storage.doctor.places import hub_clients, place
+from gradience.storage.doctor.probe import probe
+from gradience.storage.doctor.profiles import parse, read_profiles
+
+PYTHON = Path(sys.executable)
+
+
+def asked(home: Path, *libraries: str, python: Path = PYTHON, **environ: str) -> Interpreter:
+    kept = {k: os.environ[k] for k in ("PATH", "LD_LIBRARY_PATH") if k in os.environ}
+    seen = {**kept, "HOME": str(home), **environ}
+    return probe(python, environ=seen, home=home, cwd=home, only=libraries)
+
+
+def test_real_libraries_say_where_they_keep_things(tmp_path: Path) -> None:
+    names = ("huggingface_hub", "transformers", "torch", "python")
+    found = asked(tmp_path, *names, HF_HOME=str(tmp_path / "hf"), TORCH_HOME=str(tmp_path / "t"))
+    assert [x.name for x in found.libraries] == list(names)
+    assert [x.problem for x in found.libraries] == [""] * 4
+    paths = {(u.library, u.purpose): u.path for u in found.uses}
+    assert paths["huggingface_hub", "models and files"] == str(tmp_path / "hf/hub")
+    assert paths["transformers", "models and files"] == str(tmp_path / "hf/hub")
+    assert paths["transformers", "remote code"] == str(tmp_path / "hf/modules")
+    assert paths["torch", "torch.hub models"] == str(tmp_path / "t/hub")
+    assert "torchinductor_" in paths["torch", "compiled kernels"]
+
+
+def test_asking_leaves_nothing_but_the_remembered_answer(tmp_path: Path) -> None:
+    asked(tmp_path, "huggingface_hub")
+    assert [p.name for p in tmp_path.iterdir()] == [".cache"]
+    assert [p.name for p in (tmp_path / ".cache").iterdir()] == ["gradience"]
+
+
+def test_an_answer_is_remembered_until_the_environment_changes(tmp_path: Path) -> None:
+    first = asked(tmp_path, "huggingface_hub")
+    again = asked(tmp_path, "huggingface_hub")
+    other = asked(tmp_path, "huggingface_hub", HF_HOME="/elsewhere")
+    assert [x.libraries[0].remembered for x in (first, again, other)] == [False, True, False]
+    assert again.uses == first.uses
+    assert other.uses[0].path == "/elsewhere/hub"
+
+
+def test_secrets_do_not_reach_the_disk(tmp_path: Path) -> None:
+    asked(tmp_path, "huggingface_hub", HF_TOKEN="hf_hush", WANDB_API_KEY="hf_hush")
+    text = "".join(p.read_text() for p in tmp_path.rglob("*.json"))
+    assert text
+    assert "hf_hush" not in text
+
+
+def broken_python(folder: Path, body: str) -> Path:
+    """A Python whose huggingface_hub is `body`."""
+    package = folder / "site" / "huggingface_hub"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(body)
+    info = folder / "site" / "huggingface_hub-2.4.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: huggingface_hub\nVersion: 2.4.0\n")
+    script = folder / "python"
+    script.write_text(f'#!/bin/sh\nPYTHONPATH="{folder}/site" exec "{sys.executable}" "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise ImportError('no tokenizers here')", "ImportError: no tokenizers here"),
+        ("import os; os.kill(os.getpid(), 11)", "signal 11"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("import os; os._exit(4)", "exit code 4"),
+        ("print('noise'); import this_is_not_there", "ModuleNotFoundError"),
+    ],
+)
+def test_a_library_that_cannot_be_imported_is_a_fact_not_a_crash(
+    tmp_path: Path, body: str, words: str
+) -> None:
+    [library] = asked(tmp_path, "huggingface_hub", python=broken_python(tmp_path, body)).libraries
+    assert words in library.problem
+
+
+def test_a_library_that_hangs_is_given_up(tmp_path: Path) -> None:
+    python = broken_python(tmp_path, "import time; time.sleep(60)")
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    start = time.monotonic()
+    [library] = probe(
+        python,
+        environ=environ,
+        home=tmp_path,
+        cwd=tmp_path,
+        only=("huggingface_hub",),
+        timeout=1.0,
+    ).libraries
+    assert library.problem == "did not answer in 1 s"
+    assert time.monotonic() - start < 30
+
+
+def test_a_full_disk_does_not_stop_the_question(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = asked(tmp_path, "huggingface_hub", GRADIENCE_CACHE_DIR=str(tmp_path / "file" / "x"))
+    assert found.uses
+
+
+@pytest.mark.parametrize("name", ["/nowhere/python", "/bin/true"])
+def test_what_is_no_python_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=name):
+        asked(tmp_path, python=Path(name))
+
+
+def test_a_library_that_we_cannot_ask_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="numpy is no library"):
+        asked(tmp_path, "numpy")
+
+
+def test_a_folder_named_like_a_library_does_not_shadow_it(tmp_path: Path) -> None:
+    (tmp_path / "huggingface_hub").mkdir()
+    (tmp_path / "huggingface_hub" / "__init__.py").write_text("raise ImportError")
+    assert asked(tmp_path, "huggingface_hub").libraries[0].problem == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("export A=/x", [("A", "/x", True)]),
+        ("  export A='/x y'  # why", [("A", "/x y", True)]),
+        ("A=/x\nexport A", [("A", "/x", True)]),
+        ("A=/x", [("A", "/x", False)]),
+        ("A=/x command", []),
+        ("export A=1 B=2", [("A", "1", True), ("B", "2", True)]),
+        ("declare -x A=1", [("A", "1", True)]),
+        ("# export A=/x", []),
+        ("echo 'unclosed", []),
+        ("", []),
+    ],
+)
+def test_profiles_are_read_as_a_shell_would(
+    text: str, expected: list[tuple[str, str, bool]]
+) -> None:
+    assert [(s.name, s.value, s.exported) for s in parse(text, "p.sh")] == expected
+
+
+def test_a_file_that_the_profile_sources_counts(tmp_path: Path) -> None:
+    (tmp_path / "env.sh").write_text("export HF_HOME=/data\n")
+    (tmp_path / ".bashrc").write_text('[ -r "$HOME/env.sh" ] && . "$HOME/env.sh"\n')
+    found = [s for s in read_profiles(tmp_path, {}) if s.name == "HF_HOME"]
+    assert [(s.value, Path(s.file).name) for s in found] == [("/data", "env.sh")]
+
+
+def test_locks_of_a_local_disk_hold_and_the_test_leaves_nothing(tmp_path: Path) -> None:
+    result = lock_test(tmp_path)
+    assert result is not None
+    assert result.excluded
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_in_use_is_not_idle(tmp_path: Path) -> None:
+    folder = tmp_path / ".locks" / "models--o--m"
+    folder.mkdir(parents=True)
+    for name in ("a.lock", "b.lock"):
+        (folder / name).write_text("")
+        os.utime(folder / name, (1, 1))
+    assert idle_lock_files(tmp_path, older_than=100.0) == 2
+    code = (
+        "import fcntl, sys; f = open(sys.argv[1], 'rb'); fcntl.flock(f, fcntl.LOCK_EX);"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder / "a.lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert idle_lock_files(tmp_path, older_than=100.0) == 1
+        holder.communicate()
+
+
+def test_hub_clients_of_other_environments_are_found(tmp_path: Path) -> None:
+    for name, version in ((".venv", "2.4.0"), ("old/venv", "0.36.2")):
+        site = tmp_path / name / "lib" / "python3.11" / "site-packages"
+        (site / f"huggingface_hub-{version}.dist-info").mkdir(parents=True)
+    found = {c.version for c in hub_clients(tmp_path, tmp_path, {}) if str(tmp_path) in c.site}
+    assert found == {"2.4.0", "0.36.2"}
+
+
+def test_a_place_that_is_not_there_has_its_parent_looked_at(tmp_path: Path) -> None:
+    found = place(tmp_path / "a" / "b")
+    assert found is not None
+    assert (found.kind, found.existing, found.exists) == ("missing", tmp_path, False)
+
+
+def test_a_broken_link_is_told_from_a_missing_directory(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    found = place(tmp_path / "link")
+    assert found is not None
+    assert (found.kind, found.writable) == ("broken link", False)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors", "a.bin"])
+@pytest.mark.parametrize("data", [b"", b"x", b"PK\x03\x04" + bytes(100), bytes(200)])
+def test_what_is_no_tensor_file_is_called_cut_off(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert cut_off(tmp_path / name)

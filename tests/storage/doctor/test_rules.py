@@ -1,0 +1,475 @@
+"""Every finding appears on facts that call for it, and on none that do not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from factories_doctor import (
+    GB,
+    HOME,
+    cache,
+    facts,
+    found,
+    interpreter,
+    inventory,
+    mount,
+    place,
+    program,
+    repo,
+    use,
+    with_room,
+)
+from gradience.findings import Severity
+from gradience.storage.doctor.facts import (
+    Assignment,
+    Candidate,
+    Facts,
+    ForeignPart,
+    HubClient,
+    Import,
+    Interpreter,
+    Library,
+    LockTest,
+    PathLiteral,
+    Setting,
+    Token,
+)
+from gradience.storage.doctor.finding_kinds import DOCTOR, TROUBLE_OF
+from gradience.storage.doctor.questions import COMPILED, LOGIN, MODELS, TEMPORARY
+from gradience.storage.doctor.rules import examine
+from gradience.storage.records import Damage, Unreadable
+from gradience.storage.verify_records import Problem, Verification
+
+HUB = "/home/me/.cache/huggingface/hub"
+REPO = f"{HUB}/models--o--m"
+TOKEN = f"{HOME}/.cache/huggingface/token"
+OLD = "/old/hub"
+BIG = Candidate(path=Path("/data"), mount=mount("/data", free=3000 * GB, total=4000 * GB))
+LATE = (
+    Import(library="transformers", line=1),
+    Assignment(name="HF_HOME", value="/d", line=2, how="os.environ"),
+)
+
+
+def literal(path: str, answer: str) -> Facts:
+    return facts(use(path=path, answer=answer), environ={"HF_HOME": "~/hf"})
+
+
+def damaged(code: str, size: int = 5, what: str = "model", **more: Any) -> Facts:
+    damage = Damage(
+        code=code, path=f"{HUB}/models--o--m/x", message="why", physical_bytes=size, **more
+    )
+    return facts(inventory=inventory(cache(HUB, repo("o/m", REPO, "a", damage=[damage]))))
+
+
+def part(**more: Any) -> ForeignPart:
+    values = {
+        "path": Path(HUB) / "models--o--m",
+        "cache": Path(HUB),
+        "owner": "root",
+        "group": "root",
+        "mode": 0o755,
+        "is_dir": True,
+        "writable": False,
+        **more,
+    }
+    return ForeignPart(**values)
+
+
+def shared_cache(**more: Any) -> Facts:
+    return facts(places={HUB: place(HUB, mode=0o2775, group="lab")}, **more)
+
+
+def token(
+    mode: int = 0o600, path: str = f"{HOME}/.cache/huggingface/token", in_use: bool = True
+) -> Token:
+    return Token(path=Path(path), mode=mode, owner="me", in_use=in_use)
+
+
+def two_caches(layout: str = "repo blobs") -> Facts:
+    return facts(
+        inventory=inventory(
+            cache(OLD, repo("o/m", f"{OLD}/models--o--m", "a", "b"), layout=layout),
+            cache(HUB, repo("o/m", f"{HUB}/models--o--m", "a")),
+        )
+    )
+
+
+def noexec(**more: Any) -> Facts:
+    compiled = use("torch", COMPILED, "/scratch/inductor")
+    return facts(compiled, on=mount("/scratch", **more))
+
+
+ILL: dict[str, Callable[[], Facts]] = {
+    "space_low": lambda: with_room(facts(), free_bytes=5 * GB),
+    "quota_low": lambda: with_room(facts(), free_bytes=5 * GB, quota=True, limit="user quota"),
+    "inodes_low": lambda: with_room(facts(), free_inodes=500),
+    "cache_on_small_disk": lambda: facts(
+        on=mount("/", free=15 * GB, total=20 * GB), candidates=(BIG,)
+    ),
+    "cache_in_memory": lambda: facts(on=mount("/dev/shm", in_memory=True, fs_type="tmpfs")),
+    "temporary_in_memory": lambda: facts(
+        use("python", TEMPORARY, "/tmp"), on=mount("/tmp", in_memory=True, fs_type="tmpfs")
+    ),
+    "temporary_missing": lambda: facts(
+        use("python", TEMPORARY, "/tmp"),
+        environ={"TMPDIR": "/gone"},
+        places={"/gone": place("/gone", kind="missing")},
+    ),
+    "leftovers": lambda: damaged("incomplete", age_seconds=9000.0),
+    "directory_unwritable": lambda: facts(
+        places={HUB: place(HUB, writable=False, owner="root", mine=False)}
+    ),
+    "foreign_owner": lambda: facts(parts=(part(),)),
+    "group_sharing_broken": lambda: shared_cache(
+        parts=(part(writable=True, owner="me", group="lab", mode=0o700),), umask=0o002
+    ),
+    "umask_shuts_group_out": lambda: shared_cache(umask=0o022),
+    "no_exec": lambda: noexec(no_exec=True),
+    "token_readable": lambda: facts(tokens=(token(0o644),)),
+    "token_on_shared_volume": lambda: facts(
+        use(purpose=LOGIN, path="/nfs/hf/token"),
+        on=mount("/nfs", network=True),
+        tokens=(token(path="/nfs/hf/token"),),
+    ),
+    "login_lost": lambda: facts(
+        use(purpose=LOGIN, path="/data/hf/token"), tokens=(token(in_use=False),)
+    ),
+    "variable_not_in_process": lambda: facts(
+        settings=(Setting(name="HF_HOME", value="/data/hf", file="/home/me/.bashrc", line=3),)
+    ),
+    "variable_literal": lambda: literal("/work/~/hf/hub", "~/hf/hub"),
+    "variable_empty": lambda: facts(use(path="/work/hub", answer="hub"), environ={"HF_HOME": ""}),
+    "variable_relative": lambda: facts(
+        use(path="/work/hf/hub", answer="hf/hub"), environ={"HF_HOME": "hf"}
+    ),
+    "variable_unread": lambda: facts(environ={"TRANSFORMERS_CACHE": "/x"}),
+    "variable_overridden": lambda: facts(
+        use(path="/b"), environ={"HUGGINGFACE_HUB_CACHE": "/a", "HF_HUB_CACHE": "/b"}
+    ),
+    "library_elsewhere": lambda: facts(use(path="/other"), environ={"HF_HUB_CACHE": "/data/hub"}),
+    "variable_after_import": lambda: facts(program=program(*LATE)),
+    "variable_by_putenv": lambda: facts(
+        program=program(Assignment(name="HF_HOME", value="/d", line=1, how="os.putenv"))
+    ),
+    "xet_disabled": lambda: facts(environ={"HF_HUB_DISABLE_XET": "1"}),
+    "same_repo_in_two_caches": two_caches,
+    "cache_left_behind": lambda: facts(
+        inventory=inventory(cache(OLD, repo("o/m", f"{OLD}/models--o--m", "a")))
+    ),
+    "cache_dir_in_program": lambda: facts(
+        program=program(
+            literals=(
+                PathLiteral(keyword="cache_dir", value="./c", call="from_pretrained", line=4),
+            )
+        )
+    ),
+    "hub_generations": lambda: facts(
+        inventory=inventory(cache(HUB, repo("o/m", f"{HUB}/m", "a"), layout="shared blobs v1")),
+        clients=(HubClient(version="2.4.0", site="/a"), HubClient(version="0.36.2", site="/b")),
+    ),
+    "locks_without_effect": lambda: facts(
+        locks=(LockTest(path=Path(HUB), excluded=False, detail="two processes held it"),)
+    ),
+    "broken_repo": lambda: damaged("broken_link"),
+    "broken_weights": lambda: facts(verification=verification("zero_filled")),
+    "idle_locks": lambda: facts(idle_locks={HUB: 5000}),
+    "broken_checkpoint": lambda: damaged("broken_checkpoint"),
+    "cache_unreadable": lambda: facts(
+        inventory=inventory(
+            cache(
+                HUB,
+                unreadable=(Unreadable(path=f"{HUB}/x", reason="Permission denied"),),
+                unreadable_count=1,
+            )
+        )
+    ),
+    "library_broken": lambda: facts(interpreter=broken_library()),
+    "library_missing": lambda: facts(program=program(Import(library="datasets", line=1))),
+    "program_not_read": lambda: facts(program=program(notes=("there is no /work/t.py",))),
+}
+
+
+def verification(code: str) -> Verification:
+    problem = Problem(
+        code=code, path=f"{REPO}/blobs/abc", owner="o/m", message="why", names=("model.bin",)
+    )
+    return Verification(
+        roots=(HUB,), files=1, by_size=0, by_hash=0, bytes_read=0, partial={}, problems=(problem,)
+    )
+
+
+def broken_library() -> Interpreter:
+    ill = Library(name="transformers", version="5.23.0", problem="ImportError: no tokenizers")
+    healthy = interpreter(use())
+    return type(healthy)(
+        executable=healthy.executable,
+        version=healthy.version,
+        libraries=(*healthy.libraries, ill),
+        distributions=healthy.distributions,
+    )
+
+
+NEARLY: dict[str, Callable[[], Facts]] = {
+    "enough space": facts,
+    "a file system without a fixed number of inodes": lambda: with_room(facts(), free_inodes=None),
+    "unknown free space": lambda: with_room(facts(), free_bytes=None),
+    "a big disk that has little more": lambda: facts(
+        candidates=(Candidate(path=Path("/data"), mount=mount("/data", free=400 * GB)),)
+    ),
+    "a small disk and nothing larger": lambda: facts(
+        on=mount("/", free=15 * GB, total=20 * GB), candidates=()
+    ),
+    "temporary files on a disk": lambda: facts(use("python", TEMPORARY, "/tmp")),
+    "TMPDIR that is there": lambda: facts(
+        use("python", TEMPORARY, "/t"), environ={"TMPDIR": "/t"}, places={"/t": place("/t")}
+    ),
+    "a download in flight": lambda: damaged("incomplete", held=True),
+    "a part of a download written just now": lambda: damaged("incomplete", age_seconds=30.0),
+    "own parts": lambda: facts(parts=(part(writable=True, owner="me", group="me"),)),
+    "a private cache with private directories": lambda: facts(
+        parts=(part(writable=True, owner="me", group="me", mode=0o700),)
+    ),
+    "a shared cache in order": lambda: shared_cache(
+        umask=0o002, parts=(part(writable=True, owner="ann", group="lab", mode=0o2775),)
+    ),
+    "an executable mount": noexec,
+    "a private token": lambda: facts(tokens=(token(),)),
+    "a token given by HF_TOKEN": lambda: facts(
+        use(purpose=LOGIN, path="/data/hf/token"),
+        tokens=(token(in_use=False),),
+        environ={"HF_TOKEN": "hf_x"},
+    ),
+    "a profile line that the process has": lambda: facts(
+        use(path="/data/hf/hub"),
+        environ={"HF_HOME": "/data/hf"},
+        settings=(Setting(name="HF_HOME", value="/data/hf", file="/home/me/.bashrc", line=3),),
+    ),
+    "a profile line of something else": lambda: facts(
+        settings=(Setting(name="EDITOR", value="vi", file="/home/me/.bashrc", line=3),)
+    ),
+    "a tilde that the library expands": lambda: literal(f"{HOME}/hf/hub", f"{HOME}/hf/hub"),
+    "an absolute value": lambda: facts(use(path="/d/hub"), environ={"HF_HOME": "/d"}),
+    "a value with a slash at its end": lambda: facts(
+        use(path="/d/hub"), environ={"HF_HOME": "/d/"}
+    ),
+    "a variable that an older version reads": lambda: facts(
+        use("transformers", path="/x"),
+        environ={"TRANSFORMERS_CACHE": "/x"},
+        interpreter=interpreter(
+            use("transformers", path="/x"), versions={"transformers": "4.57.1"}
+        ),
+    ),
+    "a switch that is off": lambda: facts(
+        environ={"HF_HUB_ENABLE_HF_TRANSFER": "0", "HF_HUB_DISABLE_XET": "0"}
+    ),
+    "both names with one value": lambda: facts(
+        use(path="/a"), environ={"HUGGINGFACE_HUB_CACHE": "/a", "HF_HUB_CACHE": "/a"}
+    ),
+    "a variable set before the import": lambda: facts(program=program(*reversed(LATE))),
+    "a variable read at call": lambda: facts(
+        program=program(
+            Import(library="torch", line=1),
+            Assignment(name="TORCH_HOME", value="/d", line=2, how="os.environ"),
+        )
+    ),
+    "an import that reads nothing": lambda: facts(
+        program=program(Import(library="json", line=1), LATE[1])
+    ),
+    "a late assignment of the value it has": lambda: facts(
+        use(path="/d/hub"), environ={"HF_HOME": "/d"}, program=program(*LATE)
+    ),
+    "two caches with different repos in use": lambda: facts(
+        inventory=inventory(cache(HUB, repo("o/m", f"{HUB}/models--o--m", "a")))
+    ),
+    "one generation": lambda: facts(
+        inventory=inventory(cache(HUB, repo("o/m", f"{HUB}/m", "a"), layout="shared blobs v1")),
+        clients=(HubClient(version="2.4.0", site="/a"), HubClient(version="1.32.0", site="/b")),
+    ),
+    "two generations on the old layout": lambda: facts(
+        inventory=inventory(cache(HUB, repo("o/m", f"{HUB}/m", "a"))),
+        clients=(HubClient(version="2.4.0", site="/a"), HubClient(version="0.36.2", site="/b")),
+    ),
+    "a file changed by its user": lambda: facts(verification=verification("changed_locally")),
+    "some lock files": lambda: facts(idle_locks={HUB: 12}),
+    "locks that hold": lambda: facts(
+        locks=(LockTest(path=Path(HUB), excluded=True, detail="kept out"),)
+    ),
+    "a cache_dir that is the cache": lambda: facts(
+        use(path="/work/c"),
+        environ={"HF_HUB_CACHE": "/work/c"},
+        program=program(
+            literals=(PathLiteral(keyword="cache_dir", value="./c", call="load", line=4),)
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("code", list(ILL))
+def test_what_is_wrong_is_found(code: str) -> None:
+    [finding] = found(ILL[code](), code)
+    assert finding.message
+    assert finding.remedy
+
+
+def test_every_kind_has_facts_that_call_for_it() -> None:
+    assert set(ILL) == set(DOCTOR) == set(TROUBLE_OF)
+
+
+@pytest.mark.parametrize("name", list(NEARLY))
+def test_what_is_in_order_is_left_alone(name: str) -> None:
+    assert [f for f in examine(NEARLY[name]()) if f.severity != Severity.INFO] == []
+
+
+@pytest.mark.parametrize("name", list(ILL))
+def test_no_rule_says_more_than_it_knows(name: str) -> None:
+    """One illness brings its own finding, and at most the ones that follow from it."""
+    follows = {
+        "temporary_in_memory": {"cache_in_memory"},
+        "variable_literal": set(),
+        "same_repo_in_two_caches": {"cache_left_behind"},
+        "cache_on_small_disk": set(),
+        "token_on_shared_volume": set(),
+    }
+    codes = {f.code for f in examine(ILL[name]())} - {name} - follows.get(name, set())
+    assert codes == set()
+
+
+def test_little_space_is_a_warning_and_none_an_error() -> None:
+    [low] = found(with_room(facts(), free_bytes=5 * GB), "space_low")
+    [none] = found(with_room(facts(), free_bytes=5), "space_low")
+    assert (low.severity, none.severity) == (Severity.WARNING, Severity.ERROR)
+
+
+def test_full_disk_is_mended_by_the_larger_one_and_the_login_stays() -> None:
+    full = mount("/", free=GB // 2, total=20 * GB)
+    ill = with_room(facts(on=full, candidates=(BIG,), tokens=(token(),)), free_bytes=GB // 2)
+    [finding] = found(ill, "space_low")
+    assert finding.remedy == (
+        "mkdir -p /data/huggingface && "
+        f"export HF_HOME=/data/huggingface HF_TOKEN_PATH={HOME}/.cache/huggingface/token"
+    )
+
+
+def test_the_variable_that_decides_is_the_one_to_change() -> None:
+    small = mount("/", free=15 * GB, total=20 * GB)
+    ill = facts(use(path="/hub"), on=small, candidates=(BIG,), environ={"HF_HUB_CACHE": "/hub"})
+    [finding] = found(ill, "cache_on_small_disk")
+    assert finding.remedy == "mkdir -p /data/hub && export HF_HUB_CACHE=/data/hub"
+
+
+def test_one_value_in_three_places_names_each() -> None:
+    ill = facts(
+        use(path="/scratch/hf/hub"),
+        use("datasets", "datasets as Arrow", "/work/$SCRATCH/hf/datasets", "$SCRATCH/hf/datasets"),
+        environ={"HF_HOME": "$SCRATCH/hf", "SCRATCH": "/scratch"},
+    )
+    [finding] = found(ill, "variable_literal")
+    assert "datasets keeps its datasets as Arrow in /work/$SCRATCH/hf/datasets" in finding.message
+    assert "only huggingface_hub expands it" in finding.message
+    assert finding.remedy == "export HF_HOME=/scratch/hf"
+
+
+def test_a_late_variable_is_mended_in_front_of_the_command() -> None:
+    words = ("CUDA_VISIBLE_DEVICES=0", "python", "t.py", "--name", "a b")
+    ill = facts(program=program(*LATE, words=words, prefix={"CUDA_VISIBLE_DEVICES": "0"}))
+    [finding] = found(ill, "variable_after_import")
+    assert finding.remedy == "HF_HOME=/d CUDA_VISIBLE_DEVICES=0 python t.py --name 'a b'"
+    assert "line 2" in finding.message
+    assert "line 1" in finding.message
+
+
+def test_copies_are_merged_and_only_then_deleted() -> None:
+    [finding] = found(two_caches(), "same_repo_in_two_caches")
+    old, new = f"{OLD}/models--o--m", f"{HUB}/models--o--m"
+    assert finding.remedy == f"cp -aul {old}/. {new}/ && rm -r {old}"
+
+
+def test_a_copy_with_shared_blobs_is_left_to_the_hubs_own_tool() -> None:
+    [finding] = found(two_caches("shared blobs v1"), "same_repo_in_two_caches")
+    assert finding.remedy == (
+        f"hf download o/m --revision b --cache-dir {HUB} && "
+        f"hf cache rm model/o/m --cache-dir {OLD} --yes"
+    )
+
+
+def test_a_broken_checkpoint_is_moved_aside_not_deleted() -> None:
+    [finding] = found(damaged("broken_checkpoint"), "broken_checkpoint")
+    assert finding.remedy == f"mv {HUB}/models--o--m {HUB}/broken-models--o--m"
+
+
+def test_many_copies_are_one_finding() -> None:
+    names = [f"o/m{i}" for i in range(30)]
+    ill = facts(
+        inventory=inventory(
+            *(cache(root, *(repo(n, f"{root}/{n}", "a") for n in names)) for root in (HUB, OLD))
+        )
+    )
+    [finding] = found(ill, "same_repo_in_two_caches")
+    assert "and 26 more" in finding.message
+    assert len(finding.remedy) < 4000
+    assert finding.remedy.count("cp -aul") == finding.remedy.count("rm -r ") > 10
+
+
+def test_a_repo_being_downloaded_is_not_called_broken() -> None:
+    damage = [
+        Damage(code="stale_ref", path=f"{REPO}/refs/main", message="why"),
+        Damage(code="incomplete", path=f"{REPO}/blobs/x.incomplete", message="why", held=True),
+    ]
+    ill = facts(inventory=inventory(cache(HUB, repo("o/m", REPO, "a", damage=damage))))
+    assert examine(ill) == ()
+
+
+def test_large_leftovers_are_a_warning() -> None:
+    [small] = found(damaged("orphan_blob", size=10), "leftovers")
+    [large] = found(damaged("orphan_blob", size=2 * GB), "leftovers")
+    assert (small.severity, large.severity) == (Severity.INFO, Severity.WARNING)
+
+
+def test_parts_of_another_user_are_given_back() -> None:
+    [finding] = found(facts(parts=(part(),)), "foreign_owner")
+    assert finding.remedy == f"sudo chown -R me:me {HUB}"
+
+
+def test_a_directory_that_is_not_there_is_made_and_its_parent_left_alone() -> None:
+    hub = "/data/hf/hub"
+    ill = facts(
+        use(path=hub),
+        environ={"HF_HOME": "/data/hf"},
+        places={
+            hub: place(hub, kind="missing", existing=Path("/data"), writable=False, mine=False)
+        },
+    )
+    [finding] = found(ill, "directory_unwritable")
+    assert finding.remedy == "sudo mkdir -p /data/hf && sudo chown me:me /data/hf"
+
+
+def test_a_read_only_mount_is_not_mended_by_chown() -> None:
+    ill = facts(on=mount("/", read_only=True), places={HUB: place(HUB, writable=False, mine=False)})
+    [finding] = found(ill, "directory_unwritable")
+    assert "mounted read-only" in finding.message
+    assert "chown" not in finding.remedy
+
+
+def test_dotenv_loaded_after_the_import_is_late_for_each_of_its_variables() -> None:
+    loaded = Assignment(name="", value=".env", line=3, how="load_dotenv")
+    settings = (
+        Setting(name="HF_HOME", value="/d", file=".env", line=1),
+        Setting(name="WANDB_DIR", value="/w", file=".env", line=2),
+    )
+    ill = facts(program=program(LATE[0], loaded, dotenv=settings))
+    [finding] = found(ill, "variable_after_import")
+    assert "HF_HOME" in finding.message
+
+
+def test_every_path_in_a_remedy_is_quoted() -> None:
+    odd = f"{HOME}/my cache; rm -rf $HOME/hub"
+    ill = facts(use(path=odd), places={odd: place(odd, writable=False, mine=True)})
+    [finding] = found(ill, "directory_unwritable")
+    assert finding.remedy == f"chmod u+rwx '{odd}'"
+
+
+def test_a_purpose_is_a_purpose_of_its_question() -> None:
+    assert use(purpose=MODELS).variables[0] == ("HF_HUB_CACHE", "")

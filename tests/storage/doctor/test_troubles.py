@@ -1,0 +1,365 @@
+"""Each of the four troubles is made for real, found by name, and mended by the command given."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from factories_disks import as_nobody, btrfs_with_quota, need, tmpfs
+from gradience.storage.doctor.finding_kinds import Trouble
+from gradience.storage.doctor.rules_places import ENOUGH_BYTES
+from hub_server import Repo, serve
+
+HUB = ("--library", "huggingface_hub")
+
+
+class Patient:
+    """A user with a home of their own, who asks the doctor and does what it says."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.work = home / "work"
+        self.work.mkdir(parents=True)
+        kept = ("PATH", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH")
+        self.environ = {k: os.environ[k] for k in kept if k in os.environ}
+        # First on the path: the Python of the program is that of the tests.
+        self.environ["PATH"] = f"{Path(sys.executable).parent}:{self.environ['PATH']}"
+        self.environ["HOME"] = str(home)
+
+    def asks(self, *arguments: str, before: str = "true") -> dict[str, Any]:
+        """The diagnosis, after running `before` in the same shell."""
+        command = [sys.executable, "-m", "gradience", "doctor", "--json", *arguments]
+        done = self.runs(f'{before}\n"$@"', *command)
+        assert done.returncode in {0, 1}, done.stderr
+        content: dict[str, Any] = json.loads(done.stdout)["content"]
+        return content
+
+    def runs(self, script: str, *words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            ["bash", "-c", script, "bash", *words],
+            env=self.environ,
+            cwd=self.work,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Patient:
+    return Patient(tmp_path / "home")
+
+
+def the(diagnosis: Mapping[str, Any], code: str) -> dict[str, str]:
+    [finding] = [f for f in diagnosis["findings"] if f["code"] == code]
+    return finding
+
+
+def codes(diagnosis: Mapping[str, Any]) -> set[str]:
+    """Codes of the findings; the disk that the tests run on may be nearly full itself."""
+    return {f["code"] for f in diagnosis["findings"]} - {"space_low", "quota_low", "inodes_low"}
+
+
+def grave(diagnosis: Mapping[str, Any]) -> list[dict[str, str]]:
+    kept = codes(diagnosis)
+    return [f for f in diagnosis["findings"] if f["severity"] != "info" and f["code"] in kept]
+
+
+def test_a_healthy_machine_has_no_warnings(patient: Patient) -> None:
+    if shutil.disk_usage(patient.home).free < 2 * ENOUGH_BYTES:
+        pytest.skip("this machine's disk is nearly full")
+    diagnosis = patient.asks(*HUB)
+    assert diagnosis["findings"] == []
+    assert diagnosis["places"][0]["path"] == str(patient.home / ".cache/huggingface/hub")
+
+
+@pytest.mark.root
+def test_no_space_left_is_found_and_mended(patient: Patient, tmp_path: Path) -> None:
+    if shutil.disk_usage(tmp_path).free < 2 * ENOUGH_BYTES:
+        pytest.skip("no disk with room to move to")
+    with tmpfs(tmp_path / "small", "size=2m") as small:
+        patient.environ["HF_HOME"] = str(small / "hf")
+        with pytest.raises(OSError, match="No space left on device"):
+            (small / "filler").write_bytes(bytes(4 << 20))
+        diagnosis = patient.asks(*HUB)
+        finding = the(diagnosis, "space_low")
+        assert finding["severity"] == "error"
+        assert finding["trouble"] == Trouble.SPACE
+        assert "cache_in_memory" in codes(diagnosis)
+        after = patient.asks(*HUB, before=finding["remedy"])
+        assert "space_low" not in {f["code"] for f in after["findings"]}
+        assert grave(after) == []
+
+
+def hidden_quota(where: Path) -> "contextlib.AbstractContextManager[Path]":
+    need("mkfs.btrfs", "btrfs")
+    return btrfs_with_quota(where, 20_000_000)
+
+
+SMALL_DISKS = {
+    "quota_low": (hidden_quota, "HF_HOME", "huggingface_hub"),
+    "inodes_low": (lambda p: tmpfs(p, "size=50m,nr_inodes=100"), "HF_HOME", "huggingface_hub"),
+    "directory_unwritable": (lambda p: tmpfs(p, "size=50m,ro"), "HF_HOME", "huggingface_hub"),
+    "no_exec": (lambda p: tmpfs(p, "size=50m,noexec"), "TORCHINDUCTOR_CACHE_DIR", "torch"),
+}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("code", list(SMALL_DISKS))
+def test_a_disk_that_refuses_is_found_and_mended(
+    patient: Patient, tmp_path: Path, code: str
+) -> None:
+    if shutil.disk_usage(tmp_path).free < 2 * ENOUGH_BYTES:
+        pytest.skip("no disk with room to move to")
+    disk, variable, library = SMALL_DISKS[code]
+    with disk(tmp_path / "disk") as path:
+        patient.environ[variable] = str(path / "cache")
+        finding = the(patient.asks("--library", library), code)
+        assert finding["severity"] == "error"
+        after = patient.asks("--library", library, before=finding["remedy"])
+    assert [f for f in after["findings"] if f["severity"] != "info"] == []
+
+
+@pytest.fixture
+def foreign_cache(tmp_path: Path) -> Path:
+    """A cache of root's, in a home that user 65534 can reach."""
+    base = tmp_path / "shared"
+    cache = base / "hf" / "hub" / "models--o--m"
+    cache.mkdir(parents=True)
+    for parent in [base, *base.parents]:
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    return base / "hf"
+
+
+@pytest.mark.root
+def test_permission_denied_is_found_and_mended(foreign_cache: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("acts as another user, which needs root")
+    before = json.loads(as_nobody(LOOK_AS_NOBODY, foreign_cache))
+    finding = the(before, "directory_unwritable")
+    assert finding["severity"] == "error"
+    assert finding["trouble"] == Trouble.PERMISSION
+    assert str(foreign_cache / "hub") in finding["message"]
+    # Root needs no sudo; a user does.
+    command = finding["remedy"].removeprefix("sudo ")
+    subprocess.run(["bash", "-c", command], check=True, capture_output=True)
+    after = json.loads(as_nobody(LOOK_AS_NOBODY, foreign_cache))
+    assert [f for f in after["findings"] if f["trouble"] == Trouble.PERMISSION] == []
+
+
+# Above the line everything is imported and the library asked: user 65534 may not be able to read
+# this Python. Below it, the look at the disk is that user's.
+LOOK_AS_NOBODY = """
+import dataclasses, json, os, sys
+from datetime import UTC, datetime
+from pathlib import Path
+import msgspec
+from gradience.storage.doctor.gather import Machine, gather
+from gradience.storage.doctor.summary import summarise
+
+here = Path.cwd()
+machine = Machine(
+    environ={"HF_HOME": str(here), "PATH": os.environ["PATH"]}, home=here, cwd=here,
+    python=Path(sys.executable), now=datetime.now(UTC),
+)
+asked = gather(machine, only=("huggingface_hub",), use_cache=False).interpreter
+###
+facts = gather(machine, interpreter=asked, only=("huggingface_hub",), use_cache=False)
+print(json.dumps(msgspec.to_builtins(summarise(facts))))
+"""
+
+
+def test_own_rights_taken_away_are_found_and_given_back(patient: Patient) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    hub = patient.home / ".cache/huggingface/hub"
+    hub.mkdir(parents=True)
+    hub.chmod(0o500)
+    finding = the(patient.asks(*HUB), "directory_unwritable")
+    assert grave(patient.asks(*HUB, before=finding["remedy"])) == []
+
+
+def test_a_variable_without_effect_is_found_and_mended(patient: Patient) -> None:
+    (patient.work / "train.py").write_text(
+        "import os\n"
+        "from huggingface_hub import snapshot_download\n"
+        f"os.environ['HF_HOME'] = '{patient.home}/data'\n"
+        "from huggingface_hub import constants\n"
+        "print(constants.HF_HUB_CACHE)\n"
+    )
+    # What really happens: the variable has no effect.
+    assert patient.runs("python train.py").stdout.strip() == (
+        f"{patient.home}/.cache/huggingface/hub"
+    )
+    diagnosis = patient.asks(*HUB, "--", "python", "train.py")
+    finding = the(diagnosis, "variable_after_import")
+    assert finding["trouble"] == Trouble.VARIABLES
+    assert diagnosis["places"][0]["path"] == f"{patient.home}/.cache/huggingface/hub"
+    # The command given has the effect, and the doctor finds nothing in it.
+    assert patient.runs(finding["remedy"]).stdout.strip() == f"{patient.home}/data/hub"
+    mended = patient.asks(*HUB, "--", finding["remedy"])
+    assert grave(mended) == []
+    assert mended["places"][0]["path"] == f"{patient.home}/data/hub"
+
+
+@pytest.mark.parametrize("value", ["$SCRATCH/hf", "~/hf", "", "relative/hf"])
+def test_a_value_that_cannot_be_meant_is_found_and_mended(patient: Patient, value: str) -> None:
+    """A dotenv file, a Dockerfile or a compose file passes values on as they are written."""
+    patient.environ |= {"HF_HOME": value, "SCRATCH": str(patient.home / "scratch")}
+    diagnosis = patient.asks(*HUB, "--library", "hf_xet")
+    findings = [f for f in diagnosis["findings"] if f["trouble"] == Trouble.VARIABLES]
+    if value == "~/hf":
+        assert findings == []  # both of them expand it
+        return
+    [finding] = findings
+    after = patient.asks(*HUB, "--library", "hf_xet", before=finding["remedy"])
+    assert grave(after) == []
+    assert all(place["path"].startswith(str(patient.home)) for place in after["places"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HF_HUB_ENABLE_HF_TRANSFER", "1"), ("HF_HUB_DISABLE_XET", "1")],
+)
+def test_a_switch_that_does_harm_or_nothing_is_found(
+    patient: Patient, name: str, value: str
+) -> None:
+    patient.environ[name] = value
+    [finding] = grave(patient.asks(*HUB))
+    assert name in finding["message"]
+    assert grave(patient.asks(*HUB, before=finding["remedy"])) == []
+
+
+def test_a_line_in_the_profile_that_this_process_does_not_have(patient: Patient) -> None:
+    (patient.home / ".bashrc").write_text('# storage\nexport HF_HOME="$HOME/hf"\n')
+    finding = the(patient.asks(*HUB), "variable_not_in_process")
+    assert ".bashrc, line 2" in finding["message"]
+    after = patient.asks(*HUB, before=finding["remedy"])
+    assert grave(after) == []
+    assert after["places"][0]["path"] == f"{patient.home}/hf/hub"
+
+
+def download(patient: Patient, url: str, cache: Path) -> None:
+    """The real client fills a cache."""
+    code = "from huggingface_hub import hf_hub_download as get; "
+    code += "[get('o/m', name) for name in ('config.json', 'model.bin')]"
+    line = f"HF_ENDPOINT={url} HF_HUB_CACHE='{cache}' HF_HUB_DISABLE_XET=1 python -c \"{code}\""
+    done = patient.runs(line)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_same_model_downloaded_twice_is_found_and_merged(patient: Patient) -> None:
+    old, new = patient.home / ".cache/huggingface/hub", patient.home / "data/hub"
+    weights = {"config.json": b"{}", "model.bin": os.urandom(200_000)}
+    with serve(o__m=Repo(weights)) as hub:
+        download(patient, hub.url, old)
+        download(patient, hub.url, new)
+    patient.environ["HF_HUB_CACHE"] = str(new)
+    finding = the(patient.asks(*HUB), "same_repo_in_two_caches")
+    assert finding["trouble"] == Trouble.DUPLICATES
+    assert "o/m" in finding["message"]
+    after = patient.asks(*HUB, before=finding["remedy"])
+    assert grave(after) == []
+    assert "same_repo_in_two_caches" not in codes(after)
+    assert not (old / "models--o--m").exists()
+    offline = (
+        "from huggingface_hub import hf_hub_download as get;"
+        "print(len(open(get('o/m', 'model.bin', local_files_only=True), 'rb').read()))"
+    )
+    assert patient.runs(f'python -c "{offline}"').stdout.strip() == "200000"
+
+
+def test_a_cache_left_behind_is_found_and_moved(patient: Patient) -> None:
+    old, new = patient.home / ".cache/huggingface/hub", patient.home / "data/hub"
+    with serve(o__m=Repo({"config.json": b"{}", "model.bin": b"1"})) as hub:
+        download(patient, hub.url, old)
+    patient.environ["HF_HUB_CACHE"] = str(new)
+    finding = the(patient.asks(*HUB), "cache_left_behind")
+    after = patient.asks(*HUB, before=finding["remedy"])
+    assert codes(after) == set()
+    assert (new / "models--o--m").is_dir()
+    assert not old.exists()
+
+
+def test_the_login_lost_by_a_moved_home_is_found_and_named(patient: Patient) -> None:
+    token = patient.home / ".cache/huggingface/token"
+    token.parent.mkdir(parents=True)
+    token.write_text("hf_nothing")
+    token.chmod(0o600)
+    patient.environ["HF_HOME"] = str(patient.home / "data")
+    finding = the(patient.asks(*HUB), "login_lost")
+    assert "hf_nothing" not in json.dumps(finding)
+    assert grave(patient.asks(*HUB, before=finding["remedy"])) == []
+
+
+def test_leftovers_and_damage_in_a_real_cache_are_found_and_mended(patient: Patient) -> None:
+    hub_dir = patient.home / ".cache/huggingface/hub"
+    with serve(o__m=Repo({"config.json": b"{}", "model.bin": os.urandom(5000)})) as hub:
+        download(patient, hub.url, hub_dir)
+    repo = hub_dir / "models--o--m"
+    partial = repo / "blobs" / ("a" * 64 + ".12345678.incomplete")
+    partial.write_bytes(bytes(1000))
+    os.utime(partial, (1_700_000_000, 1_700_000_000))
+    link = next(repo.glob("snapshots/*/model.bin"))
+    link.resolve().unlink()
+    diagnosis = patient.asks(*HUB)
+    assert {"leftovers", "broken_repo"} <= codes(diagnosis)
+    mends = "\n".join(f["remedy"] for f in diagnosis["findings"])
+    assert codes(patient.asks(*HUB, before=mends)) == set()
+    assert not partial.exists()
+    assert not link.is_symlink()
+
+
+def test_zero_filled_weights_are_found_and_fetched_again(patient: Patient) -> None:
+    hub_dir = patient.home / ".cache/huggingface/hub"
+    with serve(o__m=Repo({"config.json": b"{}", "model.bin": os.urandom(50_000)})) as hub:
+        download(patient, hub.url, hub_dir)
+        link = next(hub_dir.glob("models--o--m/snapshots/*/model.bin"))
+        link.resolve().write_bytes(bytes(50_000))
+        finding = the(patient.asks(*HUB), "broken_weights")
+        assert finding["severity"] == "error"
+        assert codes(patient.asks(*HUB, before=finding["remedy"])) == set()
+        download(patient, hub.url, hub_dir)
+    assert any(link.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "not_written", [None, "trainer_state.json", "optimizer.pt", "model.safetensors"]
+)
+def test_a_checkpoint_that_cannot_be_resumed_is_found_and_moved_aside(
+    patient: Patient, not_written: str | None
+) -> None:
+    run = patient.work / "run"
+    for step, whole in ((2, True), (4, not_written is None)):
+        folder = run / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        save_file({"w": np.zeros(4, np.float32)}, folder / "model.safetensors")
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            torch.save({"x": torch.zeros(10)}, folder / name)
+        (folder / "trainer_state.json").write_text('{"global_step": 2}')
+        if not whole and not_written:
+            path = folder / not_written
+            if path.suffix == ".json":
+                path.unlink()
+            else:
+                path.write_bytes(path.read_bytes()[:-100])
+    if not_written is None:
+        assert "broken_checkpoint" not in codes(patient.asks(*HUB, "--project", str(run)))
+        return
+    diagnosis = patient.asks(*HUB, "--project", str(run))
+    finding = the(diagnosis, "broken_checkpoint")
+    assert "checkpoint-4" in finding["message"]
+    after = patient.asks(*HUB, "--project", str(run), before=finding["remedy"])
+    assert "broken_checkpoint" not in codes(after)
+    assert (run / "broken-checkpoint-4").is_dir()
