@@ -10,16 +10,32 @@ import msgspec
 
 from gradience.adapter.dialects import DIALECTS
 from gradience.artifacts import Envelope
-from gradience.audit.base.cache import SCHEMA as BASE_NORMS_SCHEMA
 from gradience.audit.base.cache import Content as CachedNorms
 from gradience.audit.finding_kinds import AUDIT
 from gradience.audit.metrics import METRICS
-from gradience.audit.records import SCHEMA, SET_SCHEMA, AdapterAudit, AuditSet
+from gradience.audit.records import AdapterAudit, AuditSet
 from gradience.errors import GradienceError
+from gradience.storage.doctor.records import Diagnosis
+from gradience.storage.explain import EnvironmentReport
+from gradience.storage.records import Inventory
+from gradience.storage.verify_records import Verification
+from gradience.storage.watch_records import Tick
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Made by docs/generate.py from the code: change it there, then run `make docs`. -->\n"
 UNITS = {"": "dimensionless", "rank": "a number of directions", "weight": "base weight units"}
+
+
+ARTIFACTS: dict[str, type] = {
+    "gradience.audit/v1": AdapterAudit,
+    "gradience.audits/v1": AuditSet,
+    "gradience.base_norms/v1": CachedNorms,
+    "gradience.env/v1": EnvironmentReport,
+    "gradience.doctor/v1": Diagnosis,
+    "gradience.inventory/v1": Inventory,
+    "gradience.cache_verify/v1": Verification,
+    "gradience.cache_watch/v1": Tick,
+}
 
 
 def pages() -> dict[str, str]:
@@ -28,9 +44,10 @@ def pages() -> dict[str, str]:
         "metrics.md": metrics(),
         "findings.md": findings(),
         "formats.md": formats(),
-        "schemas/audit.v1.json": schema(SCHEMA, AdapterAudit),
-        "schemas/audits.v1.json": schema(SET_SCHEMA, AuditSet),
-        "schemas/base_norms.v1.json": schema(BASE_NORMS_SCHEMA, CachedNorms),
+        **{
+            f"schemas/{name.removeprefix('gradience.').replace('/', '.')}.json": schema(name, kind)
+            for name, kind in ARTIFACTS.items()
+        },
     }
 
 

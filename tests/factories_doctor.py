@@ -80,7 +80,6 @@ def facts(*uses: Use, on: Mount | None = None, **more: Any) -> Facts:
         "group": "me",
         "interpreter": interpreter(*uses),
         "places": {u.path: place(u.path) for u in uses},
-        "mounts": (disk,),
         "mount_of": {u.path: disk for u in uses},
         "candidates": (Candidate(path=HOME / ".cache", mount=mount()),),
         "rooms": (

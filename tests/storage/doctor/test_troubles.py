@@ -158,6 +158,42 @@ def test_permission_denied_is_found_and_mended(foreign_cache: Path) -> None:
     assert [f for f in after["findings"] if f["trouble"] == Trouble.PERMISSION] == []
 
 
+@pytest.mark.root
+def test_a_repo_left_by_sudo_in_ones_own_cache_is_found_and_given_back(
+    foreign_cache: Path,
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("acts as another user, which needs root")
+    for path in (foreign_cache, foreign_cache / "hub"):
+        os.chown(path, 65534, 65534)
+    finding = the(json.loads(as_nobody(LOOK_AS_NOBODY, foreign_cache)), "foreign_owner")
+    assert finding["trouble"] == Trouble.PERMISSION
+    assert "models--o--m" in finding["message"]
+    assert "root" in finding["message"]
+    command = finding["remedy"].removeprefix("sudo ")
+    subprocess.run(["bash", "-c", command], check=True, capture_output=True)
+    after = json.loads(as_nobody(LOOK_AS_NOBODY, foreign_cache))
+    assert [f for f in after["findings"] if f["trouble"] == Trouble.PERMISSION] == []
+
+
+@pytest.mark.root
+def test_a_cache_that_a_group_cannot_share_is_found_and_opened(foreign_cache: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("acts as another user, which needs root")
+    hub = foreign_cache / "hub"
+    for path in (foreign_cache, hub, hub / "models--o--m"):
+        os.chown(path, 65534, 65534)
+    hub.chmod(0o2775)
+    (hub / "models--o--m").chmod(0o700)
+    diagnosis = json.loads(as_nobody(LOOK_AS_NOBODY, foreign_cache))
+    finding = the(diagnosis, "group_sharing_broken")
+    assert the(diagnosis, "umask_shuts_group_out")["remedy"] == "umask 002"
+    subprocess.run(["bash", "-c", finding["remedy"]], check=True, capture_output=True)
+    after = json.loads(as_nobody(LOOK_AS_NOBODY, foreign_cache))
+    assert "group_sharing_broken" not in codes(after)
+    assert (hub / "models--o--m").stat().st_mode & 0o2070 == 0o2070
+
+
 # Above the line everything is imported and the library asked: user 65534 may not be able to read
 # this Python. Below it, the look at the disk is that user's.
 LOOK_AS_NOBODY = """

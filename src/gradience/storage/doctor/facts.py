@@ -286,16 +286,12 @@ class Facts:
     environ: Mapping[str, str]
     home: Path
     cwd: Path
-    shell: str = "bash"
     umask: int = 0o022
-    root: bool = False
     user: str = ""
     group: str = ""
-    temporary: Path = Path("/tmp")
     interpreter: Interpreter | None = None
     settings: tuple[Setting, ...] = ()
     places: Mapping[str, Place] = field(default_factory=dict)
-    mounts: tuple[Mount, ...] = ()
     mount_of: Mapping[str, Mount] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
     rooms: tuple[Room, ...] = ()

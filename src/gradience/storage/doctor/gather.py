@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from gradience.storage.doctor.facts import (
     Interpreter,
     LockTest,
     Place,
-    Program,
     Room,
     Setting,
     Token,
@@ -114,8 +113,7 @@ def gather(
     UsageError
         If the interpreter cannot be run.
     """
-    program = None
-    environ = dict(machine.environ)
+    program, environ = None, dict(machine.environ)
     python = machine.python
     if command:
         program = read_program(command, environ=environ, home=machine.home, cwd=machine.cwd)
@@ -130,42 +128,51 @@ def gather(
         use_cache=use_cache,
         progress=progress,
     )
-    settings = read_profiles(machine.home, environ)
-    named = _named_places(interpreter, program, environ, machine)
-    found = {str(p): place for p in named if (place := look.place(p)) is not None}
-    mounts = {str(p): m for p in named if (m := look.mount_of(p)) is not None}
-    tokens = tuple(_tokens(interpreter, environ, machine.home))
-    mounts |= {str(t.path): m for t in tokens if (m := look.mount_of(t.path)) is not None}
-    contents = _contents(
-        interpreter, settings, environ, machine, projects=projects, progress=progress
-    )
-    rooms, no_rooms = _rooms(found, mounts, environ, machine.home)
-    all_mounts = _mounts()
-    return Facts(
+    facts = Facts(
         environ=environ,
         home=machine.home,
         cwd=machine.cwd,
         umask=machine.umask,
-        root=os.geteuid() == 0,
         user=look.user_name(os.geteuid()),
         group=look.group_name(os.getegid()),
         interpreter=interpreter,
-        settings=settings,
-        places=found,
-        mounts=all_mounts,
-        mount_of=mounts,
-        candidates=tuple(look.candidates(all_mounts, machine.home)),
-        rooms=rooms,
-        parts=tuple(look.parts(_roots(interpreter, found))),
-        locks=_locks(found, mounts, interpreter, needs_lock_test),
-        tokens=tokens,
+        settings=read_profiles(machine.home, environ),
+        tokens=tuple(_tokens(interpreter, environ, machine.home)),
         clients=_clients(interpreter, machine, environ),
+        program=program,
+    )
+    facts = _with_places(facts, interpreter, needs_lock_test)
+    contents = _contents(
+        interpreter, facts.settings, environ, machine, projects=projects, progress=progress
+    )
+    return replace(
+        facts,
         inventory=contents.inventory,
         verification=contents.verification,
         bad_files=contents.bad_files,
         idle_locks=contents.idle_locks,
-        program=program,
-        unasked=(*contents.unasked, *no_rooms),
+        unasked=(*contents.unasked, *facts.unasked),
+    )
+
+
+def _with_places(
+    facts: Facts, interpreter: Interpreter, needs_lock_test: Callable[[Mount], bool]
+) -> Facts:
+    """The facts, with what a look at the named paths and their disks says."""
+    named = _named_places(interpreter, facts)
+    found = {str(p): place for p in named if (place := look.place(p)) is not None}
+    paths = [*named, *(token.path for token in facts.tokens)]
+    mount_of = {str(p): m for p in paths if (m := look.mount_of(p)) is not None}
+    rooms, unasked = _rooms(found, mount_of, facts.environ, facts.home)
+    return replace(
+        facts,
+        places=found,
+        mount_of=mount_of,
+        candidates=tuple(look.candidates(_mounts(), facts.home)),
+        rooms=rooms,
+        parts=tuple(look.parts(_roots(interpreter, found))),
+        locks=_locks(found, mount_of, interpreter, needs_lock_test),
+        unasked=unasked,
     )
 
 
@@ -176,20 +183,15 @@ def _mounts() -> tuple[Mount, ...]:
         return ()
 
 
-def _named_places(
-    interpreter: Interpreter,
-    program: Program | None,
-    environ: Mapping[str, str],
-    machine: Machine,
-) -> list[Path]:
+def _named_places(interpreter: Interpreter, facts: Facts) -> list[Path]:
     """Paths of libraries, of the program, and TMPDIR as it is written."""
     named = [Path(use.path) for use in interpreter.uses]
-    if environ.get("TMPDIR", "").startswith("/"):
-        named.append(Path(environ["TMPDIR"]))
-    for literal in program.literals if program else ():
-        value = expanded(literal.value, {}, machine.home)
+    if facts.environ.get("TMPDIR", "").startswith("/"):
+        named.append(Path(facts.environ["TMPDIR"]))
+    for literal in facts.program.literals if facts.program else ():
+        value = expanded(literal.value, {}, facts.home)
         if "$" not in value and "://" not in value:
-            named.append(Path(os.path.normpath(machine.cwd / value)))
+            named.append(Path(os.path.normpath(facts.cwd / value)))
     return list(dict.fromkeys(named))
 
 

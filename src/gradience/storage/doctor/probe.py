@@ -112,31 +112,28 @@ def probe(
         and (not only or name in only)
     }
     store = _Store(python, found, environ, home, cwd) if use_cache else None
-    libraries: dict[str, Library] = {}
-    done = 0
+    known = {n: x for n, q in asked.items() if store and (x := store.load(n, q)) is not None}
+    fresh: dict[str, Library] = {}
     with ThreadPoolExecutor(max_workers=max(2, min(8, os.cpu_count() or 2))) as pool:
         waiting = {}
-        for name, question in asked.items():
-            known = store.load(name, question) if store else None
-            if known is not None:
-                libraries[name] = known
-            else:
-                version = found[2].get(question.distribution, found[1])
-                task = pool.submit(
-                    _ask, python, name, version, environ=environ, cwd=cwd, timeout=timeout
-                )
-                waiting[task] = name
+        for name in asked.keys() - known.keys():
+            version = found[2].get(asked[name].distribution, found[1])
+            task = pool.submit(
+                _ask, python, name, version, environ=environ, cwd=cwd, timeout=timeout
+            )
+            waiting[task] = name
         for future in as_completed(waiting):
-            library = future.result()
-            libraries[waiting[future]] = library
-            done += 1
+            name = waiting[future]
+            fresh[name] = future.result()
             if progress:
-                progress("asking the libraries", done, len(waiting))
-            if store and not library.problem:
-                store.save(waiting[future], asked[waiting[future]], library)
-    ordered = tuple(libraries[name] for name in asked)
+                progress("asking the libraries", len(fresh), len(waiting))
+            if store and not fresh[name].problem:
+                store.save(name, asked[name], fresh[name])
     return Interpreter(
-        executable=found[0], version=found[1], libraries=ordered, distributions=found[2]
+        executable=found[0],
+        version=found[1],
+        libraries=tuple((known | fresh)[name] for name in asked),
+        distributions=found[2],
     )
 
 

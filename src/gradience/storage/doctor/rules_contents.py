@@ -207,7 +207,7 @@ def broken_repos(facts: Facts) -> Iterator[Finding]:
 
 
 def broken_weights(facts: Facts) -> Iterator[Finding]:
-    """Truncated and zero-filled files of caches, by size, header and first pages; one for a repo."""
+    """Truncated and zero-filled files, by size, header and first pages; one for each repo."""
     by_owner: dict[str, list[Problem]] = defaultdict(list)
     for problem in facts.verification.problems if facts.verification else ():
         if problem.code in _WEIGHTS:
