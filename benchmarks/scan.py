@@ -1,6 +1,6 @@
 """How long the inventory takes, beside `du -s`, a bare scandir walk and `hf cache ls`.
 
-    python benchmarks/scan.py                       # 300 repos x 3 revisions x 40 files, both layouts
+    python benchmarks/scan.py                       # 300 repos x 3 revisions x 40 files
     python benchmarks/scan.py --repos 30 --runs 3   # a small one
     python benchmarks/scan.py --cold                # as root: drops the page cache before each run
 

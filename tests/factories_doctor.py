@@ -106,7 +106,7 @@ def program(*events: Import | Assignment, words: tuple[str, ...] = ("python", "t
     numbered = [dataclasses.replace(e, order=i) for i, e in enumerate(events, start=1)]
     return Program(
         words=words,
-        script=Path("/work/t.py"),
+        script=Path("/jobs/t.py"),
         imports=tuple(e for e in numbered if isinstance(e, Import)),
         assignments=tuple(e for e in numbered if isinstance(e, Assignment)),
         **more,

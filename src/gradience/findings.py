@@ -86,8 +86,8 @@ def by_weight(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda f: -f.severity.weight))
 
 
-def check_fail_on(asked: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse a `--fail-on` value that is neither a severity nor a known code.
+def check_fail_on(asked: Iterable[str], known: Iterable[str], *, page: str) -> None:
+    """Refuse a `--fail-on` value that is neither a severity nor a known code; `page` lists them.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def check_fail_on(asked: Iterable[str], known: Iterable[str]) -> None:
             close = get_close_matches(value, allowed, n=1)
             raise UsageError(
                 f"--fail-on {value}: neither a severity nor a finding code",
-                remedy=f"Did you mean {close[0]}?" if close else "See docs/findings.md for codes.",
+                remedy=f"Did you mean {close[0]}?" if close else f"{page} lists the codes.",
             )
 
 

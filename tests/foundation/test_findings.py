@@ -36,7 +36,7 @@ def test_fail_on_takes_codes_and_severities(asked, codes) -> None:
 
 def test_fail_on_refuses_a_typo_and_names_the_code() -> None:
     with pytest.raises(UsageError, match="--fail-on untoched") as caught:
-        check_fail_on(["untoched"], AUDIT)
+        check_fail_on(["untoched"], AUDIT, page="docs/findings.md")
     assert caught.value.remedy == "Did you mean untouched?"
 
 

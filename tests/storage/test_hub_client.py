@@ -88,7 +88,7 @@ def test_two_repos_with_the_same_file(tmp_path):
 
 
 def test_a_download_under_way_and_one_that_was_killed(tmp_path):
-    repo = Repo({"w.bin": BIG * 30, "c.json": b"{}"}, halting=frozenset({"w.bin"}))
+    repo = Repo({"w.bin": BIG * 60, "c.json": b"{}"}, halting=frozenset({"w.bin"}))
     with serve(org__m=repo) as hub:
         process = client(hub, tmp_path, "org/m")
         try:
@@ -105,7 +105,7 @@ def test_a_download_under_way_and_one_that_was_killed(tmp_path):
 
 
 def wait_for_part(hub: Path) -> Path:
-    """The part of the large file, once the small one is whole and some of the large one is there."""
+    """The part of the large file, once the small one is whole."""
     for _ in range(600):
         parts = list(hub.glob("*/blobs/*.incomplete"))
         if len(parts) == 1 and parts[0].stat().st_size >= len(BIG):

@@ -102,7 +102,7 @@ def audit(
     from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.findings import check_fail_on  # noqa: PLC0415
 
-    check_fail_on(fail_on, AUDIT)
+    check_fail_on(fail_on, AUDIT, page="docs/findings.md")
     with progress_bar(shown=sys.stderr.isatty()) as progress:
         options = audit_options(
             base_model_id=base_model,

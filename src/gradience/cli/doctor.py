@@ -80,7 +80,7 @@ def doctor(
     from gradience.storage.doctor.finding_kinds import DOCTOR  # noqa: PLC0415
     from gradience.storage.doctor.run import diagnose  # noqa: PLC0415
 
-    check_fail_on(fail_on, DOCTOR)
+    check_fail_on(fail_on, DOCTOR, page="docs/doctor.md")
     now = datetime.now(UTC)
     with progress_bar(shown=sys.stderr.isatty()) as progress:
         diagnosis = diagnose(

@@ -39,7 +39,9 @@ def show(page: Page) -> None:
         if isinstance(part, Table):
             _show_table(console, part, first=number == 0)
         else:
-            console.print(RichText(visible(part.text), style=STYLES[part.tone]))
+            # A command is one line, whatever the width, so that it can be copied.
+            command = part.text.lstrip().startswith("$ ")
+            console.print(RichText(visible(part.text), style=STYLES[part.tone]), soft_wrap=command)
 
 
 def _show_table(console: Console, table: Table, *, first: bool) -> None:

@@ -368,54 +368,42 @@ class _Reader:
         kept = directory.root.keep(directory.relative)
         count = blocks = size = link_count = link_blocks = 0
         mtime = atime = 0.0
-        keep_file, keep_link = directory.files.append, directory.links.append
+        keep_file, keep_link, new = directory.files.append, directory.links.append, tuple.__new__
         with os.scandir(descriptor) as entries:
             for entry in entries:
+                name = entry.name
                 try:
                     if entry.is_dir(follow_symlinks=False):
-                        directory.add_dir(entry.name)
+                        directory.add_dir(name)
                         continue
                     status = entry.stat(follow_symlinks=False)
+                    taken = status.st_blocks
                     if not entry.is_file(follow_symlinks=False):
                         link_count += 1
-                        link_blocks += status.st_blocks
+                        link_blocks += taken
                         if kept and entry.is_symlink():
-                            target = os.readlink(entry.name, dir_fd=descriptor)
-                            keep_link((entry.name, target, status.st_blocks))
+                            keep_link((name, os.readlink(name, dir_fd=descriptor), taken))
                         continue
                 except OSError as error:
-                    path = f"{directory.path}/{entry.name}"
-                    self.found.refused(directory.root, path, error)
+                    self.found.refused(directory.root, f"{directory.path}/{name}", error)
                     continue
-                file = _file(entry.name, status)
-                if file.mtime > mtime:  # noqa: PLR1730 - max() takes twice as long
-                    mtime = file.mtime
-                if file.atime > atime:  # noqa: PLR1730
-                    atime = file.atime
-                if file.nlink > 1:
-                    directory.hard.append(file)
-                else:
+                long, wrote, read = status.st_size, status.st_mtime, status.st_atime
+                if wrote > mtime:  # noqa: PLR1730 - max() takes twice as long
+                    mtime = wrote
+                if read > atime:  # noqa: PLR1730
+                    atime = read
+                names = status.st_nlink
+                if names == 1:
                     count += 1
-                    blocks += file.blocks
-                    size += file.size
-                if kept:
-                    keep_file(file)
+                    blocks += taken
+                    size += long
+                if kept or names > 1:
+                    # Not File(...): a constructor that knows keywords takes twice as long.
+                    file = new(File, (name, long, taken, wrote, read, names, status.st_ino))
+                    if kept:
+                        keep_file(file)
+                    if names > 1:
+                        directory.hard.append(file)
         directory.newest_mtime, directory.newest_atime = mtime, atime
         directory.link_count, directory.link_blocks = link_count, link_blocks
         directory.file_count, directory.file_blocks, directory.file_size = count, blocks, size
-
-
-def _file(name: str, status: os.stat_result) -> File:
-    # Not File(...): the keyword-aware constructor takes twice as long, 80 000 times.
-    return tuple.__new__(
-        File,
-        (
-            name,
-            status.st_size,
-            status.st_blocks,
-            status.st_mtime,
-            status.st_atime,
-            status.st_nlink,
-            status.st_ino,
-        ),
-    )

@@ -140,10 +140,10 @@ ILL: dict[str, Callable[[], Facts]] = {
     "variable_not_in_process": lambda: facts(
         settings=(Setting(name="HF_HOME", value="/data/hf", file="/home/me/.bashrc", line=3),)
     ),
-    "variable_literal": lambda: literal("/work/~/hf/hub", "~/hf/hub"),
-    "variable_empty": lambda: facts(use(path="/work/hub", answer="hub"), environ={"HF_HOME": ""}),
+    "variable_literal": lambda: literal("/jobs/~/hf/hub", "~/hf/hub"),
+    "variable_empty": lambda: facts(use(path="/jobs/hub", answer="hub"), environ={"HF_HOME": ""}),
     "variable_relative": lambda: facts(
-        use(path="/work/hf/hub", answer="hf/hub"), environ={"HF_HOME": "hf"}
+        use(path="/jobs/hf/hub", answer="hf/hub"), environ={"HF_HOME": "hf"}
     ),
     "variable_unread": lambda: facts(environ={"TRANSFORMERS_CACHE": "/x"}),
     "variable_overridden": lambda: facts(
@@ -188,7 +188,7 @@ ILL: dict[str, Callable[[], Facts]] = {
     ),
     "library_broken": lambda: facts(interpreter=broken_library()),
     "library_missing": lambda: facts(program=program(Import(library="datasets", line=1))),
-    "program_not_read": lambda: facts(program=program(notes=("there is no /work/t.py",))),
+    "program_not_read": lambda: facts(program=program(notes=("there is no /jobs/t.py",))),
 }
 
 
@@ -298,8 +298,8 @@ NEARLY: dict[str, Callable[[], Facts]] = {
         locks=(LockTest(path=Path(HUB), excluded=True, detail="kept out"),)
     ),
     "a cache_dir that is the cache": lambda: facts(
-        use(path="/work/c"),
-        environ={"HF_HUB_CACHE": "/work/c"},
+        use(path="/jobs/c"),
+        environ={"HF_HUB_CACHE": "/jobs/c"},
         program=program(
             literals=(PathLiteral(keyword="cache_dir", value="./c", call="load", line=4),)
         ),
@@ -363,11 +363,11 @@ def test_the_variable_that_decides_is_the_one_to_change() -> None:
 def test_one_value_in_three_places_names_each() -> None:
     ill = facts(
         use(path="/scratch/hf/hub"),
-        use("datasets", "datasets as Arrow", "/work/$SCRATCH/hf/datasets", "$SCRATCH/hf/datasets"),
+        use("datasets", "datasets as Arrow", "/jobs/$SCRATCH/hf/datasets", "$SCRATCH/hf/datasets"),
         environ={"HF_HOME": "$SCRATCH/hf", "SCRATCH": "/scratch"},
     )
     [finding] = found(ill, "variable_literal")
-    assert "datasets keeps its datasets as Arrow in /work/$SCRATCH/hf/datasets" in finding.message
+    assert "datasets keeps its datasets as Arrow in /jobs/$SCRATCH/hf/datasets" in finding.message
     assert "only huggingface_hub expands it" in finding.message
     assert finding.remedy == "export HF_HOME=/scratch/hf"
 
