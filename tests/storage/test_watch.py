@@ -23,6 +23,8 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 COMMAND = [
     sys.executable,
     "-c",
+    # A shell that starts tests in the background makes its children ignore Ctrl-C.
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "import sys; from gradience.cli.cache_watch import watch; "
     "sys.exit(watch.main(args=sys.argv[1:], standalone_mode=False))",
 ]
@@ -275,6 +277,8 @@ def test_on_a_terminal_the_view_is_live_and_ends_with_a_summary(tmp_path):
     os.close(child)
     shown = b""
     interrupted = False
+    stuck = threading.Timer(60, process.kill)
+    stuck.start()
     try:
         with contextlib.suppress(OSError):  # Linux says EIO when the child has closed its side
             while chunk := os.read(parent, 65536):
@@ -284,6 +288,7 @@ def test_on_a_terminal_the_view_is_live_and_ends_with_a_summary(tmp_path):
                     interrupted = True
         assert process.wait(20) == 0
     finally:
+        stuck.cancel()
         process.kill()
         process.wait()
         os.close(parent)
@@ -293,13 +298,14 @@ def test_on_a_terminal_the_view_is_live_and_ends_with_a_summary(tmp_path):
     assert b"Traceback" not in shown
 
 
+# Never more than fits a small disk, should nobody be left to stop it.
 WRITER = """
 import sys, time
-target, rate, step = sys.argv[1], int(sys.argv[2]), 0.05
+target, rate, step, most = sys.argv[1], int(sys.argv[2]), 0.05, 64 * 2**20
 began = time.monotonic()
 with open(target, "wb", buffering=0) as file:
     written = 0
-    while True:
+    while written < most:
         due = int(rate * (time.monotonic() - began))
         try:
             while written < due:

@@ -82,7 +82,7 @@ def install(layout: Layout, shell: str, environ: Mapping[str, str], home: Path) 
         _check_writable(profile)
     written, unchanged = [], []
     text = _static_text(layout, shell).encode()
-    if _content(static) == text:
+    if _same_settings(_content(static), text):
         unchanged.append(static)
     else:
         files.replace(static, text)
@@ -144,6 +144,15 @@ def _static_text(layout: Layout, shell: str) -> str:
     if shell == "fish":
         return text + 'test -d "$TMPDIR"; or mkdir -p -- "$TMPDIR" 2>/dev/null\n'
     return text + '[ -d "$TMPDIR" ] || mkdir -p -- "$TMPDIR" 2>/dev/null || :\n'
+
+
+def _same_settings(old: bytes | None, new: bytes) -> bool:
+    """Whether two static files set the same; comments name the free space, which moves."""
+    return old is not None and _settings(old) == _settings(new)
+
+
+def _settings(text: bytes) -> list[bytes]:
+    return [line for line in text.splitlines() if not line.startswith(b"#")]
 
 
 def _profiles(shell: str, environ: Mapping[str, str], home: Path) -> Iterator[Path]:
