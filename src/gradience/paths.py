@@ -7,7 +7,6 @@ environment and the home directory arrive as arguments.
 import os
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 from gradience.errors import UsageError
@@ -74,6 +73,8 @@ def nearest(path: Path) -> Path | None:
 
     The first part that does not exist is matched against its siblings, then the next one below it.
     """
+    from difflib import get_close_matches  # noqa: PLC0415 - only for a message
+
     found = Path(path.anchor)
     for part in path.relative_to(path.anchor).parts if path.anchor else path.parts:
         if not _there(found / part):

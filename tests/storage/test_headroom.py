@@ -21,7 +21,7 @@ from factories_disks import (
 )
 from gradience.errors import GradienceError, UsageError
 from gradience.storage.headroom import Confidence, Headroom, Limit, headroom
-from gradience.storage.probe import Verdict, probe
+from gradience.storage.probe import Verdict, probe, spare_bytes
 from gradience.storage.usage import used_below
 from gradience.system.records import Mount
 
@@ -219,6 +219,14 @@ def test_a_probe_does_not_hold_the_last_bytes(tmp_path):
         result = probe(sub, space.f_bavail * space.f_frsize - 2**20)
         assert result.verdict is Verdict.UNPROVEN
         assert "others" in result.reason
+
+
+@pytest.mark.parametrize("part", [0.91, 0.99, 1.0])
+def test_a_probe_never_empties_the_real_disk(tmp_path, part):
+    space = os.statvfs(tmp_path)
+    free = space.f_bavail * space.f_frsize
+    assert free - spare_bytes(free) < 0.905 * free, "and so the call below reserves nothing"
+    assert probe(tmp_path, int(part * free)).verdict is not Verdict.FITS
 
 
 @pytest.mark.root

@@ -19,14 +19,14 @@ from gradience.storage.profile import install, shell_of, static_file, uninstall
 from gradience.storage.transfer import Client, transfer
 
 
-def make_layout(root: Path) -> Layout:
+def make_layout(root: Path, comment: str = "It's here.") -> Layout:
     return layout(
         PLATFORMS["local"],
         root,
         local=root,
         token=root / "token",
         transfer=transfer("auto", Client(hub="2.4.0", xet=True)),
-        comments=("It's here.",),
+        comments=(comment,),
     )
 
 
@@ -108,6 +108,12 @@ def test_installing_twice_changes_nothing_and_a_new_layout_only_the_static_file(
     assert {p: p.read_bytes() for p in home.rglob("*") if p.is_file()} == files
     moved = install(make_layout(home / "b"), shell, {}, home)
     assert moved.written == (static_file(shell, {}, home),)
+
+
+def test_free_space_in_a_comment_is_no_reason_to_write_again(home: Path) -> None:
+    install(make_layout(home, "local, 73.7 GB free"), "bash", {}, home)
+    again = install(make_layout(home, "local, 73.6 GB free"), "bash", {}, home)
+    assert again.written == ()
 
 
 CONTENTS = [

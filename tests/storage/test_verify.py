@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +174,7 @@ def test_a_local_dir_is_held_against_its_notes(tmp_path):
     for name, data in (("w.safetensors", WEIGHTS), ("c.json", b"{}")):
         (root / name).write_bytes(data)
         (notes / f"{name}.metadata").write_text(
-            f"{commit_of('1')}\n{hashlib.sha256(data).hexdigest()}\n{NOW.timestamp() + 60}\n"
+            f"{commit_of('1')}\n{hashlib.sha256(data).hexdigest()}\n{time.time() + 60}\n"
         )
     found = check(tmp_path / "hub", projects=[tmp_path / "p"], deep=True)
     assert (problems(found), found.by_hash) == ([], 2)
@@ -184,6 +185,18 @@ def test_a_local_dir_is_held_against_its_notes(tmp_path):
         "changed_locally",
         "truncated",
     ]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_cannot_be_read_is_not_called_sound(hub):
+    snapshots = hub.repo("org/m") / "snapshots"
+    snapshots.chmod(0)
+    try:
+        found = check(hub.hub)
+    finally:
+        snapshots.chmod(0o755)
+    assert (found.files, found.unchecked_count) == (0, 1)
+    assert page(found)[0].text == "Nothing could be checked"
 
 
 def test_no_cache_is_nothing_to_check(tmp_path):

@@ -30,6 +30,7 @@ from gradience.tensors.tensor_file import TensorFile
 
 _IN_MEMORY = "the state dict"
 _SHOWN = 3
+_PEFT_PREFIX = "base_model.model."
 
 # What a file says about its training and its base. Others of kohya's metadata name the data set,
 # its directories and every tag in it: megabytes, and nobody's business in a report.
@@ -224,6 +225,8 @@ def _parts(
 
 def _dialect_of(tensors: Mapping[str, StoredTensor], source: str) -> Dialect:
     """The one dialect that knows these names."""
+    if tensors and all(name.startswith(_PEFT_PREFIX) for name in tensors):
+        return DIALECTS["peft"]  # nobody else writes it, and the others need not be imported
     known = [dialect for dialect in DIALECTS.values() if dialect.recognises(tensors)]
     if len(known) == 1:
         return known[0]

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gradience.audit.run import ProgressReport
 from gradience.cli.visible import visible
+
+if TYPE_CHECKING:
+    from gradience.audit.run import ProgressReport
 
 
 @contextmanager
-def progress_bar(*, shown: bool) -> Iterator[ProgressReport | None]:
+def progress_bar(*, shown: bool) -> "Iterator[ProgressReport | None]":
     """A bar on standard error while long work goes on; nothing where nobody looks."""
     if not shown:
         yield None

@@ -33,7 +33,9 @@ _PROVES = {
 }
 _KEEP_SIZE = 0x01
 _TMPFS_MOST_BYTES = 256 * 2**20  # the probe takes real memory there
-_SPARE_BYTES = 64 * 2**20  # what others must find free while the probe holds the rest
+# What others must find free while the probe holds the rest: that much, and a tenth of all.
+_SPARE_BYTES = 64 * 2**20
+_SPARE_PART = 10
 _RETRIES = 5
 
 
@@ -140,10 +142,21 @@ def _why_not(directory: Path, nbytes: int) -> tuple[Verdict, str, str] | None:
     if kind == "tmpfs":
         return _why_not_memory(nbytes)
     free_bytes = space.f_bavail * space.f_frsize
-    if nbytes > _SPARE_BYTES and nbytes > free_bytes - _SPARE_BYTES:
-        sentence = "Asking would hold all free space for a moment, and others would fail."
+    if nbytes > _SPARE_BYTES and nbytes > free_bytes - spare_bytes(free_bytes):
+        sentence = "Asking would hold nearly all free space for a moment: others would fail."
         return Verdict.UNPROVEN, sentence, ""
     return None
+
+
+def spare_bytes(free_bytes: int) -> int:
+    """What a probe never takes of the free space: another process may be saving a checkpoint.
+
+    Examples
+    --------
+    >>> spare_bytes(70_000_000_000), spare_bytes(100_000_000)
+    (7000000000, 67108864)
+    """
+    return max(_SPARE_BYTES, free_bytes // _SPARE_PART)
 
 
 def _why_not_memory(nbytes: int) -> tuple[Verdict, str, str] | None:

@@ -75,8 +75,11 @@ def verify(
         everything.items += part.items
         everything.problems += part.problems
         everything.partial |= part.partial
-    everything = _only(everything, names)
-    return _Run(everything, progress).all(tuple(roots), deep=deep)
+    run = _Run(_only(everything, names), progress)
+    for refused in found.unreadable.values():
+        for path, reason in refused:
+            run.refuse(path, reason)
+    return run.all(tuple(roots), deep=deep)
 
 
 def _only(found: Expectations, names: Sequence[str]) -> Expectations:

@@ -43,7 +43,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Unchecked(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that could not be held against anything, and why."""
+    """A file that could not be held against anything, or a directory not read, and why."""
 
     path: str
     reason: str

@@ -26,10 +26,11 @@ def _headline(found: Verification) -> Iterator[Text]:
         yield Text(text="No hub cache and no local_dir download is there to check.")
         return
     wrong = len(found.problems)
-    yield Text(
-        text=f"{wrong} problems" if wrong else "Everything that can be checked is as it should be",
-        tone="bad" if wrong else "good",
-    )
+    if not wrong and not found.files and found.unchecked_count:
+        yield Text(text="Nothing could be checked", tone="warn")
+    else:
+        sound = "Everything that can be checked is as it should be"
+        yield Text(text=f"{wrong} problems" if wrong else sound, tone="bad" if wrong else "good")
     hashed = (
         f"{found.by_hash} hashed ({format_size(found.bytes_read)} read)"
         if found.deep
@@ -69,6 +70,6 @@ def _partial(found: Verification) -> Iterator[Text]:
 def _unchecked(found: Verification) -> Iterator[Text]:
     if not found.unchecked_count:
         return
-    yield Text(text=f"{found.unchecked_count} files could not be checked:", tone="warn")
+    yield Text(text=f"{found.unchecked_count} paths could not be checked:", tone="warn")
     for one in found.unchecked[:3]:
         yield Text(text=f"  {one.path}: {one.reason}", tone="dim")

@@ -33,6 +33,7 @@ def entries(look: Look) -> Listing:
     users = Counter(name for repo in found_repos for name in repo.store_blobs)
     found = [repo.entry(look, users) for repo in found_repos]
     found += store_entry(look, store, users)
+    found += _linked(look)
     found += _others(look, store, {repo.directory.name for repo in found_repos})
     return found, store.layout
 
@@ -57,6 +58,23 @@ def repos(look: Look) -> tuple[list[Repo], Store]:
                 )
             )
     return found, store
+
+
+def _linked(look: Look) -> Iterator[Entry]:
+    """Repositories that were moved to another disk and left a link, which programs follow."""
+    for name, target, _ in look.tree.links:
+        match = _REPO.fullmatch(name)
+        if match:
+            yield entry(
+                look,
+                Tally(),  # the link itself is counted with the directory it lies in
+                what="link",
+                name=match[2].replace("--", "/"),
+                path=f"{look.tree.path}/{name}",
+                recoverable="unknown",
+                how=f"A link to {target}: what lies there is not counted here.",
+                repo_type=match[1],
+            )
 
 
 def _others(look: Look, store: Store, known: set[str]) -> Iterator[Entry]:

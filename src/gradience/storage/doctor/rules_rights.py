@@ -16,20 +16,24 @@ _OTHERS_READ = 0o044
 
 
 def unwritable(facts: Facts) -> Iterator[Finding]:
-    """Places where a library must write and this user may not; one for each root of caches."""
+    """Places where a library must write and this user may not; one for each way to let it in."""
     roots: dict[Path, list[Use]] = {}
     for use in facts.uses:
         place = facts.places.get(use.path)
         if place is not None and not place.writable and use.purpose != LOGIN:
             roots.setdefault(_root(use, facts), []).append(use)
+    found: dict[tuple[Path, str], list[Use]] = {}
     for root, uses in roots.items():
+        place = facts.places[uses[0].path]
+        found.setdefault((place.existing, _let_in(root, uses, place, facts)), []).extend(uses)
+    for (_, remedy), uses in found.items():
         place = facts.places[uses[0].path]
         who = listed((f"{use.library} ({use.purpose})" for use in uses), 3)
         yield kinds.UNWRITABLE.found(
             f"{facts.user or 'this user'} may not write in {place.existing} (owner {place.owner}:"
             f"{place.group}, mode {place.mode & 0o7777:04o}{_read_only(place, facts)}), where "
             f"{who} must.",
-            remedy=_let_in(root, uses, place, facts),
+            remedy=remedy,
         )
 
 
