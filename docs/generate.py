@@ -20,6 +20,7 @@ from gradience.storage.explain import EnvironmentReport
 from gradience.storage.records import Inventory
 from gradience.storage.verify_records import Verification
 from gradience.storage.watch_records import Tick
+from gradience.uses import Uses
 
 DOCS = Path(__file__).parent
 NOTE = "<!-- Made by docs/generate.py from the code: change it there, then run `make docs`. -->\n"
@@ -35,6 +36,7 @@ ARTIFACTS: dict[str, type] = {
     "gradience.inventory/v1": Inventory,
     "gradience.cache_verify/v1": Verification,
     "gradience.cache_watch/v1": Tick,
+    "gradience.uses/v1": Uses,
 }
 
 

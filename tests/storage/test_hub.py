@@ -322,3 +322,16 @@ def test_absolute_links_to_blobs_count_as_links_to_blobs(tmp_path):
     entry = entry_of(hub_cache(hub.hub), "org/a")
     assert codes(entry) == []
     assert entry.parts[0].frees_bytes > BIG
+
+
+def test_a_repo_that_was_moved_away_behind_a_link_is_listed(tmp_path):
+    hub = HubMaker(tmp_path / "hub")
+    hub.add("org/big", "1", {"w.bin": b"w" * BIG})
+    away = tmp_path / "other disk"
+    hub.repo("org/big").rename(away)
+    hub.repo("org/big").symlink_to(away)
+    cache = hub_cache(hub.hub)
+    found = entry_of(cache, "org/big")
+    assert (found.what, found.physical_bytes, codes(found)) == ("link", 0, [])
+    assert str(away) in found.how
+    assert cache.physical_bytes == du(hub.hub)

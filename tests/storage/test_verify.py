@@ -12,6 +12,8 @@ import pytest
 from safetensors.numpy import save
 
 from factories_caches import NOW, HubMaker, check, commit_of, problems
+from gradience.storage.verify_records import Unchecked, Verification
+from gradience.storage.verify_report import page
 
 WEIGHTS = save({"a": np.random.default_rng(0).standard_normal((64, 64), dtype=np.float32)})
 
@@ -189,14 +191,24 @@ def test_a_local_dir_is_held_against_its_notes(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_what_cannot_be_read_is_not_called_sound(hub):
-    snapshots = hub.repo("org/m") / "snapshots"
+    snapshots = hub.repo("org/a") / "snapshots"
     snapshots.chmod(0)
     try:
         found = check(hub.hub)
     finally:
         snapshots.chmod(0o755)
     assert (found.files, found.unchecked_count) == (0, 1)
-    assert page(found)[0].text == "Nothing could be checked"
+
+
+def test_nothing_checked_is_no_good_news():
+    refused = Unchecked(path="/hub/models--org--a", reason="permission denied")
+    found = Verification(
+        roots=("/hub",), files=0, by_size=0, by_hash=0, bytes_read=0, partial={}, problems=(),
+        unchecked=(refused,), unchecked_count=1,
+    )  # fmt: skip
+    first, *_, last = page(found)
+    assert (first.text, first.tone) == ("Nothing could be checked", "warn")
+    assert "permission denied" in last.text
 
 
 def test_no_cache_is_nothing_to_check(tmp_path):

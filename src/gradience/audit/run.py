@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from gradience import paths
+from gradience import paths, uses
 from gradience.adapter.layout import AdapterLocation
 from gradience.adapter.read import HasToDict, adapter_from_state_dict, opened
 from gradience.adapter.records import Adapter
@@ -63,6 +63,8 @@ class AuditOptions:
     base_model_id : str or Path or None
         Directory, safetensors file or index, or Hub id with optional `@revision`; None for an
         audit of the file alone.
+    cache_dir : Path
+        Where it is remembered what was read from a hub cache.
     base_norms_dir : Path
         Where norms of base models are kept.
     audits_dir : Path or None
@@ -74,6 +76,7 @@ class AuditOptions:
     """
 
     base_model_id: str | Path | None
+    cache_dir: Path
     base_norms_dir: Path
     audits_dir: Path | None
     width: float = 1e-3
@@ -208,6 +211,7 @@ def audit_options(
         base_model_id=base_model_id
         if base_model_id is None or isinstance(base_model_id, str)
         else Path(base_model_id),
+        cache_dir=paths.cache_dir(os.environ, home),
         base_norms_dir=paths.base_norms_dir(os.environ, home)
         if base_norms_cache is None
         else paths.as_path(base_norms_cache, home),
@@ -255,16 +259,24 @@ def audit_location(location: AdapterLocation, options: AuditOptions) -> AdapterA
     """
     size = location.weights.stat().st_size if location.weights.exists() else 0
     with opened(location) as adapter, _base(options) as base:
-        if options.audits_dir is None:
-            return _audit(adapter, size, base, options)
-        name = _key(adapter, base, options)
-        remembered = cache.recall(options.audits_dir, name)
-        if remembered.audit is not None:
-            return msgspec.structs.replace(
-                remembered.audit, source=adapter.source, files=adapter.files
-            )
-        audit = _audit(adapter, size, base, options)
-        return _remembered(audit, options.audits_dir, name, remembered.finding)
+        audit = _recalled_or_made(adapter, size, base, options)
+        read = [*map(Path, adapter.files), *(base.opened_files() if base else ())]
+    uses.note(options.cache_dir, read, now=datetime.now(UTC))
+    return audit
+
+
+def _recalled_or_made(
+    adapter: Adapter, file_bytes: int, base: "BaseModel | None", options: AuditOptions
+) -> AdapterAudit:
+    """The audit from memory where there is one for this adapter, base and options."""
+    if options.audits_dir is None:
+        return _audit(adapter, file_bytes, base, options)
+    name = _key(adapter, base, options)
+    remembered = cache.recall(options.audits_dir, name)
+    if remembered.audit is not None:
+        return msgspec.structs.replace(remembered.audit, source=adapter.source, files=adapter.files)
+    audit = _audit(adapter, file_bytes, base, options)
+    return _remembered(audit, options.audits_dir, name, remembered.finding)
 
 
 def _key(adapter: Adapter, base: "BaseModel | None", options: AuditOptions) -> str:

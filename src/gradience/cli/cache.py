@@ -1,5 +1,6 @@
 """`gradience cache`: look at every cache of the machine."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -229,9 +230,11 @@ def _user() -> str:
 
 
 def _take(also: tuple[str, ...], projects: tuple[Path, ...], kinds: tuple[str, ...]) -> "Inventory":
+    from gradience import paths, uses  # noqa: PLC0415
     from gradience.storage.inventory import take  # noqa: PLC0415
 
     machine, named = host_and_places(also)
+    machine["uses"] = uses.recall(paths.cache_dir(os.environ, Path.home()))
     absolute = [project.absolute() for project in projects]
     if sys.stderr.isatty():
         from gradience.cli.progress import progress_bar  # noqa: PLC0415

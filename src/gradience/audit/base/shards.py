@@ -39,6 +39,11 @@ class Shard:
     only: frozenset[str] | None = None
     _file: TensorFile | None = field(default=None, init=False)
 
+    @property
+    def path(self) -> Path | None:
+        """Where the file is, once it was opened."""
+        return None if self._file is None else self._file.path
+
     def facts(self) -> dict[str, TensorFacts]:
         """Shape and type of each tensor, by its name in the model.
 

@@ -71,6 +71,11 @@ class BaseModel:
                 f"base model {self.model}: {error}", remedy=error.remedy
             ) from error
 
+    def opened_files(self) -> tuple[Path, ...]:
+        """The files whose weights were read."""
+        paths = {shard.path for shard in self._shards.values()}
+        return tuple(sorted(path for path in paths if path is not None))
+
     def close(self) -> None:
         """Unmap every file that was opened."""
         for shard in set(self._shards.values()):

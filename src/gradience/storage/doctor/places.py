@@ -142,7 +142,15 @@ def tokens(paths: Mapping[Path, bool]) -> Iterator[Token]:
             if stat.S_ISREG(status.st_mode) and status.st_size:
                 mode = stat.S_IMODE(status.st_mode)
                 owner = user_name(status.st_uid)
-                yield Token(path=path, mode=mode, owner=owner, in_use=in_use)
+                shut = _shut(path)
+                yield Token(
+                    path=path, mode=mode & 0o700 if shut else mode, owner=owner, in_use=in_use
+                )
+
+
+def _shut(path: Path) -> bool:
+    """Whether a directory above keeps all others out, whatever the mode of the file."""
+    return any(not parent.stat().st_mode & 0o011 for parent in path.parents)
 
 
 def hub_clients(home: Path, cwd: Path, environ: Mapping[str, str]) -> tuple[HubClient, ...]:
