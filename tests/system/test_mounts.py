@@ -225,3 +225,17 @@ def test_a_directory_that_may_not_be_entered_hides_what_exists(tmp_path):
         Path("/"),
     )
     assert "may enter" in printed
+
+
+@pytest.mark.root
+def test_a_mount_that_may_not_be_looked_at_hides_no_other(tmp_path):
+    closed = tmp_path / "closed"
+    (closed / "m").mkdir(parents=True)
+    with tmpfs(closed / "m", "size=1m"):
+        closed.chmod(0o700)
+        printed = as_nobody(
+            "import gradience.system.linux\nfrom gradience import system\n###\n"
+            "print(len(system.mounts()))",
+            Path("/"),
+        )
+    assert int(printed) >= 1

@@ -85,7 +85,12 @@ def _holds_files(mount: Mount) -> bool:
         return False
     if any(mount.path.is_relative_to(tree) for tree in ("/proc", "/sys")):
         return False
-    return mount.network or mount.path.is_dir()
+    if mount.network:  # not looked at: a server that is gone would hang us
+        return True
+    try:
+        return mount.path.is_dir()
+    except OSError:  # another user's, below a directory that we may not enter
+        return False
 
 
 def _is_root(mount: Mount, earlier: Mount) -> bool:
