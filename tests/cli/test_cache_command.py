@@ -58,6 +58,8 @@ def test_bad_words_are_answered_with_a_remedy(home):
         (["ls", "--idle", "x"], "hint:"),
         (["ls", "--larger", "10XX"], "hint:"),
         (["ls", "--at", "hub"], "--at hub=/mnt/old/hub"),
+        (["ls", "--at", "hub=no/such"], "no/such is no directory"),
+        (["verify", "none/*"], "nothing was checked"),
         (["lss"], "Did you mean 'ls'?"),
     ):
         done = cache(home, *words)
@@ -89,3 +91,12 @@ def test_help_lists_the_commands(home):
     assert done.returncode == 0
     for name in ("ls", "du", "verify", "watch"):
         assert f"  {name} " in done.stdout
+
+
+def test_a_filter_without_a_hit_does_not_deny_the_caches(home):
+    done = cache(home, "ls", "nothere/*")
+    assert done.returncode == 0
+    assert "Nothing matches: 3 entries were looked at." in done.stdout
+    content = json.loads(cache(home, "ls", "nothere/*", "--json").stdout)["content"]
+    assert content["caches"] == []
+    assert content["physical_bytes"] == 0

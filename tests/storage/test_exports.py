@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -88,12 +89,13 @@ def read_back(shell: str, made: Layout) -> dict[str, str]:
     name, command = SHELLS[shell]
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
-    done = subprocess.run(
-        [*command, EXPORTS[name].render(made)],
-        capture_output=True,
-        check=False,
-        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"},
-    )
+    with tempfile.TemporaryDirectory() as home:  # fish writes into its home
+        done = subprocess.run(
+            [*command, EXPORTS[name].render(made)],
+            capture_output=True,
+            check=False,
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": home},
+        )
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
     pairs = (item.partition("=") for item in done.stdout.decode().split("\0"))

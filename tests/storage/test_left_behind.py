@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gradience.storage.explain import move_notes
 from gradience.storage.left_behind import left_behind, physical_bytes
 from gradience.storage.readers import resolve
 
@@ -111,15 +112,62 @@ def test_a_full_disk_half_way_loses_nothing(tmp_path: Path) -> None:
         pytest.skip("mounting needs root")
     small = tmp_path / "small"
     small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting is not allowed here")
     try:
         old = fill(tmp_path / "old", size=2_000_000)
         environ = {"HF_HUB_CACHE": str(old)}
         (found,) = moved(tmp_path, environ, {"HF_HUB_CACHE": str(small / "hub")})
+        (small / "another").write_bytes(bytes(3_000_000))
+        (too_late,) = moved(tmp_path, environ, {"HF_HUB_CACHE": str(small / "hub")})
+        assert (too_late.commands, too_late.missing_bytes > 500_000) == ((), True)
+        assert "does not fit" in "".join(move_notes((too_late,)))
         content = (old / "blob").read_bytes()
         assert run(found.commands) != 0
         assert (old / "blob").read_bytes() == content
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_move_never_sweeps_up_what_the_new_environment_uses(tmp_path):
+    """The directory of Gradience's own caches is the root of the whole local layout."""
+    root = tmp_path / ".cache" / "gradience"
+    local = {
+        "HF_HOME": str(root / "hf_home"),
+        "HF_HUB_CACHE": str(root / "hub"),
+        "HF_DATASETS_CACHE": str(root / "datasets"),
+        "TORCH_HOME": str(root / "torch"),
+        "GRADIENCE_CACHE_DIR": str(root),
+        "TRITON_CACHE_DIR": str(root / "triton"),
+    }
+    volume = tmp_path / "volume"
+    new = {
+        **local,
+        "HF_HOME": str(volume / "hf_cache" / "hf_home"),
+        "HF_HUB_CACHE": str(volume / "hf_cache" / "hub"),
+        "HF_DATASETS_CACHE": str(volume / "hf_cache" / "datasets"),
+        "TORCH_HOME": str(volume / "torch_cache"),
+        "GRADIENCE_CACHE_DIR": str(volume / "gradience_cache"),
+    }
+    for part in ("hub", "triton", "base_norms"):
+        (root / part).mkdir(parents=True)
+        (root / part / "file").write_bytes(b"x" * 5000)
+    found = left_behind(resolve(local, tmp_path), resolve(new, tmp_path))
+    assert [item.old for item in found] == [root / "hub"]
+    for command in (c for item in found for c in item.commands):
+        subprocess.run(["bash", "-c", command], check=True)
+    assert (root / "triton" / "file").exists()
+    assert (root / "base_norms" / "file").exists()
+    assert (volume / "hf_cache" / "hub" / "file").exists()
+
+
+def test_a_directory_that_holds_a_place_in_use_is_named_without_a_command(tmp_path):
+    old = tmp_path / "hub"
+    (old / "torch").mkdir(parents=True)
+    (old / "file").write_bytes(b"x" * 5000)
+    before = {"HF_HUB_CACHE": str(old), "TORCH_HOME": str(old / "torch")}
+    after = {"HF_HUB_CACHE": str(tmp_path / "new"), "TORCH_HOME": str(old / "torch")}
+    (item,) = left_behind(resolve(before, tmp_path), resolve(after, tmp_path))
+    assert item.bytes > 0
+    assert item.commands == ()

@@ -11,7 +11,8 @@ import pytest
 
 from gradience.errors import UsageError
 from gradience.paths import cache_dir
-from gradience.storage.variables import VARIABLES, Host, resolve
+from gradience.storage.readers import Host, resolve
+from gradience.storage.variables import VARIABLES
 
 HF = ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_TOKEN_PATH")
 EACH = (

@@ -107,6 +107,19 @@ def test_a_missing_shard_is_named_and_a_partial_snapshot_is_no_problem(tmp_path)
     assert found.partial == {str(snapshot): 1}
 
 
+def test_a_file_that_should_hold_zeros_is_sound(tmp_path):
+    hub = HubMaker(tmp_path / "hub")
+    hub.add("org/a", "1", {"mask.bin": bytes(100_000)})
+    assert problems(check(hub.hub)) == []
+
+
+def test_an_index_that_was_downloaded_by_itself_is_no_problem(tmp_path):
+    hub = HubMaker(tmp_path / "hub")
+    index = json.dumps({"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}).encode()
+    hub.add("org/a", "1", {"model.safetensors.index.json": index})
+    assert problems(check(hub.hub)) == []
+
+
 def test_a_link_to_a_lost_blob_is_a_problem(hub):
     payload(hub).unlink()
     assert "missing_blob" in problems(check(hub.hub))

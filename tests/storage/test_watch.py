@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from factories_disks import btrfs_with_quota, tmpfs
+from gradience.storage.readers import Host
 from gradience.storage.sizer import Counting, Sizer
 from gradience.storage.usage import used_below
 from gradience.storage.watch import Watch, default_caches
@@ -187,9 +188,10 @@ def test_files_that_use_up_the_inodes_are_forecast_too(tmp_path):
 
 def test_the_caches_of_an_environment_are_found_once_each():
     environ = {"HF_HOME": "/big/hf", "HF_DATASETS_CACHE": "/big/hf/hub"}
-    found = default_caches(environ, Path("/home/me"), Path("/cwd"))
+    found = default_caches(environ, Path("/home/me"), Host(cwd=Path("/cwd"), user="me"))
     assert found["hub"] == Path("/big/hf/hub")
     assert "datasets" not in found
+    assert found["inductor"] == Path("/tmp/torchinductor_me")
     assert found["torch"] == Path("/home/me/.cache/torch")
     assert len(set(found.values())) == len(found)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gradience.cli.lazy import LazyGroup
 from gradience.errors import ExitCode, UsageError
 from gradience.registry import Registry
 
@@ -28,27 +29,7 @@ COMMANDS: Registry[click.Command] = Registry(
 _FEW = 40  # rows without --all
 
 
-class _Commands(click.Group):
-    """The commands of the group, imported on first use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name."""
-        return COMMANDS[cmd_name] if cmd_name in COMMANDS else None  # noqa: SIM401
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first argument names, or an error with the nearest name."""
-        if args and not args[0].startswith("-"):
-            COMMANDS[args[0]]
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=_Commands)
+@click.group(cls=LazyGroup, table=COMMANDS)
 def cache() -> None:
     """Look at what lies in the caches of this machine: sizes, last use, damage.
 
@@ -151,8 +132,9 @@ def ls(
 
     span = parse_duration(idle) if idle is not None else None
     floor = parse_size(larger) if larger is not None else 0
+    everything = _take(also, projects, kinds)
     found = select(
-        _take(also, projects, kinds),
+        everything,
         names=names,
         idle=span,
         at_least=floor,
@@ -162,6 +144,8 @@ def ls(
     limit = None if show_all else _FEW
     if as_json:
         return _json(found)
+    if everything.caches and not found.caches:
+        return _show(everything, cache_report.no_match(everything))
     if as_tree:
         return _show(found, cache_report.tree(found, limit=limit))
     if by == "kind":
@@ -193,12 +177,11 @@ def host_and_places(
     also: tuple[str, ...],
 ) -> tuple[dict[str, Any], "list[Any]"]:
     """What the library asks of this machine: environment, home, clock; and the places of `--at`."""
-    import os  # noqa: PLC0415
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from gradience.storage.caches import CACHES  # noqa: PLC0415
+    from gradience.storage.host import this_host  # noqa: PLC0415
     from gradience.storage.places import Place  # noqa: PLC0415
-    from gradience.storage.readers import Host  # noqa: PLC0415
 
     named = []
     for value in also:
@@ -208,25 +191,18 @@ def host_and_places(
                 f"--at {value}: not KIND=DIR", remedy="Write it as --at hub=/mnt/old/hub."
             )
         CACHES[kind]
+        if not Path(path).is_dir():
+            raise UsageError(
+                f"--at {value}: {path} is no directory", remedy="Name one that is there."
+            )
         named.append(Place(kind=kind, path=Path(path).absolute(), chosen_by="--at"))
     machine = {
         "environ": os.environ,
         "home": Path.home(),
         "now": datetime.now(UTC),
-        "host": Host(cwd=Path.cwd(), user=_user(), system=sys.platform),
+        "host": this_host(),
     }
     return machine, named
-
-
-def _user() -> str:
-    """The login name, which inductor's default directory ends in."""
-    import getpass  # noqa: PLC0415
-    import os  # noqa: PLC0415
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def _take(also: tuple[str, ...], projects: tuple[Path, ...], kinds: tuple[str, ...]) -> "Inventory":

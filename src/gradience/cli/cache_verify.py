@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gradience.cli.cache import host_and_places, places
-from gradience.errors import ExitCode
+from gradience.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from gradience.storage.verify_records import Verification
@@ -41,6 +41,11 @@ def verify(
     from gradience.storage.verify_report import page  # noqa: PLC0415
 
     found = _verify(names, also, projects, deep=deep)
+    if names and not found.files and not found.problems:
+        raise UsageError(
+            f"no repo in the caches is named {' or '.join(names)}, so nothing was checked",
+            remedy="`gradience cache ls` lists the names; patterns need quotes.",
+        )
     if as_json:
         click.echo(_artifact(found), nl=False)
     else:

@@ -98,13 +98,14 @@ def _watched(paths: tuple[Path, ...], window: float) -> "Watch":
     import os  # noqa: PLC0415
 
     from gradience.paths import as_path  # noqa: PLC0415
+    from gradience.storage.host import this_host  # noqa: PLC0415
     from gradience.storage.watch import Watch, default_caches  # noqa: PLC0415
 
-    home, cwd = Path.home(), Path.cwd()
+    home, host = Path.home(), this_host()
     if paths:
-        directories = {str(path): cwd / as_path(path, home) for path in paths}
+        directories = {str(path): host.cwd / as_path(path, home) for path in paths}
     else:
-        directories = default_caches(os.environ, home, cwd)
+        directories = default_caches(os.environ, home, host)
     return Watch(directories, environ=os.environ, home=home, clock=time.monotonic, window=window)
 
 

@@ -99,28 +99,18 @@ def doctor(
 
 def _machine(python: Path | None, now: "datetime") -> "Machine":
     from gradience.storage.doctor.gather import Machine  # noqa: PLC0415
+    from gradience.storage.host import working_directory  # noqa: PLC0415
 
     umask = os.umask(0o077)
     os.umask(umask)
     return Machine(
         environ=dict(os.environ),
         home=Path.home(),
-        cwd=_cwd(),
+        cwd=working_directory(),
         python=python or Path(sys.executable),
         now=now,
         umask=umask,
     )
-
-
-def _cwd() -> Path:
-    from gradience.errors import UsageError  # noqa: PLC0415
-
-    try:
-        return Path.cwd()
-    except FileNotFoundError as error:
-        raise UsageError(
-            "the working directory was deleted", remedy="Go to one that is there: cd ~"
-        ) from error
 
 
 def _show(diagnosis: "Diagnosis", *, as_json: bool, now: "datetime") -> None:

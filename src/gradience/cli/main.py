@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import click
 
 from gradience import __version__
+from gradience.cli.lazy import LazyGroup
 from gradience.cli.visible import visible
 from gradience.errors import GradienceError
 from gradience.registry import Registry
@@ -25,27 +26,9 @@ COMMANDS: Registry[click.Command] = Registry(
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported on first use, so that `--help` stays fast."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the commands, in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name."""
-        return COMMANDS[cmd_name] if cmd_name in COMMANDS else None  # noqa: SIM401
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the first argument names, or an error with the nearest name."""
-        if args and not args[0].startswith("-"):
-            COMMANDS[args[0]]
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="gradience")
 def cli() -> None:
     """Look at a LoRA run: what its adapter learned, and where its bytes go.

@@ -290,6 +290,12 @@ def _refused(inventory: Inventory) -> Iterator[Text]:
             yield Text(text=f"  {path.path}: {path.reason}", tone="dim")
 
 
+def no_match(inventory: Inventory) -> Page:
+    """What is shown where there are caches, and nothing in them was asked for."""
+    count = sum(len(listed(cache)) for cache in inventory.caches)
+    return (Text(text=f"Nothing matches: {count} entries were looked at.", tone="warn"),)
+
+
 def nothing(absent: Iterable[str]) -> Page:
     """What is shown where no cache is there."""
     return (

@@ -18,7 +18,9 @@ class LeftBehind:
     bytes : int
         Physical size: each inode once, blocks as allocated.
     commands : tuple of str
-        How to move it; empty where one lies inside the other.
+        How to move it; empty where one lies inside the other, or it does not fit.
+    missing_bytes : int
+        What the other disk lacks to take it; 0 where it fits.
     """
 
     places: tuple[str, ...]
@@ -26,6 +28,7 @@ class LeftBehind:
     new: Path
     bytes: int
     commands: tuple[str, ...]
+    missing_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

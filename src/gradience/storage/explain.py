@@ -43,13 +43,17 @@ class ExplainedVariable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
 
 class StrandedCache(msgspec.Struct, frozen=True, kw_only=True):
-    """A cache with content that the layout does not see, and commands that move it."""
+    """A cache with content that the layout does not see, and commands that move it.
+
+    `missing_bytes`: what the other disk lacks to take it; there are no commands then.
+    """
 
     places: tuple[str, ...]
     old: str
     new: str
     bytes: int
     commands: tuple[str, ...]
+    missing_bytes: int = 0
 
 
 class EnvironmentReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +116,7 @@ def report(chosen: Environment, environ: Mapping[str, str]) -> EnvironmentReport
                 new=str(item.new),
                 bytes=item.bytes,
                 commands=item.commands,
+                missing_bytes=item.missing_bytes,
             )
             for item in chosen.left_behind
         ),
@@ -156,7 +161,10 @@ def move_notes(gone: tuple[LeftBehind, ...]) -> tuple[str, ...]:
     for item in gone:
         lines.append(f"  {format_size(item.bytes)} in {item.old} ({', '.join(item.places)})")
         lines += [f"    {command}" for command in item.commands]
-        if not item.commands:
+        if item.missing_bytes:
+            lacking = format_size(item.missing_bytes)
+            lines.append(f"    it does not fit: the disk of {item.new} lacks {lacking}")
+        elif not item.commands:
             lines.append(f"    by hand: it and {item.new} lie one inside the other")
     lines.append("  Stop what downloads or trains first.")
     return tuple(lines)

@@ -25,8 +25,8 @@ PLACES = (
     "metrics",
     "torch",
     "wandb_cache",
-    "gradience",
 )
+"""Not Gradience's own: it is made again in minutes, and its directory may hold all the others."""
 
 
 def left_behind(
@@ -47,9 +47,17 @@ def left_behind(
         if any(o != old and o in old.parents for o, n in moves if n in new.parents):
             continue  # it travels with the directory above it
         if size := physical_bytes(old, skip=new):
+            missing = _missing(old, new, size)
             found.append(
                 LeftBehind(
-                    places=tuple(places), old=old, new=new, bytes=size, commands=_commands(old, new)
+                    places=tuple(places),
+                    old=old,
+                    new=new,
+                    bytes=size,
+                    commands=()
+                    if missing or _holds_others(old, new, before, after)
+                    else _commands(old, new),
+                    missing_bytes=missing,
                 )
             )
     return tuple(found)
@@ -79,6 +87,20 @@ def physical_bytes(directory: Path, *, skip: Path | None = None) -> int:
     return total
 
 
+def _holds_others(
+    old: Path, new: Path, before: Mapping[str, Resolved], after: Mapping[str, Resolved]
+) -> bool:
+    """Whether a move would sweep up a directory that somebody else was told to use.
+
+    A cache may travel with what lies in it by default (hub and datasets below HF_HOME); one that
+    the new environment names, or that stays where it was, must not.
+    """
+    stays = {place.path for place in after.values()}
+    return any(old in path.parents for path in stays) or any(
+        new in place.path.parents and place.path.exists() for place in after.values()
+    )
+
+
 def _commands(old: Path, new: Path) -> tuple[str, ...]:
     """Commands that move a directory and cannot lose anything."""
     if old in new.parents or new in old.parents:
@@ -93,12 +115,21 @@ def _commands(old: Path, new: Path) -> tuple[str, ...]:
     )
 
 
-def _device(path: Path) -> int | None:
-    """The device of a path or of its nearest existing parent."""
-    for place in (path, *path.parents):
-        if place.exists():
-            return place.stat().st_dev
-    return None
+def _missing(old: Path, new: Path, size: int) -> int:
+    """Bytes that the disk of the new place lacks: a copy would fill it, and fail at the end."""
+    if _device(old) == _device(new):
+        return 0
+    space = os.statvfs(_existing(new))
+    return max(0, size - space.f_bavail * space.f_frsize)
+
+
+def _device(path: Path) -> int:
+    return _existing(path).stat().st_dev
+
+
+def _existing(path: Path) -> Path:
+    """The path or its nearest existing parent."""
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def _same(one: Path, other: Path) -> bool:

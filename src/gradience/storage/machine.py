@@ -1,14 +1,13 @@
 """The machine as a reader finds it: environment, mounts, hints, installed client."""
 
-import getpass
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gradience import system
+from gradience.storage.host import this_host
 from gradience.storage.platforms.detection import all_marks, all_variables
 from gradience.storage.readers import Host
 from gradience.storage.transfer import Client
@@ -64,7 +63,7 @@ def read_machine(environ: Mapping[str, str]) -> Machine:
             hf_transfer=_version("hf_transfer") is not None,
             xet=_version("hf_xet") is not None,
         ),
-        host=Host(cwd=Path.cwd(), user=_user(), system=sys.platform),
+        host=this_host(),
     )
 
 
@@ -91,10 +90,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid_{os.getuid()}"

@@ -28,6 +28,9 @@ def select(
 ) -> Inventory:
     """An inventory with only some of the entries; the totals of caches stay what they are.
 
+    The total of a filtered inventory is the sum over its entries, in which bytes that several of
+    them share count for each.
+
     Parameters
     ----------
     names : sequence of str
@@ -58,7 +61,15 @@ def select(
         if entries or not filtered:
             entries.sort(key=SORTS[sort])
             caches.append(msgspec.structs.replace(cache, entries=tuple(entries)))
-    return msgspec.structs.replace(inventory, caches=tuple(caches))
+    if not filtered:
+        return msgspec.structs.replace(inventory, caches=tuple(caches))
+    chosen = [entry for cache in caches for entry in cache.entries]
+    return msgspec.structs.replace(
+        inventory,
+        caches=tuple(caches),
+        physical_bytes=sum(entry.physical_bytes for entry in chosen),
+        logical_bytes=sum(entry.logical_bytes for entry in chosen),
+    )
 
 
 def is_idle(entry: Entry, idle: timedelta, now: float) -> bool:

@@ -6,10 +6,9 @@ over 50 GB and drops its shared blob store: what was good advice for one version
 
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 Choice = Literal["plain", "fast", "auto"]
-CHOICES: tuple[str, ...] = get_args(Choice)
 
 _XET_OFF = "with Xet off the hub refuses files over 50 GB and drops its shared blob store"
 

@@ -9,10 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gradience.storage.readers import Host, Resolved, resolve
-
-__all__ = ["VARIABLES", "Host", "Resolved", "Variable", "resolve"]
-
 When = Literal["import", "call", "session", "first use", "nobody"]
 Expansion = Literal["yes", "no", "by reader"]
 

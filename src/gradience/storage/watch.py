@@ -20,8 +20,8 @@ from gradience.storage.forecast import (
     forecast,
 )
 from gradience.storage.headroom import Headroom, headroom
+from gradience.storage.readers import Host, resolve
 from gradience.storage.sizer import Counting, Measured, Size, Sizer
-from gradience.storage.variables import resolve
 from gradience.storage.watch_records import CacheView, MountView, Tick
 from gradience.system.base import space_of
 
@@ -47,16 +47,16 @@ _COUNT_SECONDS = 5.0
 _SHARED_LIMITS = ("file system", "memory", "memory limit")
 
 
-def default_caches(environ: Mapping[str, str], home: Path, cwd: Path) -> dict[str, Path]:
+def default_caches(environ: Mapping[str, str], home: Path, host: Host) -> dict[str, Path]:
     """The caches of this environment that fill, by name; the nearest of several names of one path.
 
     Those that are not there yet are listed too: a first download fills them.
     """
-    places = resolve(environ, home)
+    places = resolve(environ, home, host=host)
     found: dict[str, Path] = {}
     for name in _PLACES:
         if name in places:
-            path = cwd / places[name].path
+            path = places[name].path
             if path not in found.values():
                 found[name] = path
     return found

@@ -213,3 +213,16 @@ def test_a_broken_link_is_told_from_a_missing_directory(tmp_path: Path) -> None:
 def test_what_is_no_tensor_file_is_called_cut_off(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     assert cut_off(tmp_path / name)
+
+
+def test_what_stands_in_the_way_of_a_directory_is_no_place_to_write(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    below_file = place(tmp_path / "file" / "hub")
+    assert (below_file.existing, below_file.is_dir) == (tmp_path / "file", False)
+    for name in ("gone", "loop"):
+        found = place(tmp_path / name / "hub")
+        assert (found.kind, found.link) == ("broken link", tmp_path / name)
+        assert not found.writable
+    assert not below_file.writable

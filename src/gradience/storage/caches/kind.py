@@ -95,11 +95,6 @@ def always(_: str) -> bool:
     return True
 
 
-def top_only(relative: str) -> bool:
-    """Keep the names in the root itself."""
-    return not relative
-
-
 def last_used(look: Look, tally: Tally, path: str) -> tuple[float | None, LastUsedFrom]:
     """When something was last used, and which clock says so.
 

@@ -115,6 +115,10 @@ class Place:
         Permission bits of `existing`.
     mine : bool
         `existing` belongs to the user of this process.
+    is_dir : bool
+        `existing` is a directory.
+    link : Path, optional
+        The link to nothing on the way, of a `broken link`.
     """
 
     path: Path
@@ -125,6 +129,8 @@ class Place:
     group: str
     mode: int
     mine: bool = True
+    is_dir: bool = True
+    link: Path | None = None
 
     @property
     def exists(self) -> bool:

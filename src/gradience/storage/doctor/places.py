@@ -12,7 +12,6 @@ from pathlib import Path
 from gradience import system
 from gradience.errors import StorageError
 from gradience.storage.doctor.facts import Candidate, ForeignPart, HubClient, Place, Token
-from gradience.system.base import existing_parent
 from gradience.system.records import Mount
 
 _PARTS = 4000  # directories of one cache that are looked at
@@ -29,27 +28,52 @@ _SITES = (
 
 def place(path: Path) -> Place | None:
     """A place as this process finds it; None where not even a parent can be looked at."""
-    try:
-        existing = existing_parent(path)
-        status = existing.stat()
-    except (OSError, StorageError):
+    link = next((p for p in (path, *path.parents) if _leads_nowhere(p)), None)
+    seen = _nearest(link.parent if link else path)
+    if seen is None:
         return None
-    if path.exists():
-        kind = "directory" if path.is_dir() else "file"
-    else:
-        kind = "broken link" if path.is_symlink() else "missing"
+    existing, status = seen
+    is_dir = stat.S_ISDIR(status.st_mode)
+    there = existing == path
+    kind = "broken link" if link else "missing" if not there else "directory" if is_dir else "file"
     effective = os.access in os.supports_effective_ids
-    rights = os.W_OK | (os.X_OK if existing.is_dir() else 0)
+    rights = os.W_OK | (os.X_OK if is_dir else 0)
+    # What is no directory, or may not be entered, holds nothing new.
+    may = (is_dir or there) and os.access(existing, rights, effective_ids=effective)
     return Place(
         path=path,
         existing=existing,
         kind=kind,  # type: ignore[arg-type] # one of the four words above
-        writable=kind != "broken link" and os.access(existing, rights, effective_ids=effective),
+        writable=link is None and may,
         owner=user_name(status.st_uid),
         group=group_name(status.st_gid),
         mode=stat.S_IMODE(status.st_mode),
         mine=status.st_uid == os.geteuid(),
+        is_dir=is_dir,
+        link=link,
     )
+
+
+def _leads_nowhere(path: Path) -> bool:
+    """Whether this is a link to nothing, or to itself: no directory can be made below it."""
+    with contextlib.suppress(OSError):
+        if not path.is_symlink():
+            return False
+        try:
+            path.stat()
+        except PermissionError:
+            return False
+        except OSError:
+            return True
+    return False
+
+
+def _nearest(path: Path) -> tuple[Path, os.stat_result] | None:
+    """The path or its nearest parent that can be looked at."""
+    for place in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            return place, place.stat()
+    return None
 
 
 def user_name(number: int) -> str:

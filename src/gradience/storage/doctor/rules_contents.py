@@ -133,9 +133,17 @@ def left_behind(facts: Facts) -> Iterator[Finding]:
             f"library looks; they use {target}.",
             remedy=f"export HF_HUB_CACHE={quoted(cache.root)}"
             if shared
-            else f"mkdir -p {quoted(target)} && cp -au {quoted(cache.root)}/. {quoted(target)}/ && "
-            f"rm -r {quoted(cache.root)}",
+            else _pour(cache.root, target),
         )
+
+
+def _pour(old: str, new: str) -> str:
+    """Bring all of a cache into another; on one disk by links, which take no space."""
+    copy = f"{quoted(old)}/. {quoted(new)}/"
+    return (
+        f"mkdir -p {quoted(new)} && {{ cp -aul {copy} 2>/dev/null || cp -au {copy}; }} && "
+        f"rm -r {quoted(old)}"
+    )
 
 
 def generations(facts: Facts) -> Iterator[Finding]:

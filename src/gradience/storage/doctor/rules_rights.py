@@ -30,11 +30,20 @@ def unwritable(facts: Facts) -> Iterator[Finding]:
         place = facts.places[uses[0].path]
         who = listed((f"{use.library} ({use.purpose})" for use in uses), 3)
         yield kinds.UNWRITABLE.found(
-            f"{facts.user or 'this user'} may not write in {place.existing} (owner {place.owner}:"
-            f"{place.group}, mode {place.mode & 0o7777:04o}{_read_only(place, facts)}), where "
-            f"{who} must.",
+            f"{_obstacle(place, facts)}, where {who} must write.",
             remedy=remedy,
         )
+
+
+def _obstacle(place: Place, facts: Facts) -> str:
+    if place.link is not None:
+        return f"{place.link} is a link to nothing (is its disk mounted?)"
+    if not place.is_dir and place.existing != place.path:
+        return f"{place.existing} is no directory"
+    return (
+        f"{facts.user or 'this user'} may not write in {place.existing} (owner {place.owner}:"
+        f"{place.group}, mode {place.mode & 0o7777:04o}{_read_only(place, facts)})"
+    )
 
 
 def _root(use: Use, facts: Facts) -> Path:
@@ -60,7 +69,10 @@ def _let_in(root: Path, uses: list[Use], place: Place, facts: Facts) -> str:
     if mount is not None and mount.read_only:
         return moved(uses, _writable(facts), facts)
     if place.kind == "broken link":
-        return f"rm {quoted(place.path)} && mkdir -p {quoted(place.path)}"
+        return f"rm {quoted(place.link or place.path)} && mkdir -p {quoted(place.path)}"
+    if not place.is_dir and place.existing != place.path:
+        aside = place.existing.with_name(f"{place.existing.name}.old")
+        return f"mv {quoted(place.existing)} {quoted(aside)} && mkdir -p {quoted(place.path)}"
     if place.mine:
         return f"chmod u+rwx {quoted(place.existing)}"
     owner = f"{facts.user}:{facts.group}"
