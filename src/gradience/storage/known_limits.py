@@ -102,13 +102,15 @@ def _given(
         note = "You gave the size of the volume; its content was counted."
         return KnownSize(name="volume size", size=volume_size, counted=(root,), note=note)
     text = environ.get(VOLUME_SIZE, "").strip()
-    # The variable speaks of a volume, not of the container's own disk.
-    if not text or not (mount.network or root in _RUNPOD_VOLUMES or lies(place, mount, environ)):
+    if not text:
         return None
     try:
         size = parse_size(text)
     except UsageError as error:
         raise UsageError(f"{VOLUME_SIZE}: {error}", remedy=error.remedy) from error
+    # The variable speaks of a volume, not of the container's own disk.
+    if not (mount.network or root in _RUNPOD_VOLUMES or lies(place, mount, environ)):
+        return None
     note = f"{VOLUME_SIZE} gives the size of the volume; its content was counted."
     return KnownSize(name="volume size", size=size, counted=(root,), note=note)
 

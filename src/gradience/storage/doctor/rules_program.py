@@ -129,7 +129,8 @@ def places(facts: Facts) -> Iterator[Finding]:
             yield kinds.CACHE_IN_PROGRAM.found(
                 f"{where}: {literal.call} has {literal.keyword}={literal.value!r}, a cache that no "
                 "other program shares.",
-                remedy=export(HF_HUB_CACHE=path) + "  # then every program shares it",
+                remedy=f"# leave {literal.keyword} out of line {literal.line}: HF_HOME then "
+                "decides for every program",
             )
 
 
