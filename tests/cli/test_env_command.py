@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from factories_disks import tmpfs
 from gradience import artifacts
 from gradience.storage.explain import SCHEMA, EnvironmentReport
 from gradience.storage.exports import EXPORTS
@@ -268,3 +269,12 @@ def test_a_directory_of_another_user_below_tmp_is_refused(tmp_path: Path) -> Non
         with pytest.raises(StorageError, match="belongs to another user"):
             directories.create_directories(made)
         os.chown(name, 0, 0)
+
+
+@pytest.mark.root
+def test_a_root_in_memory_and_without_room_is_said(gradience, tmp_path):
+    with tmpfs(tmp_path / "small", "size=8m") as root:
+        done = gradience("--root", root, "--no-create")
+    assert done.returncode == 0
+    assert "lies in memory" in done.stderr
+    assert "has room for" in done.stderr

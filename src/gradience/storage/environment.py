@@ -12,11 +12,19 @@ from gradience.storage.exports.export import posix_quoted
 from gradience.storage.layout import Layout, layout
 from gradience.storage.left_behind import left_behind
 from gradience.storage.machine import Machine
-from gradience.storage.platforms.detection import Detected, detect, find_volume, local_directory
+from gradience.storage.platforms.detection import (
+    SMALLEST_VOLUME,
+    Detected,
+    detect,
+    find_volume,
+    holder,
+    local_directory,
+)
 from gradience.storage.platforms.listed import PLATFORMS
 from gradience.storage.platforms.platform import Platform
 from gradience.storage.readers import resolve
 from gradience.storage.transfer import Choice, transfer
+from gradience.units import format_size
 
 
 def environment(
@@ -65,10 +73,26 @@ def environment(
     )
     notes = [f"First: {switches.hint}"] if switches.hint else []
     notes += [*lost, *_contradictions(machine, made)]
+    notes += _poor_root(machine, found.root) if here and root is not None else []
     gone = _left_behind(machine, made) if here else ()
     return Environment(
         layout=made, reason=found.reason, here=here, left_behind=gone, notes=tuple(notes)
     )
+
+
+def _poor_root(machine: Machine, root: Path) -> list[str]:
+    """What speaks against a root that was asked for; one that was detected has been weighed."""
+    mount = holder(root, machine.mounts)
+    if mount is None:
+        return []
+    notes = []
+    if mount.in_memory:
+        notes.append(f"{root} lies in memory ({mount.fs_type}): it is gone at the next start.")
+    if mount.read_only:
+        notes.append(f"{root} cannot be written: {mount.path} is mounted read-only.")
+    if mount.free_bytes is not None and mount.free_bytes < SMALLEST_VOLUME:
+        notes.append(f"{root} has room for {format_size(mount.free_bytes)} only.")
+    return notes
 
 
 def absolute(root: str | os.PathLike[str], home: Path, cwd: Path) -> Path:

@@ -14,7 +14,7 @@ from gradience.storage.platforms.platform import Candidate, Platform
 from gradience.system.records import Mount
 from gradience.units import format_size
 
-_SMALLEST = 5 * 10**9  # bytes; below that no model worth a cache fits
+SMALLEST_VOLUME = 5 * 10**9  # bytes; below that no model worth a cache fits
 _CLUSTER = 100 * 10**12  # bytes; a network mount that shows more shows the cluster, not a limit
 _ROOMIER = 4  # times the free space of the home disk, for another disk to be worth a word
 _SYSTEM = (
@@ -211,7 +211,7 @@ def _unfit(path: Path, mount: Mount | None, candidate: Candidate) -> str:
         return f"{path} is mounted read-only"
     if mount.in_memory:
         return f"{path} lies in memory"
-    if mount.total_bytes is not None and mount.total_bytes < _SMALLEST:
+    if mount.total_bytes is not None and mount.total_bytes < SMALLEST_VOLUME:
         return f"{path} holds {format_size(mount.total_bytes)} in all"
     return ""
 
@@ -220,7 +220,7 @@ def _is_volume(mount: Mount) -> bool:
     """Whether something is mounted there for data, rather than by the system."""
     path = str(mount.path)
     system = path == "/" or any(path == s or path.startswith(f"{s}/") for s in _SYSTEM)
-    small = mount.total_bytes is None or mount.total_bytes < _SMALLEST
+    small = mount.total_bytes is None or mount.total_bytes < SMALLEST_VOLUME
     return not (system or small or mount.read_only or mount.in_memory)
 
 
