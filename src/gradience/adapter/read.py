@@ -20,8 +20,8 @@ from gradience.adapter.finding_kinds import UNREAD_TENSORS, WEIGHTS_SAVED_TWICE
 from gradience.adapter.layout import CONFIG, AdapterLocation, no_weights
 from gradience.adapter.parts import Parts
 from gradience.adapter.records import Adapter
-from gradience.adapter.source import find_adapters
-from gradience.errors import AdapterError, UnsupportedAdapterError, UsageError
+from gradience.adapter.source import find_one
+from gradience.errors import AdapterError, UnsupportedAdapterError
 from gradience.findings import Finding
 from gradience.tensors.fingerprint import content_digest
 from gradience.tensors.opening import open_tensor_file, tensors_in_memory
@@ -96,17 +96,9 @@ def open_adapter(target: str | os.PathLike[str]) -> Adapter:
     UsageError
         If it names several; lists them.
     UnreadableError
-        As `find_adapters` and `read_adapter`.
+        As `find_one` and `read_adapter`.
     """
-    locations = find_adapters(target)
-    if len(locations) > 1:
-        names = ", ".join(location.name for location in locations[:_SHOWN])
-        more = f" and {len(locations) - _SHOWN} more" if len(locations) > _SHOWN else ""
-        raise UsageError(
-            f"{os.fspath(target)} holds {len(locations)} adapters: {names}{more}",
-            remedy=f"Name one of them, such as {locations[-1].source}.",
-        )
-    return read_adapter(locations[0])
+    return read_adapter(find_one(target))
 
 
 def adapter_from_state_dict(

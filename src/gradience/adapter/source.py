@@ -22,11 +22,12 @@ from gradience.adapter.layout import (
     no_weights,
 )
 from gradience.adapter.names import natural_key
-from gradience.errors import AdapterNotFoundError, GradienceError, UnreadableError
+from gradience.errors import AdapterNotFoundError, GradienceError, UnreadableError, UsageError
 from gradience.paths import nearest
 
-__all__ = ["AdapterLocation", "find_adapters"]
+__all__ = ["AdapterLocation", "find_adapters", "find_one"]
 
+_SHOWN = 3
 MAX_DEPTH = 8
 MAX_DIRECTORIES = 10_000
 _SKIPPED = frozenset({"node_modules", "__pycache__", "site-packages"})
@@ -73,6 +74,27 @@ def find_adapters(
     if path.is_dir():
         return _find_in_directory(path, notice)
     return (_single_file(path),)
+
+
+def find_one(target: str | os.PathLike[str], *, notice: Notice = _quiet) -> AdapterLocation:
+    """The one adapter that `target` names.
+
+    Raises
+    ------
+    UsageError
+        If it names several; lists them.
+    UnreadableError
+        As `find_adapters`.
+    """
+    found = find_adapters(target, notice=notice)
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(location.name for location in found[:_SHOWN])
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    raise UsageError(
+        f"{os.fspath(target)} holds {len(found)} adapters: {names}{more}",
+        remedy=f"Name one of them, such as {found[-1].source}.",
+    )
 
 
 def _find_in_directory(root: Path, notice: Notice) -> tuple[AdapterLocation, ...]:

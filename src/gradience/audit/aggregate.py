@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from gradience.audit.metrics import METRICS
-from gradience.audit.records import Concentration, Group, LayerAudit, Stats
+from gradience.audit.records import AdapterAudit, Concentration, Group, LayerAudit, Stats
 
 _TYPES = ("attention", "mlp", "embedding", "other")
 
@@ -61,6 +61,20 @@ def by_type(layers: Sequence[LayerAudit]) -> tuple[Group, ...]:
     """Groups by module type, in a fixed order."""
     groups = _grouped(layers, lambda layer: layer.module_type)
     return tuple(sorted(groups, key=lambda g: _TYPES.index(g.name)))
+
+
+def types_and_all(audit: AdapterAudit) -> tuple[Group, ...]:
+    """The groups by type and, where there are several, one of all layers below them."""
+    if len(audit.by_type) < 2:
+        return audit.by_type
+    everything = Group(
+        name="all",
+        layers=len(audit.layers),
+        parameters=audit.parameters,
+        energy_share=1.0 if any(g.energy_share for g in audit.by_type) else None,
+        stats=audit.overall,
+    )
+    return (*audit.by_type, everything)
 
 
 def by_block(layers: Sequence[LayerAudit]) -> tuple[Group, ...]:

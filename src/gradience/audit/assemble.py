@@ -28,7 +28,6 @@ def assemble(
     norms: "BaseNorms | None",
     *,
     file_bytes: int,
-    beside: Sequence[Finding] = (),
 ) -> AdapterAudit:
     """The audit of an adapter whose layers are measured.
 
@@ -40,8 +39,6 @@ def assemble(
         None when no base model was asked for.
     file_bytes : int
         Size of the weights file.
-    beside : sequence of Finding
-        About the tensors that the adapter carries beside its factors.
     """
     layers = measured.layers
     use = byte_use(adapter, file_bytes)
@@ -49,7 +46,6 @@ def assemble(
         (
             *adapter.findings,
             *measured.findings,
-            *beside,
             *(norms.findings if norms else ()),
             *_another_base(adapter, norms),
             *health(

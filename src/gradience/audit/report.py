@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
-from gradience.audit.aggregate import energy
+from gradience.audit.aggregate import energy, types_and_all
 from gradience.audit.metrics import METRICS
 from gradience.audit.records import (
     AdapterAudit,
     AuditFailure,
-    Group,
     LayerAudit,
     Stats,
     Suggestion,
@@ -140,14 +139,6 @@ def _shown(audits: Sequence[AdapterAudit]) -> list[str]:
 
 def _types(audit: AdapterAudit) -> Table:
     columns = _shown([audit])
-    everything = Group(
-        name="all",
-        layers=len(audit.layers),
-        parameters=audit.parameters,
-        energy_share=1.0 if any(g.energy_share for g in audit.by_type) else None,
-        stats=audit.overall,
-    )
-    groups = (*audit.by_type, everything) if len(audit.by_type) > 1 else audit.by_type
     return Table(
         title="By module type (medians)",
         head=("type", "modules", "parameters", "energy", *(METRICS[c].title for c in columns)),
@@ -159,7 +150,7 @@ def _types(audit: AdapterAudit) -> Table:
                 percent(g.energy_share),
                 *(_median(g.stats.get(c)) for c in columns),
             )
-            for g in groups
+            for g in types_and_all(audit)
         ),
         spare=("parameters", *_SPARE),
         note=_LEGEND if audit.base else _LEGEND.partition(" UDR")[0],

@@ -19,7 +19,7 @@ from gradience import paths, uses
 from gradience.adapter.layout import AdapterLocation
 from gradience.adapter.read import HasToDict, adapter_from_state_dict, opened
 from gradience.adapter.records import Adapter
-from gradience.adapter.source import find_adapters
+from gradience.adapter.source import find_adapters, find_one
 from gradience.audit import cache
 from gradience.audit.assemble import assemble
 from gradience.audit.byte_use import stored_tensors
@@ -139,14 +139,7 @@ def audit_lora_peft_dir(
         progress=progress,
         notice=notice,
     )
-    found = find_adapters(peft_dir, notice=options.notice)
-    if len(found) > 1:
-        raise UsageError(
-            f"{os.fspath(peft_dir)} holds {len(found)} adapters: "
-            + ", ".join(location.name for location in found[:5]),
-            remedy="Name one of them, or compare them with `gradience audit`.",
-        )
-    return audit_location(found[0], options)
+    return audit_location(find_one(peft_dir, notice=options.notice), options)
 
 
 def audit_lora_state_dict(

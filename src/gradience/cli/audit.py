@@ -176,12 +176,13 @@ def _split(
 
 def _exit_code(results: "Sequence[AdapterAudit | AuditFailure]", fail_on: tuple[str, ...]) -> int:
     """3 or so for what could not be read, 3 for a base that is none; 1 for `--fail-on`; else 0."""
+    from gradience.audit.base.finding_kinds import BASE_MODEL_MISMATCH  # noqa: PLC0415
     from gradience.findings import failing  # noqa: PLC0415
 
     audits, failures = _split(results)
     if failures:
         return max(failure.exit_code for failure in failures)
-    if any(f.code == "base_model_mismatch" for a in audits for f in a.findings):
+    if any(f.code == BASE_MODEL_MISMATCH.code for a in audits for f in a.findings):
         return int(ExitCode.UNREADABLE)  # the UDR that was asked for could not be had
     matched = [f for a in audits for f in failing(a.findings, fail_on)]
     return int(ExitCode.BAD_NEWS if matched else ExitCode.OK)

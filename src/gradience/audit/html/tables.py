@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gradience.audit.aggregate import energy
+from gradience.audit.aggregate import energy, types_and_all
 from gradience.audit.html.markup import (
     Cell,
     Head,
@@ -15,7 +15,7 @@ from gradience.audit.html.markup import (
 )
 from gradience.audit.html.wording import NO_PROOF, VERDICTS, plural, share
 from gradience.audit.metrics import METRICS
-from gradience.audit.records import AdapterAudit, Group, LayerAudit, Stats, Suggestion
+from gradience.audit.records import AdapterAudit, LayerAudit, Stats, Suggestion
 from gradience.page import count
 from gradience.units import format_size
 
@@ -81,14 +81,6 @@ def _module_row(layer: LayerAudit, total: float, shown: Sequence[str]) -> tuple[
 def types_table(audit: AdapterAudit) -> str:
     """Medians by module type."""
     shown = columns([audit])
-    everything = Group(
-        name="all",
-        layers=len(audit.layers),
-        parameters=audit.parameters,
-        energy_share=1.0 if any(g.energy_share for g in audit.by_type) else None,
-        stats=audit.overall,
-    )
-    groups = (*audit.by_type, everything) if len(audit.by_type) > 1 else audit.by_type
     head = (
         Head(title="type", numeric=False),
         Head(title="modules"),
@@ -104,7 +96,7 @@ def types_table(audit: AdapterAudit) -> str:
             number_cell(group.energy_share, share(group.energy_share)),
             *(_median(group.stats.get(name)) for name in shown),
         )
-        for group in groups
+        for group in types_and_all(audit)
     ]
     note = '<p class="note">Medians over the modules of each type.</p>'
     return note + table(head, rows, label="By module type")
