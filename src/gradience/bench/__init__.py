@@ -1,0 +1,1 @@
+"""Is a smaller adapter really as good? Train, compress, evaluate over seeds, and judge."""

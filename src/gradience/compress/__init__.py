@@ -1,0 +1,1 @@
+"""A smaller adapter with a known error, from the factors alone."""
