@@ -21,7 +21,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gradience.storage.inventory import take
+from gradience.storage.inventory.take import take
 
 GENERATOR = Path(__file__).parents[2] / "shared" / "tools" / "gen_cache.py"
 DROP = Path("/proc/sys/vm/drop_caches")

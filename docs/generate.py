@@ -16,10 +16,10 @@ from gradience.audit.metrics import METRICS
 from gradience.audit.records import AdapterAudit, AuditSet
 from gradience.errors import GradienceError
 from gradience.storage.doctor.records import Diagnosis
-from gradience.storage.explain import EnvironmentReport
-from gradience.storage.records import Inventory
-from gradience.storage.verify_records import Verification
-from gradience.storage.watch_records import Tick
+from gradience.storage.environment.explain import EnvironmentReport
+from gradience.storage.inventory.records import Inventory
+from gradience.storage.verify.records import Verification
+from gradience.storage.watch.records import Tick
 from gradience.uses import Uses
 
 DOCS = Path(__file__).parent

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from gradience.storage.caches import CACHES
-from gradience.storage.caches.kind import Look
-from gradience.storage.inventory import take
-from gradience.storage.records import Cache, Entry, Inventory
-from gradience.storage.scan import Root, scan
-from gradience.storage.verify import verify
-from gradience.storage.verify_records import PROBLEMS, Verification
-from gradience.storage.verify_report import page
+from gradience.storage.inventory.caches import CACHES
+from gradience.storage.inventory.caches.kind import Look
+from gradience.storage.inventory.records import Cache, Entry, Inventory
+from gradience.storage.inventory.scan import Root, scan
+from gradience.storage.inventory.take import take
+from gradience.storage.verify.records import PROBLEMS, Verification
+from gradience.storage.verify.report import page
+from gradience.storage.verify.run import verify
 
 GENERATOR = Path(__file__).parents[2] / "shared" / "tools" / "gen_cache.py"
 NOW = datetime.now(UTC)

@@ -20,7 +20,7 @@ from gradience.storage.doctor.facts import (
 )
 from gradience.storage.doctor.questions import LOGIN, MODELS, QUESTIONS
 from gradience.storage.doctor.rules import examine
-from gradience.storage.records import Cache, Damage, Entry, Inventory
+from gradience.storage.inventory.records import Cache, Damage, Entry, Inventory
 from gradience.system.records import Mount
 
 HOME = Path("/home/me")

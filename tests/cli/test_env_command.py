@@ -10,10 +10,10 @@ import pytest
 
 from factories_disks import tmpfs
 from gradience import artifacts
-from gradience.storage.explain import SCHEMA, EnvironmentReport
-from gradience.storage.exports import EXPORTS
-from gradience.storage.platforms import PLATFORMS
-from gradience.storage.variables import VARIABLES
+from gradience.storage.environment.explain import SCHEMA, EnvironmentReport
+from gradience.storage.environment.exports import EXPORTS
+from gradience.storage.environment.platforms import PLATFORMS
+from gradience.storage.environment.variables import VARIABLES
 
 
 @pytest.fixture
@@ -253,8 +253,8 @@ def test_install_is_undone(gradience, home: Path) -> None:
 
 def test_a_directory_of_another_user_below_tmp_is_refused(tmp_path: Path) -> None:
     from gradience.errors import StorageError  # noqa: PLC0415
-    from gradience.storage import directories  # noqa: PLC0415
-    from gradience.storage.layout import Layout, Setting  # noqa: PLC0415
+    from gradience.storage.environment import directories  # noqa: PLC0415
+    from gradience.storage.environment.layout import Layout, Setting  # noqa: PLC0415
 
     if os.geteuid() != 0:
         pytest.skip("giving a directory to another user needs root")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from factories_caches import du, look_at
-from gradience.storage.caches import CACHES
-from gradience.storage.places import places
-from gradience.storage.records import DAMAGE, Entry
+from gradience.storage.inventory.caches import CACHES
+from gradience.storage.inventory.places import places
+from gradience.storage.inventory.records import DAMAGE, Entry
 
 
 def fill(root: Path) -> Path:

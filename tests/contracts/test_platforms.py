@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from factories_mounts import container_disk, make_mount
-from gradience.storage.layout import layout
-from gradience.storage.platforms import PLATFORMS, detect
-from gradience.storage.platforms.detection import all_marks, all_variables
-from gradience.storage.transfer import Transfer
+from gradience.storage.environment.layout import layout
+from gradience.storage.environment.platforms import PLATFORMS, detect
+from gradience.storage.environment.platforms.detection import all_marks, all_variables
+from gradience.storage.environment.transfer import Transfer
 
 NO_SWITCH = Transfer(switches=(), reason="nothing to switch")
 

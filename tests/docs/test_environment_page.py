@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gradience.storage.platforms import PLATFORMS
-from gradience.storage.variables import VARIABLES
+from gradience.storage.environment.platforms import PLATFORMS
+from gradience.storage.environment.variables import VARIABLES
 
 PAGE = Path(__file__).parents[2] / "docs" / "environment.md"
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gradience.page import Page
-    from gradience.storage.records import Inventory
+    from gradience.storage.inventory.records import Inventory
 
 COMMANDS: Registry[click.Command] = Registry(
     "command",
@@ -126,8 +126,8 @@ def ls(
     gradience cache ls --by kind
     gradience cache ls --kind hub --damaged --json
     """
-    from gradience.storage import cache_report  # noqa: PLC0415
-    from gradience.storage.selection import select  # noqa: PLC0415
+    from gradience.storage.inventory import report  # noqa: PLC0415
+    from gradience.storage.inventory.selection import select  # noqa: PLC0415
     from gradience.units import parse_duration, parse_size  # noqa: PLC0415
 
     span = parse_duration(idle) if idle is not None else None
@@ -145,14 +145,14 @@ def ls(
     if as_json:
         return _json(found)
     if everything.caches and not found.caches:
-        return _show(everything, cache_report.no_match(everything))
+        return _show(everything, report.no_match(everything))
     if as_tree:
-        return _show(found, cache_report.tree(found, limit=limit))
+        return _show(found, report.tree(found, limit=limit))
     if by == "kind":
-        return _show(found, cache_report.by_kind(found))
+        return _show(found, report.by_kind(found))
     if by == "age":
-        return _show(found, cache_report.by_age(found))
-    return _show(found, cache_report.by_entry(found, limit=limit, sort=sort))
+        return _show(found, report.by_age(found))
+    return _show(found, report.by_entry(found, limit=limit, sort=sort))
 
 
 @click.command()
@@ -167,10 +167,10 @@ def du(
     gradience cache du
     gradience cache du --project ~/runs --json
     """
-    from gradience.storage import cache_report  # noqa: PLC0415
+    from gradience.storage.inventory import report  # noqa: PLC0415
 
     found = _take(also, projects, kinds)
-    return _json(found) if as_json else _show(found, cache_report.usage(found))
+    return _json(found) if as_json else _show(found, report.usage(found))
 
 
 def host_and_places(
@@ -179,9 +179,9 @@ def host_and_places(
     """What the library asks of this machine: environment, home, clock; and the places of `--at`."""
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from gradience.storage.caches import CACHES  # noqa: PLC0415
-    from gradience.storage.host import this_host  # noqa: PLC0415
-    from gradience.storage.places import Place  # noqa: PLC0415
+    from gradience.storage.environment.host import this_host  # noqa: PLC0415
+    from gradience.storage.inventory.caches import CACHES  # noqa: PLC0415
+    from gradience.storage.inventory.places import Place  # noqa: PLC0415
 
     named = []
     for value in also:
@@ -207,7 +207,7 @@ def host_and_places(
 
 def _take(also: tuple[str, ...], projects: tuple[Path, ...], kinds: tuple[str, ...]) -> "Inventory":
     from gradience import paths, uses  # noqa: PLC0415
-    from gradience.storage.inventory import take  # noqa: PLC0415
+    from gradience.storage.inventory.take import take  # noqa: PLC0415
 
     machine, named = host_and_places(also)
     machine["uses"] = uses.recall(paths.cache_dir(os.environ, Path.home()))
@@ -222,7 +222,7 @@ def _take(also: tuple[str, ...], projects: tuple[Path, ...], kinds: tuple[str, .
 
 def _show(found: "Inventory", page: "Page") -> int:
     from gradience.cli.render import show  # noqa: PLC0415
-    from gradience.storage.cache_report import nothing  # noqa: PLC0415
+    from gradience.storage.inventory.report import nothing  # noqa: PLC0415
 
     show(page if found.caches else nothing(found.absent.values()))
     return int(ExitCode.OK)
@@ -232,7 +232,7 @@ def _json(found: "Inventory") -> int:
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from gradience import artifacts  # noqa: PLC0415
-    from gradience.storage.records import SCHEMA, for_json  # noqa: PLC0415
+    from gradience.storage.inventory.records import SCHEMA, for_json  # noqa: PLC0415
 
     content = for_json(found)
     click.echo(

@@ -10,7 +10,7 @@ from gradience.cli.cache import host_and_places, places
 from gradience.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from gradience.storage.verify_records import Verification
+    from gradience.storage.verify.records import Verification
 
 
 @click.command()
@@ -38,7 +38,7 @@ def verify(
     gradience cache verify --project ~/models --json
     """
     from gradience.cli.render import show  # noqa: PLC0415
-    from gradience.storage.verify_report import page  # noqa: PLC0415
+    from gradience.storage.verify.report import page  # noqa: PLC0415
 
     found = _verify(names, also, projects, deep=deep)
     if names and not found.files and not found.problems:
@@ -57,7 +57,7 @@ def _verify(
     names: tuple[str, ...], also: tuple[str, ...], projects: tuple[Path, ...], *, deep: bool
 ) -> "Verification":
     from gradience.cli.progress import progress_bar  # noqa: PLC0415
-    from gradience.storage.verify import verify as check  # noqa: PLC0415
+    from gradience.storage.verify.run import verify as check  # noqa: PLC0415
 
     machine, named = host_and_places(also)
     with progress_bar(shown=sys.stderr.isatty()) as progress:
@@ -75,7 +75,7 @@ def _artifact(found: "Verification") -> bytes:
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from gradience import artifacts  # noqa: PLC0415
-    from gradience.storage.records import for_json  # noqa: PLC0415
-    from gradience.storage.verify_records import SCHEMA  # noqa: PLC0415
+    from gradience.storage.inventory.records import for_json  # noqa: PLC0415
+    from gradience.storage.verify.records import SCHEMA  # noqa: PLC0415
 
     return artifacts.encode(SCHEMA, for_json(found), now=datetime.now(UTC))

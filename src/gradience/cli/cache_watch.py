@@ -15,8 +15,8 @@ from gradience.units import parse_duration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gradience.storage.watch import Watch
-    from gradience.storage.watch_records import Tick
+    from gradience.storage.watch.records import Tick
+    from gradience.storage.watch.run import Watch
 
 _SHORTEST_SECONDS = 0.05
 _SOON_SECONDS = 1.0
@@ -98,8 +98,8 @@ def _watched(paths: tuple[Path, ...], window: float) -> "Watch":
     import os  # noqa: PLC0415
 
     from gradience.paths import as_path  # noqa: PLC0415
-    from gradience.storage.host import this_host  # noqa: PLC0415
-    from gradience.storage.watch import Watch, default_caches  # noqa: PLC0415
+    from gradience.storage.environment.host import this_host  # noqa: PLC0415
+    from gradience.storage.watch.run import Watch, default_caches  # noqa: PLC0415
 
     home, host = Path.home(), this_host()
     if paths:
@@ -127,14 +127,14 @@ def _print_json(tick: "Tick") -> None:
     from datetime import datetime  # noqa: PLC0415
 
     from gradience import artifacts  # noqa: PLC0415
-    from gradience.storage.watch_records import SCHEMA  # noqa: PLC0415
+    from gradience.storage.watch.records import SCHEMA  # noqa: PLC0415
 
     now = datetime.fromisoformat(tick.at)
     click.echo(artifacts.encode(SCHEMA, tick, now=now, indent=0))
 
 
 def _print_lines(tick: "Tick") -> None:
-    from gradience.storage.watch_report import lines  # noqa: PLC0415
+    from gradience.storage.watch.report import lines  # noqa: PLC0415
 
     for line in lines(tick):
         click.echo(line)
@@ -143,7 +143,7 @@ def _print_lines(tick: "Tick") -> None:
 
 def _print_page(tick: "Tick") -> None:
     from gradience.cli.render import show  # noqa: PLC0415
-    from gradience.storage.watch_report import page  # noqa: PLC0415
+    from gradience.storage.watch.report import page  # noqa: PLC0415
 
     show(page(tick))
 
@@ -151,14 +151,14 @@ def _print_page(tick: "Tick") -> None:
 @contextmanager
 def _live() -> "Iterator[Callable[[Tick], None]]":
     from gradience.cli.live import live_page  # noqa: PLC0415 - rich: 50 ms a pipe need not pay
-    from gradience.storage.watch_report import page  # noqa: PLC0415
+    from gradience.storage.watch.report import page  # noqa: PLC0415
 
     with live_page() as show:
         yield lambda tick: show(page(tick))
 
 
 def _say_goodbye(first: "Tick | None", last: "Tick | None", *, as_json: bool) -> None:
-    from gradience.storage.watch_report import summary  # noqa: PLC0415
+    from gradience.storage.watch.report import summary  # noqa: PLC0415
 
     if first is not None and last is not None:
         for line in summary(first, last):

@@ -99,7 +99,7 @@ def doctor(
 
 def _machine(python: Path | None, now: "datetime") -> "Machine":
     from gradience.storage.doctor.gather import Machine  # noqa: PLC0415
-    from gradience.storage.host import working_directory  # noqa: PLC0415
+    from gradience.storage.environment.host import working_directory  # noqa: PLC0415
 
     umask = os.umask(0o077)
     os.umask(umask)
@@ -117,7 +117,7 @@ def _show(diagnosis: "Diagnosis", *, as_json: bool, now: "datetime") -> None:
     if as_json:
         from gradience import artifacts  # noqa: PLC0415
         from gradience.storage.doctor.records import SCHEMA  # noqa: PLC0415
-        from gradience.storage.records import for_json  # noqa: PLC0415
+        from gradience.storage.inventory.records import for_json  # noqa: PLC0415
 
         click.echo(artifacts.encode(SCHEMA, for_json(diagnosis), now=now), nl=False)
     else:

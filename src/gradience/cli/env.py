@@ -11,10 +11,10 @@ from gradience.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gradience.storage.chosen import Environment
-    from gradience.storage.exports.export import Export
-    from gradience.storage.machine import Machine
-    from gradience.storage.profile import Installed
+    from gradience.storage.environment.exports.export import Export
+    from gradience.storage.environment.machine import Machine
+    from gradience.storage.environment.profile import Installed
+    from gradience.storage.environment.records import Environment
 
 
 @click.command()
@@ -67,10 +67,10 @@ def env(
     Platforms: runpod, runpod_serverless, vast, lambda, paperspace, colab, kaggle, sagemaker, modal,
     hf_spaces, databricks, slurm, kubernetes, wsl, docker, local.
     """
-    from gradience.storage.environment import absolute, environment  # noqa: PLC0415
-    from gradience.storage.exports import EXPORTS  # noqa: PLC0415
-    from gradience.storage.machine import read_machine  # noqa: PLC0415
-    from gradience.storage.profile import SHELLS  # noqa: PLC0415
+    from gradience.storage.environment.choose import absolute, environment  # noqa: PLC0415
+    from gradience.storage.environment.exports import EXPORTS  # noqa: PLC0415
+    from gradience.storage.environment.machine import read_machine  # noqa: PLC0415
+    from gradience.storage.environment.profile import SHELLS  # noqa: PLC0415
 
     if wanted == "uninstall":
         return _uninstall()
@@ -105,7 +105,7 @@ def _export(
         _create(chosen)
     _notes(chosen)
     if installing:
-        from gradience.storage import profile  # noqa: PLC0415
+        from gradience.storage.environment import profile  # noqa: PLC0415
 
         shell = export.name
         _say_installed(profile.install(chosen.layout, shell, machine.environ, machine.home))
@@ -114,7 +114,7 @@ def _export(
 
 
 def _create(chosen: "Environment") -> None:
-    from gradience.storage.directories import create_directories  # noqa: PLC0415
+    from gradience.storage.environment.directories import create_directories  # noqa: PLC0415
 
     if chosen.here:
         if made := create_directories(chosen.layout):
@@ -124,7 +124,7 @@ def _create(chosen: "Environment") -> None:
 
 
 def _notes(chosen: "Environment") -> None:
-    from gradience.storage.explain import move_notes  # noqa: PLC0415
+    from gradience.storage.environment.explain import move_notes  # noqa: PLC0415
 
     for line in (*chosen.notes, *move_notes(chosen.left_behind)):
         click.echo(line, err=True)
@@ -132,7 +132,7 @@ def _notes(chosen: "Environment") -> None:
 
 def _explain(chosen: "Environment", machine: "Machine") -> None:
     from gradience.cli.render import show  # noqa: PLC0415
-    from gradience.storage.explain import page  # noqa: PLC0415
+    from gradience.storage.environment.explain import page  # noqa: PLC0415
 
     show(page(chosen, machine.environ))
     _notes(chosen)
@@ -142,14 +142,14 @@ def _print_json(chosen: "Environment", machine: "Machine") -> None:
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from gradience import artifacts  # noqa: PLC0415
-    from gradience.storage.explain import SCHEMA, report  # noqa: PLC0415
+    from gradience.storage.environment.explain import SCHEMA, report  # noqa: PLC0415
 
     data = artifacts.encode(SCHEMA, report(chosen, machine.environ), now=datetime.now(UTC))
     click.echo(data, nl=False)
 
 
 def _uninstall() -> int:
-    from gradience.storage import profile  # noqa: PLC0415
+    from gradience.storage.environment import profile  # noqa: PLC0415
 
     done = profile.uninstall(os.environ, Path.home())
     _say_installed(done)
@@ -174,7 +174,7 @@ def _say_installed(done: "Installed") -> None:
 def _default_format(environ: "Mapping[str, str]", wanted: str | None) -> str:
     """The user's shell; to print, plain POSIX lines do where it is none of those we know."""
     if wanted == "install":
-        from gradience.storage.profile import shell_of  # noqa: PLC0415
+        from gradience.storage.environment.profile import shell_of  # noqa: PLC0415
 
         return shell_of(environ)
     name = Path(environ.get("SHELL", "")).name

@@ -39,8 +39,8 @@ from gradience.storage.doctor.facts import (
 from gradience.storage.doctor.finding_kinds import DOCTOR, TROUBLE_OF
 from gradience.storage.doctor.questions import COMPILED, LOGIN, MODELS, TEMPORARY
 from gradience.storage.doctor.rules import examine
-from gradience.storage.records import Damage, Unreadable
-from gradience.storage.verify_records import Problem, Verification
+from gradience.storage.inventory.records import Damage, Unreadable
+from gradience.storage.verify.records import Problem, Verification
 
 HUB = "/home/me/.cache/huggingface/hub"
 REPO = f"{HUB}/models--o--m"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gradience.errors import TensorFileError
 from gradience.storage.doctor.facts import BadFile
-from gradience.storage.records import Entry, Inventory
+from gradience.storage.inventory.records import Entry, Inventory
 from gradience.tensors.header import parse_header
 
 _ARCHIVES = (".pt", ".pth", ".bin")

@@ -11,8 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from gradience.storage.records import Inventory
-from gradience.storage.verify_records import Verification
+from gradience.storage.inventory.records import Inventory
+from gradience.storage.verify.records import Verification
 from gradience.system.records import Mount
 
 

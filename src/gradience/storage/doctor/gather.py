@@ -29,14 +29,14 @@ from gradience.storage.doctor.profiles import read_profiles
 from gradience.storage.doctor.program import environment, read_program
 from gradience.storage.doctor.questions import ARROW, MODELS, TORCH_HUB
 from gradience.storage.doctor.values import expanded
-from gradience.storage.headroom import headroom
-from gradience.storage.inventory import take
-from gradience.storage.places import Place as CachePlace
-from gradience.storage.places import places as cache_places
-from gradience.storage.readers import Host
-from gradience.storage.records import Inventory
-from gradience.storage.verify import verify
-from gradience.storage.verify_records import Verification
+from gradience.storage.environment.readers import Host
+from gradience.storage.inventory.places import Place as CachePlace
+from gradience.storage.inventory.places import places as cache_places
+from gradience.storage.inventory.records import Inventory
+from gradience.storage.inventory.take import take
+from gradience.storage.room.headroom import headroom
+from gradience.storage.verify.records import Verification
+from gradience.storage.verify.run import verify
 from gradience.system.records import Mount
 
 _CACHES = frozenset({MODELS, ARROW, TORCH_HUB})

@@ -12,7 +12,7 @@ from gradience.storage.doctor.command import Command, parse
 from gradience.storage.doctor.facts import Program
 from gradience.storage.doctor.profiles import read_dotenv
 from gradience.storage.doctor.rules_program import takes_effect
-from gradience.storage.variables import VARIABLES
+from gradience.storage.environment.variables import VARIABLES
 
 _LARGEST = 5_000_000
 

@@ -14,8 +14,8 @@ from gradience.storage.doctor import finding_kinds as kinds
 from gradience.storage.doctor.facts import Facts
 from gradience.storage.doctor.questions import MODELS
 from gradience.storage.doctor.values import TRUE, listed, quoted, version_of
-from gradience.storage.records import Cache, Damage, Entry
-from gradience.storage.verify_records import Problem
+from gradience.storage.inventory.records import Cache, Damage, Entry
+from gradience.storage.verify.records import Problem
 from gradience.units import format_size
 
 BUSY_SECONDS = 3600.0

@@ -7,7 +7,7 @@ from gradience.storage.doctor import finding_kinds as kinds
 from gradience.storage.doctor.facts import Assignment, Facts, Program
 from gradience.storage.doctor.questions import QUESTIONS
 from gradience.storage.doctor.values import expanded, export, is_literal, listed, meant, quoted
-from gradience.storage.variables import VARIABLES
+from gradience.storage.environment.variables import VARIABLES
 
 _HUB = frozenset({"huggingface_hub"})
 _BASE = _HUB | {"transformers"}

@@ -19,7 +19,7 @@ from gradience.storage.doctor.values import (
     meant,
     version_of,
 )
-from gradience.storage.variables import VARIABLES
+from gradience.storage.environment.variables import VARIABLES
 
 # Name: library, the version from which it is not read, the variable to set instead.
 _GONE = {

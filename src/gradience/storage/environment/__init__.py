@@ -1,0 +1,1 @@
+"""Which variables put the bytes where, what each library makes of them, and what to set instead."""

@@ -1,0 +1,136 @@
+"""What a new layout would leave behind: caches with content at the places used until now.
+
+They would be downloaded again beside the old copy. So they are named with their sizes, and the move
+is offered as commands that copy, compare, and only then remove: a quota hit half-way loses nothing.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from gradience.storage.environment.exports.export import posix_quoted
+from gradience.storage.environment.readers import Resolved
+from gradience.storage.environment.records import LeftBehind
+
+# What is compiled or temporary is made again in minutes; these are downloads and data.
+PLACES = (
+    "hub",
+    "assets",
+    "datasets",
+    "datasets_downloads",
+    "datasets_extracted",
+    "modules",
+    "evaluate",
+    "metrics",
+    "torch",
+    "wandb_cache",
+)
+"""Not Gradience's own: it is made again in minutes, and its directory may hold all the others."""
+
+
+def left_behind(
+    before: Mapping[str, Resolved], after: Mapping[str, Resolved]
+) -> tuple[LeftBehind, ...]:
+    """Caches with content that the places of `before` have and those of `after` do not.
+
+    Reads the disk: looks into each old directory and sums its blocks.
+    """
+    moves: dict[tuple[Path, Path], list[str]] = {}
+    for place in PLACES:
+        if place in before and place in after:
+            old, new = before[place].path, after[place].path
+            if old.is_dir() and not _same(old, new):
+                moves.setdefault((old, new), []).append(place)
+    found = []
+    for (old, new), places in moves.items():
+        if any(o != old and o in old.parents for o, n in moves if n in new.parents):
+            continue  # it travels with the directory above it
+        if size := physical_bytes(old, skip=new):
+            missing = _missing(old, new, size)
+            found.append(
+                LeftBehind(
+                    places=tuple(places),
+                    old=old,
+                    new=new,
+                    bytes=size,
+                    commands=()
+                    if missing or _holds_others(old, new, before, after)
+                    else _commands(old, new),
+                    missing_bytes=missing,
+                )
+            )
+    return tuple(found)
+
+
+def physical_bytes(directory: Path, *, skip: Path | None = None) -> int:
+    """Allocated bytes of regular files below a directory, each inode once; 0 for none."""
+    seen: set[tuple[int, int]] = set()
+    total = 0
+    stack = [os.fspath(directory)]
+    avoided = os.fspath(skip) if skip is not None else None
+    while stack:
+        try:
+            with os.scandir(stack.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.path != avoided:
+                            stack.append(entry.path)
+                        continue
+                    status = entry.stat(follow_symlinks=False)
+                    key = (status.st_dev, status.st_ino)
+                    if stat.S_ISREG(status.st_mode) and key not in seen:
+                        seen.add(key)
+                        total += status.st_blocks * 512
+        except OSError:
+            continue  # not ours to read, or just deleted: what can be seen is counted
+    return total
+
+
+def _holds_others(
+    old: Path, new: Path, before: Mapping[str, Resolved], after: Mapping[str, Resolved]
+) -> bool:
+    """Whether a move would sweep up a directory that somebody else was told to use.
+
+    A cache may travel with what lies in it by default (hub and datasets below HF_HOME); one that
+    the new environment names, or that stays where it was, must not.
+    """
+    stays = {place.path for place in after.values()}
+    return any(old in path.parents for path in stays) or any(
+        new in place.path.parents and place.path.exists() for place in after.values()
+    )
+
+
+def _commands(old: Path, new: Path) -> tuple[str, ...]:
+    """Commands that move a directory and cannot lose anything."""
+    if old in new.parents or new in old.parents:
+        return ()
+    source, target = posix_quoted(str(old)), posix_quoted(str(new))
+    if _device(old) == _device(new):
+        # rmdir refuses a directory with content: then nothing is moved over it.
+        return (f"mkdir -p -- {target} && rmdir -- {target} && mv -- {source} {target}",)
+    return (
+        f"mkdir -p -- {target} && cp -a -- {source}/. {target}/ && "
+        f"diff -r --no-dereference -- {source} {target} && rm -rf -- {source}",
+    )
+
+
+def _missing(old: Path, new: Path, size: int) -> int:
+    """Bytes that the disk of the new place lacks: a copy would fill it, and fail at the end."""
+    if _device(old) == _device(new):
+        return 0
+    space = os.statvfs(_existing(new))
+    return max(0, size - space.f_bavail * space.f_frsize)
+
+
+def _device(path: Path) -> int:
+    return _existing(path).stat().st_dev
+
+
+def _existing(path: Path) -> Path:
+    """The path or its nearest existing parent."""
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)

@@ -1,0 +1,119 @@
+"""Raw files of datasets from elsewhere than the Hub: `<hash>`, with its address in `<hash>.json`.
+
+Files of the Hub itself are not here: `datasets` has the Hub's client fetch them into the hub cache.
+"""
+
+import re
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gradience.storage.inventory.caches.kind import (
+    CacheKind,
+    Listing,
+    Look,
+    entry,
+    lock_is_held,
+    read_text,
+)
+from gradience.storage.inventory.caches.plain import child_entries
+from gradience.storage.inventory.records import Damage, Entry
+from gradience.storage.inventory.scan import File
+from gradience.storage.inventory.tally import BLOCK, Tally
+
+_HOW = "Downloaded again when the dataset is built again."
+_HUB_DATASET = re.compile(r"(?:https?://[^/]+/datasets/|hf://datasets/)([^/@]+/[^/@]+)")
+_READ_AT_MOST = 20_000  # of the small .json files; a cache of millions is not worth minutes
+
+
+def entries(look: Look) -> Listing:
+    """One entry per dataset or host that the files came from."""
+    files = {file.name: file for file in look.tree.files}
+    groups: dict[str, list[File]] = {}
+    for name, file in files.items():
+        if not name.endswith((".json", ".lock")):
+            few = len(files) <= 3 * _READ_AT_MOST
+            source = source_of(f"{look.tree.path}/{name}.json") if few else ""
+            groups.setdefault(source or "unknown origin", []).append(file)
+    found = [_group(look, source, group, files) for source, group in groups.items()]
+    found += child_entries(look, look.tree, what="other", recoverable="download", how=_HOW)
+    return [*found, _rest(look, groups, files)], ""
+
+
+def source_of(path: str) -> str:
+    """The dataset a download belongs to, else the host it came from, else ""."""
+    try:
+        notes = msgspec.json.decode(read_text(path) or "", type=dict[str, str | None])
+    except msgspec.DecodeError:
+        return ""
+    url = notes.get("url") or ""
+    match = _HUB_DATASET.match(url)
+    return match[1] if match else urlsplit(url).netloc
+
+
+def _group(look: Look, source: str, group: Iterable[File], files: dict[str, File]) -> Entry:
+    tally = Tally()
+    damage = []
+    for file in group:
+        tally.add_file(file, look.tree.dev)
+        for beside in (f"{file.name}.json", f"{file.name}.lock"):
+            if beside in files:
+                tally.add_untimed(files[beside], look.tree.dev)
+        if file.name.endswith(".incomplete"):
+            damage.append(_part(look, file))
+    return entry(
+        look,
+        tally,
+        what="downloads",
+        name=source,
+        path=look.tree.path,
+        recoverable="download",
+        how=_HOW,
+        belongs_to=source if "/" in source else "",
+        damage=damage,
+    )
+
+
+def _part(look: Look, file: File) -> Damage:
+    stem = file.name.removesuffix(".incomplete")
+    held = lock_is_held(f"{look.tree.path}/{stem}.lock")
+    return Damage(
+        code="incomplete",
+        path=f"{look.tree.path}/{file.name}",
+        message=f"the download {stem[:12]} " + ("is running" if held else "was not finished"),
+        physical_bytes=file.blocks * BLOCK,
+        age_seconds=look.age(file.mtime),
+        held=held,
+    )
+
+
+def _rest(look: Look, groups: dict[str, list[File]], files: dict[str, File]) -> Entry:
+    """The directory itself, and notes and locks of files that are gone."""
+    listed = {file.name for group in groups.values() for file in group}
+    tally = Tally()
+    tally.add_names(1 + look.tree.link_count, look.tree.blocks + look.tree.link_blocks)
+    for name, file in files.items():
+        stem = name.removesuffix(".json").removesuffix(".lock")
+        if name not in listed and stem not in listed:
+            tally.add_file(file, look.tree.dev)
+    return entry(
+        look,
+        tally,
+        what="bookkeeping",
+        name="directories, locks and tags",
+        path=look.tree.path,
+        recoverable="rebuild",
+        how="Made again as needed.",
+    )
+
+
+DATASET_DOWNLOADS = CacheKind(
+    title="dataset downloads",
+    holds="Raw files of datasets that came from elsewhere than the Hub.",
+    recoverable="download",
+    how=_HOW,
+    variable="datasets_downloads",
+    entries=entries,
+    keep=lambda relative: not relative,
+)

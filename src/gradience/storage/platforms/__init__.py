@@ -1,7 +1,0 @@
-"""Kinds of machine: how each announces itself, and which of its disks is the big one."""
-
-from gradience.storage.platforms.detection import Detected, detect
-from gradience.storage.platforms.listed import PLATFORMS
-from gradience.storage.platforms.platform import Platform
-
-__all__ = ["PLATFORMS", "Detected", "Platform", "detect"]

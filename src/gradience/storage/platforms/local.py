@@ -1,5 +1,0 @@
-"""A machine of one's own: everything below ~/.cache/gradience."""
-
-from gradience.storage.platforms.platform import Platform
-
-LOCAL = Platform(name="local", title="local machine", style="local", keeps="All survives.")

@@ -1,0 +1,209 @@
+"""The scan: every inode once, whatever the tree looks like, however many threads read it."""
+
+import os
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from factories_caches import du
+from gradience.storage.inventory.scan import Directory, Root, Scan, scan
+from gradience.storage.inventory.tally import Tally
+
+ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def read(*paths: Path, threads: int | None = None) -> Scan:
+    return scan([Root(str(path), lambda _: True) for path in paths], threads=threads)
+
+
+def physical(found: Scan) -> int:
+    tally = Tally()
+    for tree in found.trees:
+        if tree is not None:
+            tally.join(Tally().add_tree(tree))
+    return tally.physical_bytes
+
+
+def names(tree: Directory | None) -> list[str]:
+    assert tree is not None
+    found = [file.name for file in tree.files]
+    for child in tree.dirs:
+        found += names(child)
+    return sorted(found)
+
+
+def awkward(root: Path) -> Path:
+    """Names and things that trip scanners."""
+    (root / "deep" / "er").mkdir(parents=True)
+    (root / "line\nbreak").write_bytes(b"x" * 5000)
+    (root / os.fsdecode(b"caf\xe9")).write_bytes(b"y" * 9000)
+    (root / "deep" / "loop").symlink_to(root)
+    (root / "deep" / "self").symlink_to("self")
+    (root / "deep" / "nowhere").symlink_to("/no/such/place/" + "long/" * 20)
+    os.mkfifo(root / "deep" / "pipe")
+    os.link(root / "line\nbreak", root / "deep" / "second name")
+    with (root / "deep" / "er" / "sparse").open("wb") as file:
+        file.truncate(1 << 30)
+    return root
+
+
+@pytest.mark.parametrize("threads", [None, 1, 16])
+def test_an_awkward_tree_counts_as_du_counts(tmp_path, threads):
+    found = read(awkward(tmp_path), threads=threads)
+    assert physical(found) == du(tmp_path)
+    assert found.unreadable_count[str(tmp_path)] == 0
+    assert found.threads == (16 if threads == 16 else 1)
+
+
+trees = st.recursive(
+    st.integers(0, 20_000),
+    lambda below: st.dictionaries(st.text("abc", min_size=1, max_size=3), below, max_size=4),
+    max_leaves=20,
+)
+
+
+def grow(path: Path, content: int | dict[str, object]) -> None:
+    if isinstance(content, int):
+        path.write_bytes(b"z" * content)
+        return
+    path.mkdir()
+    for name, below in content.items():
+        grow(path / name, below)  # type: ignore[arg-type]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.text("abc", min_size=1, max_size=3), trees, max_size=5))
+def test_any_tree_counts_as_du_counts(tmp_path_factory, content):
+    root = tmp_path_factory.mktemp("tree") / "root"
+    grow(root, content)
+    assert physical(read(root)) == physical(read(root, threads=5)) == du(root)
+
+
+def test_a_file_with_a_name_outside_frees_nothing(tmp_path):
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    inside.mkdir()
+    outside.mkdir()
+    (inside / "a").write_bytes(b"x" * 100_000)
+    os.link(inside / "a", outside / "a")
+    alone = Tally().add_tree(read(inside).trees[0])
+    assert alone.shared_bytes == du(inside / "a")
+    assert alone.frees_bytes == du(inside) - du(inside / "a")
+    both = Tally().add_tree(read(tmp_path).trees[0])
+    assert both.shared_bytes == 0
+    assert both.physical_bytes == du(tmp_path)
+
+
+def test_two_roots_for_one_directory_count_once(tmp_path):
+    real = tmp_path / "real"
+    real.mkdir()
+    (real / "a").write_bytes(b"x" * 10_000)
+    (tmp_path / "link").symlink_to(real)
+    found = read(real, tmp_path / "link")
+    assert found.trees[1] is None
+    assert physical(found) == du(real)
+
+
+def test_a_root_inside_a_root_is_left_out_of_the_outer_one(tmp_path):
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    (tmp_path / "outer" / "inner" / "a").write_bytes(b"x" * 10_000)
+    found = read(tmp_path / "outer", tmp_path / "outer" / "inner")
+    outer, inner = found.trees
+    assert outer is not None
+    assert inner is not None
+    assert outer.dirs == []
+    assert [file.name for file in inner.files] == ["a"]
+    assert physical(found) == du(tmp_path / "outer")
+
+
+def test_what_is_not_there_is_no_tree_and_no_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    found = read(tmp_path / "absent", tmp_path / "file", tmp_path / "file" / "below")
+    assert found.trees == [None, None, None]
+
+
+def test_a_directory_that_vanishes_is_counted_with_its_reason(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+
+    def keep(relative: str) -> bool:
+        # Called as each directory is read: the one read first takes the other away.
+        if relative:
+            other = tmp_path / ("b" if relative == "a" else "a")
+            if other.exists():
+                other.rmdir()
+        return True
+
+    found = scan([Root(str(tmp_path), keep)])
+    assert found.unreadable_count[str(tmp_path)] == 1
+    assert found.unreadable[str(tmp_path)][0][1] == "it vanished while we looked"
+
+
+def test_a_tree_that_is_written_to_meanwhile_is_read_to_the_end(tmp_path):
+    stop = threading.Event()
+
+    def churn() -> None:
+        while not stop.is_set():
+            for number in range(20):
+                (tmp_path / f"d{number}").mkdir(exist_ok=True)
+                (tmp_path / f"d{number}" / "f").write_bytes(b"x")
+            for number in range(20):
+                (tmp_path / f"d{number}" / "f").unlink()
+                (tmp_path / f"d{number}").rmdir()
+
+    writer = threading.Thread(target=churn)
+    writer.start()
+    try:
+        for _ in range(30):
+            assert read(tmp_path, threads=4).trees[0] is not None
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_a_wide_directory_keeps_no_names_unless_asked(tmp_path):
+    for number in range(5000):
+        (tmp_path / str(number)).touch()
+    tree = scan([Root(str(tmp_path), lambda _: False)]).trees[0]
+    assert tree is not None
+    assert (tree.file_count, tree.files) == (5000, [])
+
+
+@ROOT
+def test_a_closed_directory_is_counted_with_its_reason():
+    # Not below tmp_path: its parents are closed to everybody but root.
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        (root / "closed").mkdir(mode=0o700)
+        (root / "open").mkdir(mode=0o755)
+        os.seteuid(65534)
+        try:
+            found = read(root)
+        finally:
+            os.seteuid(0)
+        assert found.unreadable[name] == [(f"{root.resolve()}/closed", "permission denied")]
+        assert physical(found) == du(root)
+
+
+@ROOT
+@pytest.mark.root
+def test_a_bind_mount_counts_once(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "again").mkdir()
+    (tmp_path / "real" / "a").write_bytes(b"x" * 10_000)
+    again = str(tmp_path / "again")
+    mounted = subprocess.run(
+        ["mount", "--bind", str(tmp_path / "real"), again], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mount --bind is refused here")
+    try:
+        found = read(tmp_path)
+        assert names(found.trees[0]) == ["a"]
+    finally:
+        subprocess.run(["umount", again], check=True)
