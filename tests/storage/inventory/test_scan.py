@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from factories_caches import du
-from gradience.storage.inventory.scan import Directory, Root, Scan, scan
+from gradience.storage.inventory.scan import Directory, Root, Scan, _Clock, scan
 from gradience.storage.inventory.tally import Tally
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -207,3 +207,23 @@ def test_a_bind_mount_counts_once(tmp_path):
         assert names(found.trees[0]) == ["a"]
     finally:
         subprocess.run(["umount", again], check=True)
+
+
+@pytest.mark.parametrize(
+    ("worked", "waited", "sleeps", "threads"),
+    [
+        (1.0, 0.1, 64, 1),  # warm: hardly any waiting
+        (1.0, 0.8, 64, 2),  # a fast disk: two of them keep one at work
+        (1.0, 15.0, 64, 16),  # a slow one
+        (1.0, 400.0, 64, 16),  # never more than sixteen
+        (1.0, 15.0, 2, 1),  # a busy machine, which took the processor away: no disk was waited for
+    ],
+)
+def test_as_many_threads_read_as_keep_one_at_work(worked, waited, sleeps, threads):
+    before, now = _Clock(), _Clock()
+    now.cpu, now.wall, now.sleeps = (
+        before.cpu + worked,
+        before.wall + worked + waited,
+        before.sleeps + sleeps,
+    )
+    assert now.threads_since(before, 64) == threads

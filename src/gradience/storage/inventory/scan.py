@@ -2,10 +2,11 @@
 
 Names are looked up relative to an open directory, so that the kernel does not walk the whole path
 for each (a third of the time of `os.scandir(path)`). One thread reads while the disk answers from
-memory; where it does not, up to sixteen wait for it side by side: a cold tree is read in a fifth of
-the time, a warm one would only be slowed down.
+memory; where it does not, as many wait for it side by side as keep one of them at work: few on a
+fast disk, where more would only stand in each other's way, up to sixteen on a slow one.
 """
 
+import math
 import os
 import resource
 import stat
@@ -21,7 +22,7 @@ Progress = Callable[[str, int, int], None]
 
 THREADS = 16
 _BATCH = 64  # directories between two looks at the clock
-_WAITING = 1.0  # seconds spent waiting per second of work, above which more threads pay
+_WAITING = 0.25  # seconds spent waiting per second of work, above which more threads pay
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_REASONS = 100
 
@@ -210,8 +211,7 @@ def scan(
     reader = _Reader(roots, progress)
     stack = reader.open_roots(roots, read or [True] * len(roots))
     if threads is None:
-        stack = reader.read_until_waiting(stack)
-        threads = THREADS
+        stack, threads = reader.read_until_waiting(stack)
     if stack and threads > 1:
         reader.read_side_by_side(stack, threads)
     else:
@@ -233,11 +233,16 @@ class _Clock:
         who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
         self.sleeps = resource.getrusage(who).ru_nvcsw
 
-    def waited_since(self, before: "_Clock", directories: int) -> bool:
-        """Whether most of the time went into waiting for the disk."""
-        worked = self.cpu - before.cpu
+    def threads_since(self, before: "_Clock", directories: int) -> int:
+        """How many threads would have kept one at work: 1 where hardly any time went into waiting.
+
+        While one works, the others wait: work / (work + wait) of them are at work at any moment.
+        """
+        worked = max(self.cpu - before.cpu, 1e-6)
         waited = self.wall - before.wall - worked
-        return waited > _WAITING * worked and (self.sleeps - before.sleeps) * 4 >= directories
+        if waited < _WAITING * worked or (self.sleeps - before.sleeps) * 4 < directories:
+            return 1
+        return min(THREADS, 1 + math.ceil(waited / worked))
 
 
 class _Reader:
@@ -270,19 +275,19 @@ class _Reader:
         self.known = len(opened)
         return opened
 
-    def read_until_waiting(self, stack: list[Directory]) -> list[Directory]:
-        """Read alone; return what is left once waiting outweighs work."""
+    def read_until_waiting(self, stack: list[Directory]) -> tuple[list[Directory], int]:
+        """Read alone; return what is left once the disk makes us wait, and how many should read."""
         before = _Clock()
         while stack:
             batch = min(_BATCH, len(stack))
             for _ in range(batch):
                 stack += self.read(stack.pop())
             now = _Clock()
-            if now.waited_since(before, batch):
-                return stack
+            if (threads := now.threads_since(before, batch)) > 1:
+                return stack, threads
             before = now
             self.tell(now.wall)
-        return stack
+        return stack, 1
 
     def read_all(self, stack: list[Directory]) -> None:
         while stack:
