@@ -69,9 +69,10 @@ def by_entry(inventory: Inventory, *, limit: int | None = None, sort: str = "siz
     return (
         Table(
             title=f"{len(entries)} entries, {format_size(inventory.physical_bytes)} on disk",
-            head=("name", "kind", "what", "size", "frees", "files", "last used", "damage"),
+            head=("name", "kind", "what", "size", "frees", "files", "last used", "by", "damage"),
             rows=tuple(_row(e, inventory.made) for e in shown),
-            left=frozenset({0, 1, 2, 6, 7}),
+            left=frozenset({0, 1, 2, 6, 7, 8}),
+            spare=("files", "what", "by", "kind"),
             note=_note(inventory, len(entries), len(shown)),
         ),
         *_damage(inventory),
@@ -87,7 +88,8 @@ def _row(entry: Entry, now: float, name: str | None = None) -> tuple[str, ...]:
         format_size(entry.physical_bytes),
         format_size(entry.frees_bytes),
         str(entry.files),
-        _ago(entry, now),
+        "-" if entry.last_used is None else ago(max(0.0, now - entry.last_used)),
+        "" if entry.last_used is None else entry.last_used_from,
         _worst(entry),
     )
 
@@ -108,12 +110,6 @@ def ago(seconds: float) -> str:
     return f"{seconds / (_DAY * 365):.1f} y ago"
 
 
-def _ago(entry: Entry, now: float) -> str:
-    if entry.last_used is None:
-        return "-"
-    return f"{ago(max(0.0, now - entry.last_used))} ({entry.last_used_from})"
-
-
 def _worst(entry: Entry) -> str:
     counts = Counter(damage.code for damage in entry.damage)
     return ", ".join(f"{code} x{n}" if n > 1 else code for code, n in counts.most_common()) or "-"
@@ -128,7 +124,7 @@ def _clock(inventory: Inventory) -> str:
     policies = dict.fromkeys(cache.atime for cache in inventory.caches)
     if len(policies) == 1:
         return _ATIME[next(iter(policies))]
-    return "Last use names the clock it is from; mounts here differ in how they keep access times."
+    return "by names the clock of the last use; mounts here differ in how they keep access times."
 
 
 def tree(inventory: Inventory, *, limit: int | None = None) -> Page:
@@ -140,12 +136,13 @@ def tree(inventory: Inventory, *, limit: int | None = None) -> Page:
         for entry in entries[:limit]:
             rows += _branch(entry, inventory.made, depth=1)
         if limit is not None and len(entries) > limit:
-            rows.append((f"  and {len(entries) - limit} more: --all", *[""] * 5))
+            rows.append((f"  and {len(entries) - limit} more: --all", *[""] * 6))
     table = Table(
         title=f"{format_size(inventory.physical_bytes)} on disk",
-        head=("name", "size", "frees", "files", "last used", "damage"),
+        head=("name", "size", "frees", "files", "last used", "by", "damage"),
         rows=tuple(rows),
-        left=frozenset({0, 4, 5}),
+        left=frozenset({0, 4, 5, 6}),
+        spare=("files", "by"),
         note=_SHARED + " " + _clock(inventory),
     )
     return table, *_damage(inventory), *_refused(inventory)
@@ -157,6 +154,7 @@ def _cache_row(cache: Cache) -> tuple[str, ...]:
         format_size(cache.physical_bytes),
         format_size(cache.frees_bytes),
         str(cache.files),
+        "",
         "",
         "",
     )
@@ -189,6 +187,7 @@ def by_kind(inventory: Inventory) -> Page:
         head=("kind", "entries", "size", "frees", "inodes", "where"),
         rows=rows,
         left=frozenset({0, 5}),
+        spare=("inodes",),
     )
     return table, *_damage(inventory), *_refused(inventory)
 
@@ -249,6 +248,7 @@ def usage(inventory: Inventory) -> Page:
         head=("cache", "size", "shared", "frees", "inodes", "again?", "where", "chosen by"),
         rows=rows,
         left=frozenset({0, 5, 6, 7}),
+        spare=("inodes", "shared", "chosen by", "again?"),
         note="size is blocks on disk, each inode once, directories and links included, as `du`. "
         "shared lies behind hard links that lead out of the directory: deleting it frees nothing.",
     )
