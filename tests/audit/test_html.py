@@ -1,19 +1,23 @@
 """The report is one file that asks nothing of the network, trusts no name, and draws its charts."""
 
-import base64
-import hashlib
-import json
-import re
-import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
 from functools import cache
-from html.parser import HTMLParser
 
 import msgspec
 import pytest
 
+from browsed import (
+    Report,
+    check_blocks,
+    check_offline,
+    check_on_desk,
+    check_on_phone,
+    check_policy,
+    compile_specs,
+    strings,
+)
 from factories_audits import (
     HOSTILE,
     LLAMA,
@@ -28,60 +32,10 @@ from gradience.audit.html.labels import kinds
 from gradience.audit.html.wording import NO_PROOF
 from gradience.audit.metrics import METRICS
 
-vl_convert = pytest.importorskip("vl_convert", reason="the report needs gradience[html]")
+pytest.importorskip("vl_convert", reason="the report needs gradience[html]")
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LIBRARY_BYTES = 900_000
-ADDRESSES = {"src", "href", "action", "srcset", "data", "poster", "background", "formaction"}
-VOID = {"meta", "wbr", "br", "img", "link", "input"}
-
-
-class Report(HTMLParser):
-    """What a browser would see: elements, attributes, words, scripts and tables."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.source = text
-        self.elements, self.words, self.scripts, self.styles = [], [], [], []
-        self.rows, self.stack = [], []
-        self.feed(text)
-        self.close()
-        assert self.stack == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append([dict(attrs), ""])
-        if tag not in VOID:
-            self.stack.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data):
-        where = self.stack[-1] if self.stack else ""
-        if where == "script":
-            self.scripts.append((self.elements[-1][1].get("type"), data))
-        elif where == "style":
-            self.styles.append(data)
-        else:
-            self.words.append(data)
-            if "tbody" in self.stack or "thead" in self.stack:
-                self.rows[-1][-1][1] += data if self.rows and self.rows[-1] else ""
-
-    @property
-    def said(self):
-        return " ".join("".join(self.words).split())
-
-    @property
-    def specs(self):
-        return [json.loads(data) for kind, data in self.scripts if kind == "application/json"]
-
-
-def refuse_constant(name):
-    raise AssertionError(f"{name} in JSON")
 
 
 def moe_audit():
@@ -121,44 +75,23 @@ every = pytest.mark.parametrize("name", AUDITS)
 
 @every
 def test_the_page_is_balanced_and_asks_the_network_for_nothing(name):
-    report = page(name)
-    for tag, attributes in report.elements:
-        assert tag not in {"link", "iframe", "object", "embed", "base", "img"}
-        for attribute in ADDRESSES & set(attributes):
-            assert attributes[attribute].startswith("#"), (tag, attributes)
-    style = "".join(report.styles)
-    assert "url(" not in style
-    assert "@import" not in style
+    check_offline(page(name))
 
 
 def test_the_policy_names_every_script_and_allows_no_address():
-    report = page("healthy")
-    policy = next(a["content"] for t, a in report.elements if a.get("http-equiv"))
-    assert "default-src 'none'" in policy
-    assert "unsafe-eval" not in policy
-    assert "http" not in policy
-    code = [data for kind, data in report.scripts if kind is None]
-    assert len(code) == 2
-    for data in code:
-        digest = base64.b64encode(hashlib.sha256(data.encode()).digest()).decode()
-        assert f"'sha256-{digest}'" in policy
+    check_policy(page("healthy"))
 
 
 @every
 def test_every_spec_compiles_without_a_warning(name, capfd):
-    for spec in page(name).specs:
-        assert vl_convert.vegalite_to_vega(spec, vl_version="6.4", show_warnings=True)
+    compile_specs(page(name))
     out, err = capfd.readouterr()
     assert out + err == ""
 
 
 @every
 def test_no_spec_holds_nan_or_leaves_its_block(name):
-    for kind, data in page(name).scripts:
-        if kind == "application/json":
-            json.loads(data, parse_constant=refuse_constant)
-            assert data.isascii()
-            assert not set("<>&") & set(data)
+    check_blocks(page(name))
 
 
 def test_hostile_names_are_text_and_nothing_else():
@@ -171,17 +104,6 @@ def test_hostile_names_are_text_and_nothing_else():
 
 
 def test_texts_of_an_adapter_stand_in_data_and_domains_only():
-    def strings(node, inside=""):
-        if isinstance(node, dict):
-            for key, value in node.items():
-                if key not in ("data", "domain"):
-                    yield from strings(value, key)
-        elif isinstance(node, list):
-            for value in node:
-                yield from strings(value, inside)
-        else:
-            yield str(node)
-
     for spec in page("hostile").specs:
         assert not any("onerror" in text for text in strings(spec))
 
@@ -284,117 +206,9 @@ def test_without_the_chart_library_the_error_names_the_extra(pytestconfig):
     assert done.stdout.strip() == 'pip install "gradience[html]"', done.stderr
 
 
-# A stand-in for a pair of eyes: what a real browser made of the page, read from its DOM.
-PROBE = """
-<script>
-addEventListener("securitypolicyviolation", (e) => {
-  document.documentElement.dataset.violations =
-    (document.documentElement.dataset.violations || "") + e.violatedDirective + " ";
-});
-const wait = setInterval(() => {
-  const root = document.documentElement;
-  if (!root.dataset.charts) return;
-  clearInterval(wait);
-  root.dataset.drawn = document.querySelectorAll('.chart[data-state="drawn"]').length;
-  root.dataset.failed = [...document.querySelectorAll('.chart[data-state="failed"]')]
-    .map((box) => box.textContent).join("; ");
-  root.dataset.marks = document.querySelectorAll(".chart canvas, .chart svg").length;
-  root.dataset.wide = root.scrollWidth;
-  root.dataset.window = innerWidth;
-  root.dataset.page = getComputedStyle(document.body).backgroundColor;
-  root.dataset.clipped = [...document.querySelectorAll(".chart")]
-    .filter((box) => box.firstElementChild.scrollWidth > box.clientWidth + 1).length;
-  const numbers = [...document.querySelectorAll("table.sortable")].at(-1);
-  numbers.tHead.rows[0].cells[6].querySelector("button").click();
-  root.dataset.sorted = [...numbers.tBodies[0].rows].map((r) => r.cells[6].dataset.v).join(" ");
-  parent.postMessage({...root.dataset}, "*");
-}, 30);
-</script>
-"""
-
-PHONE = """<!doctype html><html><body>
-<iframe src="inner.html" width="390" height="844" style="border:0"></iframe>
-<script>
-addEventListener("message", (e) => Object.assign(document.documentElement.dataset, e.data));
-</script></body></html>
-"""
-
-
-def browse(path, *, dark, width):
-    """The attributes that the probe left on the root element of the page, as Chromium has it."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("there is no Chromium here")
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        f"--user-data-dir={path.parent / 'profile'}",
-        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-        f"--window-size={width},900",
-        "--virtual-time-budget=20000",
-        "--dump-dom",
-    ]
-    done = subprocess.run(
-        [browser, *options, path.as_uri()],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=90,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    opening = re.search(r"<html[^>]*>", done.stdout)
-    assert opening is not None
-    return dict(re.findall(r'data-(\w+)="([^"]*)"', opening[0]))
-
-
-def with_probe(text):
-    """The page with the probe in it, which its policy is made to allow."""
-    policy = re.search(r"script-src [^;]*;", text)
-    assert policy is not None
-    # A digest switches 'unsafe-inline' off, so a nonce lets the probe in beside them.
-    probe = PROBE.replace("<script>", '<script nonce="probe">')
-    allowed = policy[0].replace("script-src", "script-src 'nonce-probe'")
-    return text.replace(policy[0], allowed).replace("<body>", f"<body>{probe}", 1)
-
-
-def check_drawn(seen, report):
-    assert seen["failed"] == ""
-    assert int(seen["drawn"]) == int(seen["marks"]) == len(report.specs) > 3
-    assert "violations" not in seen
-    assert seen["clipped"] == "0"
-    assert int(seen["wide"]) <= int(seen["window"])
-    energies = [float(v) for v in seen["sorted"].split() if v != "undefined"]
-    assert energies == sorted(energies, reverse=True)
-    assert energies
-
-
 def test_a_real_browser_draws_every_chart_on_a_light_desk(tmp_path):
-    path = tmp_path / "report.html"
-    path.write_text(with_probe(page("broken").source), encoding="utf-8")
-    seen = browse(path, dark=False, width=1280)
-    assert seen["charts"] == "light"
-    assert brightness(seen["page"]) > 230
-    check_drawn(seen, page("broken"))
+    check_on_desk(tmp_path, page("broken"))
 
 
 def test_a_real_browser_draws_every_chart_on_a_dark_phone(tmp_path):
-    """Chromium's own window is never narrower than 500 px, so the page lies in a frame of 390."""
-    (tmp_path / "inner.html").write_text(with_probe(page("several").source), encoding="utf-8")
-    path = tmp_path / "phone.html"
-    path.write_text(PHONE, encoding="utf-8")
-    seen = browse(path, dark=True, width=800)
-    assert seen["window"] == "390"
-    assert seen["charts"] == "dark"
-    assert brightness(seen["page"]) < 60
-    check_drawn(seen, page("several"))
-
-
-def brightness(color):
-    """The red of `rgb(r, g, b)`."""
-    return int(re.findall(r"\d+", color)[0])
+    check_on_phone(tmp_path, page("several"))

@@ -6,11 +6,12 @@ its colours from what surrounds it: borders and muted text are the text colour, 
 
 from collections.abc import Iterator
 
-from gradience.audit.html.markup import code, escape, prose
-from gradience.audit.html.wording import VERDICTS, figures, share, summary, verdict_reason
+from gradience.audit.html.wording import VERDICTS, summary, verdict_reason
 from gradience.audit.metrics import METRICS
 from gradience.audit.records import AdapterAudit, Group
 from gradience.findings import by_weight
+from gradience.html.markup import code, escape, prose
+from gradience.html.wording import figures, share
 from gradience.page import count
 from gradience.units import format_size
 

@@ -5,17 +5,11 @@ from collections.abc import Mapping, Sequence
 
 from gradience.audit.aggregate import energy
 from gradience.audit.html import labels
-from gradience.audit.html.spec import (
-    Chart,
-    Spec,
-    base_spec,
-    log_ticks,
-    rounded,
-    type_color,
-)
-from gradience.audit.html.wording import plural, share
+from gradience.audit.html.colors import type_color
 from gradience.audit.metrics import METRICS
 from gradience.audit.records import AdapterAudit, LayerAudit
+from gradience.html.spec import Chart, Spec, base_spec, log_ticks, rounded, tip
+from gradience.html.wording import plural, share
 from gradience.page import number
 from gradience.units import format_size
 
@@ -82,9 +76,9 @@ def energy_bars(audit: AdapterAudit) -> Chart | None:
                 },
                 "color": type_color({kind for _, kind in parts}),
                 "tooltip": [
-                    _tip("name", "block"),
-                    _tip("t", "type"),
-                    _tip("v", "share of the energy", ".2~%"),
+                    tip("name", "block"),
+                    tip("t", "type"),
+                    tip("v", "share of the energy", ".2~%"),
                 ],
             },
         },
@@ -152,10 +146,10 @@ def udr_strip(audit: AdapterAudit) -> Chart | None:
             "y": y,
             "color": type_color({a.module_type for a in layers}),
             "tooltip": [
-                _tip("m", "module"),
-                _tip("v", "UDR", ".4~g"),
-                _tip("lo", "at least", ".4~g"),
-                _tip("hi", "at most", ".4~g"),
+                tip("m", "module"),
+                tip("v", "UDR", ".4~g"),
+                tip("lo", "at least", ".4~g"),
+                tip("hi", "at most", ".4~g"),
             ],
         },
     }
@@ -223,8 +217,8 @@ def _ranges(
         "axis": {"labelLimit": 130, "domain": False, "ticks": False},
     }
     tooltip = [
-        _tip("a", "adapter"),
-        *(_tip(f, t, ".3~g") for f, t in (("lo", "p10"), ("v", "median"), ("hi", "p90"))),
+        tip("a", "adapter"),
+        *(tip(f, t, ".3~g") for f, t in (("lo", "p10"), ("v", "median"), ("hi", "p90"))),
     ]
     return Chart(
         title=title[0].upper() + title[1:],
@@ -277,16 +271,16 @@ def _heatmap(
         "scale": {"domain": kinds},
         "axis": {"labelLimit": 110, "domain": False, "ticks": False},
     }
-    value = _tip("v", color["legend"]["title"], value_format)
+    value = tip("v", color["legend"]["title"], value_format)
     absent = {
         "transform": [{"filter": "!isValid(datum.v)"}],
         "mark": {"type": "rect", "style": "absent"},
-        "encoding": {"tooltip": [_tip("m", "module"), _tip("why", "not shown")]},
+        "encoding": {"tooltip": [tip("m", "module"), tip("why", "not shown")]},
     }
     present = {
         "transform": [{"filter": "isValid(datum.v)"}],
         "mark": {"type": "rect"},
-        "encoding": {"color": color, "tooltip": [_tip("m", "module"), value]},
+        "encoding": {"color": color, "tooltip": [tip("m", "module"), value]},
     }
     some_absent = any(v["v"] is None for v in values)
     return base_spec(about, height=_STEP * len(kinds)) | {
@@ -405,7 +399,7 @@ def _bars(about: str, sizes: Mapping[str, int]) -> Spec:
     }
     return base_spec(about, height=28 * len(sizes)) | {
         "data": {"values": values},
-        "encoding": {"y": y, "x": x, "tooltip": [_tip("k", "what"), _tip("label", "bytes")]},
+        "encoding": {"y": y, "x": x, "tooltip": [tip("k", "what"), tip("label", "bytes")]},
         "layer": [
             {"mark": {"type": "bar", "style": "single"}},
             {
@@ -427,8 +421,3 @@ def _gradient(title: str, value_format: str) -> Spec:
         "titleLimit": 260,
         "tickCount": 4,
     }
-
-
-def _tip(field: str, title: str, value_format: str = "") -> Spec:
-    shown = {"format": value_format, "type": "quantitative"} if value_format else {}
-    return {"field": field, "title": title, "type": "nominal"} | shown

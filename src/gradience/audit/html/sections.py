@@ -3,19 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from gradience.audit.html import tables
-from gradience.audit.html.markup import code, escape, prose
-from gradience.audit.html.wording import (
-    VERDICTS,
-    figures,
-    plural,
-    ranks,
-    share,
-    summary,
-    verdict_reason,
-)
+from gradience.audit.html.wording import VERDICTS, ranks, summary, verdict_reason
 from gradience.audit.metrics import METRICS
 from gradience.audit.records import AdapterAudit, BaseUse, Stats
 from gradience.findings import Finding, by_weight
+from gradience.html.markup import code, escape, prose
+from gradience.html.wording import figures, plural, share
 from gradience.page import count
 from gradience.units import format_size
 

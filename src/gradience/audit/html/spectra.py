@@ -9,16 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gradience.audit.html.spec import (
-    TYPES,
-    Chart,
-    Spec,
-    base_spec,
-    log_ticks,
-    rounded,
-    type_color,
-)
+from gradience.audit.html.colors import TYPES, type_color
 from gradience.audit.records import AdapterAudit, LayerAudit
+from gradience.html.spec import Chart, Spec, base_spec, log_ticks, rounded
 
 MAX_LINES = 300
 """Above this many modules the chart shows bands, and lines for the extremes only."""

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 
 from gradience.audit.aggregate import energy, types_and_all
-from gradience.audit.html.markup import (
+from gradience.audit.html.wording import NO_PROOF, VERDICTS
+from gradience.audit.metrics import METRICS
+from gradience.audit.records import AdapterAudit, LayerAudit, Stats, Suggestion
+from gradience.html.markup import (
     Cell,
     Head,
     code,
@@ -13,9 +16,7 @@ from gradience.audit.html.markup import (
     table,
     text_cell,
 )
-from gradience.audit.html.wording import NO_PROOF, VERDICTS, plural, share
-from gradience.audit.metrics import METRICS
-from gradience.audit.records import AdapterAudit, LayerAudit, Stats, Suggestion
+from gradience.html.wording import plural, share
 from gradience.page import count
 from gradience.units import format_size
 

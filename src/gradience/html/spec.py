@@ -8,14 +8,10 @@ into expressions.
 """
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Spec = dict[str, Any]
-
-TYPES = ("attention", "mlp", "embedding", "other")
-"""Module types in the order of the colours `--type-1` to `--type-4` of the style sheet."""
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 
@@ -49,22 +45,6 @@ def base_spec(description: str, *, height: int) -> Spec:
     }
 
 
-def type_color(present: Collection[str]) -> Spec:
-    """One colour per module type, the same in every chart; the legend lists those present."""
-    return {
-        "field": "t",
-        "type": "nominal",
-        "scale": {"domain": list(TYPES)},
-        "legend": {
-            "title": None,
-            "orient": "top",
-            "values": [kind for kind in TYPES if kind in present],
-            "symbolOpacity": 1,
-            "symbolType": "circle",
-        },
-    }
-
-
 def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
     """Round numbers of 1, 2, 5 on a log axis, fewer where they would meet; [] lets Vega choose.
 
@@ -85,3 +65,9 @@ def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
 def rounded(value: float, digits: int = 4) -> float:
     """Few digits: a chart shows no more, and the file stays small."""
     return float(f"{value:.{digits}g}")
+
+
+def tip(field: str, title: str, value_format: str = "") -> Spec:
+    """One line of a tooltip: a field, what it is called, and how its number is written."""
+    shown = {"format": value_format, "type": "quantitative"} if value_format else {}
+    return {"field": field, "title": title, "type": "nominal"} | shown

@@ -24,12 +24,14 @@
       range: {
         category: [1, 2, 3, 4].map((i) => c(`--type-${i}`)),
         heatmap: [1, 2, 3, 4, 5].map((i) => c(`--heat-${i}`)),
+        ordinal: ["--good", "--bad", "--warn", "--soft", "--accent"].map(c), // what was decided
       },
       style: {
         absent: { color: c("--absent") },
         single: { color: c("--accent") },
         range: { color: c("--accent"), strokeWidth: 3, strokeOpacity: 0.45, strokeCap: "round" },
         label: { color: c("--ink"), font, fontSize: 12 },
+        thread: { color: c("--soft"), strokeOpacity: 0.6, strokeWidth: 1.5 },
         reference: { color: c("--soft"), strokeDash: [4, 4], strokeWidth: 1 },
       },
     };

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gradience.audit.html.wording import figures
+from gradience.html.wording import figures
 
 _BREAK = re.compile(r"(?<=\w)([./])(?=\w)")
 _TICKS = re.compile(r"`([^`]+)`")
