@@ -22,6 +22,7 @@ _UNIFORM: dict[TruncationRule, int] = {
     "uniform_p90": 90,
     "uniform_max": 100,
 }
+RULES: tuple[TruncationRule, ...] = ("per_module", *_UNIFORM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +97,38 @@ def _spectrum(layer: LayerAudit) -> _Spectrum:
 
 
 def _at_share(share: float, spectra: Sequence[_Spectrum], other_bytes: int) -> Iterator[Suggestion]:
-    own = [max(1, smallest_rank(s.values, share)) for s in spectra]
-    yield _suggestion("per_module", share, own, spectra, other_bytes)
-    for rule, percent in _UNIFORM.items():
-        rank = math.ceil(percentile(sorted(own), percent) - 1e-9)
-        ranks = [min(rank, len(s.values)) for s in spectra]
+    values = [s.values for s in spectra]
+    for rule in RULES:
+        ranks = ranks_at(share, rule, values)
         yield _suggestion(rule, share, ranks, spectra, other_bytes)
+
+
+def ranks_at(
+    share: float, rule: TruncationRule, spectra: Sequence[NDArray[np.float64]]
+) -> list[int]:
+    """The rank that a rule gives each module: what a suggestion says, and what a truncation does.
+
+    Parameters
+    ----------
+    share : float
+        Share of the energy sum s_i^2 to keep.
+    rule : str
+        per_module: each module's own energy rank. Else one rank for all, from those: their median,
+        90th percentile or maximum, rounded up, and never above what a module has.
+    spectra : sequence of (k,) float64
+        Singular values of each module, descending.
+
+    Examples
+    --------
+    >>> spectra = [np.array([3.0, 1.0]), np.ones(10)]
+    >>> ranks_at(0.9, "per_module", spectra), ranks_at(0.9, "uniform_max", spectra)
+    ([1, 9], [2, 9])
+    """
+    own = [max(1, smallest_rank(values, share)) for values in spectra]
+    if rule == "per_module":
+        return own
+    rank = math.ceil(percentile(sorted(own), _UNIFORM[rule]) - 1e-9)
+    return [min(rank, len(values)) for values in spectra]
 
 
 def _suggestion(

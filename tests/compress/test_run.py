@@ -1,0 +1,105 @@
+"""From a path to a smaller directory, by the library and by the command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradience.adapter.read import open_adapter
+from gradience.audit.run import audit_lora_peft_dir
+from gradience.compress import rewrite
+from gradience.compress.run import Wish, compress
+from gradience.errors import UsageError
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo_adapter"
+
+
+def gradience(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gradience", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        Wish(rank=3),
+        Wish(energy=0.9),
+        Wish(energy=0.95, rule="uniform_max"),
+        Wish(dtype="bf16"),
+        Wish(rank=2, dtype="bf16"),
+    ],
+    ids=Wish.words,
+)
+def test_a_dry_run_says_what_the_real_one_does_and_writes_nothing(
+    tmp_path: Path, wish: Wish
+) -> None:
+    planned = compress(DEMO, tmp_path / "new", wish, dry_run=True)
+    assert not (tmp_path / "new").exists()
+    done = compress(DEMO, tmp_path / "new", wish)
+    for field in ("ranks", "nbytes", "factor_bytes", "relative_error", "predicted"):
+        assert getattr(done, field) == getattr(planned, field)
+    assert (tmp_path / "new" / "adapter_model.safetensors").stat().st_size == done.nbytes
+    new, old = open_adapter(tmp_path / "new"), open_adapter(DEMO)
+    assert {x.label: x.rank for x in new.layers} == done.ranks
+    assert [x.scale for x in new.layers] == [x.scale for x in old.layers]
+    assert done.relative_error == rewrite.change_error(old, new)
+    assert done.nbytes < done.nbytes_before
+
+
+def test_the_error_is_the_one_that_the_audit_predicted(tmp_path: Path) -> None:
+    suggestions = audit_lora_peft_dir(DEMO, use_cache=False).suggestions
+    for suggestion in suggestions:
+        wish = Wish(energy=suggestion.energy, rule=suggestion.rule)
+        done = compress(DEMO, tmp_path / "new", wish, dry_run=True)
+        assert done.predicted_error == pytest.approx(suggestion.relative_error, rel=1e-9)
+        # Stored in float32: the rounding of the factors, and no more.
+        assert done.relative_error == pytest.approx(suggestion.relative_error, rel=1e-5)
+        assert max(done.predicted.values()) == pytest.approx(suggestion.worst_error, rel=1e-9)
+        assert done.factor_bytes == suggestion.nbytes
+
+
+def test_a_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is there already"):
+        compress(DEMO, tmp_path, Wish(rank=2))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("wish", [Wish(), Wish(rank=2, energy=0.9)])
+def test_a_wish_that_says_nothing_or_two_things_is_refused(tmp_path: Path, wish: Wish) -> None:
+    with pytest.raises(UsageError):
+        compress(DEMO, tmp_path / "new", wish)
+
+
+def test_the_command_shows_ranks_bytes_and_the_error(tmp_path: Path) -> None:
+    done = gradience("compress", DEMO, "--out", tmp_path / "new", "--rank", 3)
+    assert done.returncode == 0, done.stderr
+    assert "18 modules, rank 8 -> 3" in done.stdout
+    assert "error of dW as stored: 23%" in done.stdout
+    assert (tmp_path / "new" / "adapter_config.json").is_file()
+    again = gradience("compress", DEMO, "--out", tmp_path / "new", "--rank", 3)
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+
+
+def test_json_is_the_artifact_and_nothing_else(tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "new")
+    done = gradience("compress", DEMO, *out, "--energy", 0.9, "--dry-run", "--json")
+    told = json.loads(done.stdout)
+    assert told["schema"] == "gradience.compression/v1"
+    assert told["content"]["written"] is False
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_command_without_a_size_is_refused(tmp_path: Path) -> None:
+    done = gradience("compress", DEMO, "--out", tmp_path / "new")
+    assert done.returncode == 2
+    assert "hint: Give --rank N" in done.stderr
