@@ -11,6 +11,8 @@ from typing import Literal
 import msgspec
 
 from gradience.bench.settings import (
+    AlphaRule,
+    BenchSettings,
     ClaimSettings,
     EvaluationSettings,
     LoraSettings,
@@ -20,6 +22,7 @@ from gradience.bench.settings import (
     TrainSettings,
 )
 
+SETTINGS_SCHEMA = "gradience.bench_settings/v1"
 TRIAL_SCHEMA = "gradience.trial/v1"
 RESULT_SCHEMA = "gradience.trial_result/v1"
 REPORT_SCHEMA = "gradience.bench/v1"
@@ -53,7 +56,12 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     learning_rate : float or None
         Of a heal or a retrain.
     alpha : float or None
-        Of a retrain.
+        Of a retrain, where the rank is known beforehand.
+    alpha_rule : str or None
+        Of a retrain whose ranks follow from an energy: how each module's alpha does.
+
+    Name, ladder and step are labels: they are no part of a trial's id, so that a rank which is
+    added to a ladder leaves the results of the others standing.
     """
 
     name: str
@@ -66,6 +74,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     steps: int | None = None
     learning_rate: float | None = None
     alpha: float | None = None
+    alpha_rule: AlphaRule | None = None
 
 
 class TrialSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +114,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     id : str
-        Digest of the spec, and of what it needs.
+        Digest of the spec, of what it needs, and of nothing else: `plan.trial_id`. Paths count by
+        the fingerprint of what lies there.
     needs : tuple of str
         Ids of the trials whose adapter this one starts from: the probe of its seed.
     """
@@ -113,6 +123,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     spec: TrialSpec
     needs: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """How it is called for people: `truncate-r8 seed 1`."""
+        return f"{self.spec.variant.name} seed {self.spec.seed}"
 
 
 class Items(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -147,7 +162,9 @@ class AdapterFacts(msgspec.Struct, frozen=True, kw_only=True):
     nbytes : int
         Of the weights file.
     factor_bytes : int
-        Of the factors in it.
+        Of the factors in it; for the int8 control those of the int8 form, one byte per number and
+        a float32 scale per direction, which no adapter format holds. The yardsticks and the rungs
+        of a ladder are compared by this number.
     fingerprint : str
         Of weights and config.
     relative_error : float or None
@@ -218,10 +235,15 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes
     ----------
     variant : str
+    ladder : str
+    step : int
+        Its place in the ladder, from 0, the largest.
     decision : str
         SAFE: a loss of the margin is ruled out, and the test had the power to say so. NOT SAFE:
         the test could have said SAFE and did not, or a loss above the margin is shown.
-        UNDERPOWERED: the test could not have told.
+        UNDERPOWERED: the test could not have told. The whole rule: docs/verdict.md.
+    tested : bool
+        False where its ladder stopped at a larger step, so that this one could not be SAFE.
     reason : str
         One sentence with the numbers that decided.
     difference : float
@@ -230,7 +252,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     df : float
         Satterthwaite degrees of freedom.
     lower, upper : float
-        One-sided confidence bounds, each at the level that the multiplicity rule leaves.
+        One-sided confidence bounds, each at `level`.
     p_value : float
         Of "it loses the margin or more", before adjustment.
     level : float
@@ -239,10 +261,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         Chance to show non-inferiority at no loss, from these variance components.
     per_seed : mapping of str to float
         Mean difference of each seed.
+    won, lost : mapping of str to int
+        Items with a higher and with a lower score than the probe's, by seed.
     components : mapping of str to float
         Variance components: seeds, items, residual.
     mcnemar_p : float or None
-        Exact, two-sided, over seeds pooled; for scores of 0 and 1.
+        Exact, two-sided, over seeds pooled; for scores of 0 and 1. A second read-out: it takes an
+        item of two seeds for two items.
     bootstrap_lower, bootstrap_upper : float
         Paired bootstrap over seeds and items (clusters).
     seeds, items, clusters : int
@@ -250,6 +275,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     variant: str
+    ladder: str
+    step: int
     decision: Decision
     reason: str
     difference: float
@@ -261,12 +288,15 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     level: float
     power: float
     per_seed: dict[str, float]
+    won: dict[str, int]
+    lost: dict[str, int]
     components: dict[str, float]
     bootstrap_lower: float
     bootstrap_upper: float
     seeds: int
     items: int
     clusters: int
+    tested: bool = True
     mcnemar_p: float | None = None
 
 
@@ -285,6 +315,26 @@ class Control(msgspec.Struct, frozen=True, kw_only=True):
     observed: str
 
 
+class Bench(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A bench as it is planned: the content of `settings.json`.
+
+    Attributes
+    ----------
+    settings : BenchSettings
+        Resolved: paths absolute, a Hub model's revision a commit.
+    trials : tuple of Trial
+        Every trial of these settings, a probe before what needs it. Directories of other trials
+        may lie beside theirs: of earlier settings, code or versions.
+    accepted : mapping of str to str
+        Trials whose results come from other code or versions and were accepted on demand: id to
+        what differs, in words.
+    """
+
+    settings: BenchSettings
+    trials: tuple[Trial, ...]
+    accepted: dict[str, str] = {}
+
+
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """A trial without a result."""
 
@@ -295,13 +345,35 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     log: str
 
 
+class TrialScore(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report keeps of the scores of a trial.
+
+    Attributes
+    ----------
+    mean : float
+        Over the items.
+    digest : str
+        BLAKE3 of item ids, scores and clusters, so that a change of any of them is seen.
+    """
+
+    trial: str
+    variant: str
+    seed: int
+    mean: float
+    digest: str
+
+
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """A bench, judged.
 
     Attributes
     ----------
+    binary : bool
+        Whether every score is 0 or 1, so that means are shares.
     results : tuple of TrialResult
         Without per-item scores (`items` empty): those are in the trials' own files.
+    evicted : tuple of str
+        Ids of trials whose adapter was removed to stay in the disk budget.
     notes : tuple of str
         What a reader must know: undertrained probes, controls that failed, seeds that are missing.
     """
@@ -309,9 +381,12 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     claim: ClaimSettings
     metric: str
+    binary: bool
     results: tuple[TrialResult, ...]
+    scores: tuple[TrialScore, ...]
     verdicts: tuple[Verdict, ...]
     controls: tuple[Control, ...]
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
     versions: dict[str, str]
+    evicted: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ import msgspec
 AlphaRule = Literal["keep_scale", "keep_alpha"]
 RankRule = Literal["per_module", "uniform_median", "uniform_p90", "uniform_max"]
 Precision = Literal["float32", "bfloat16", "float16"]
+Device = Literal["cpu", "cuda"]
 Schedule = Literal["linear", "cosine", "constant"]
 
 
@@ -38,7 +39,7 @@ class TaskSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes
     ----------
     name : str
-        A name of `gradience.bench.tasks.TASKS`.
+        One of the tasks below: classification, gsm8k, perplexity, lm_eval.
     train, test : tuple of str
         Local files, or Hub datasets as `hub:org/name[@rev][#config]:split`. The task says which
         file formats it reads.
@@ -53,7 +54,24 @@ class TaskSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class LoraSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The probe adapter: the one that is to be made smaller."""
+    """The probe adapter: the one that is to be made smaller.
+
+    Attributes
+    ----------
+    rank : int
+        Of every module; the variants' ranks are below it.
+    alpha : float
+        The scale of the change is alpha / rank, or alpha / sqrt(rank) with `rslora`.
+    targets : tuple of str, or str
+        PEFT's `target_modules`: names of modules or their ends; or one regular expression for the
+        whole name; or `all-linear`.
+    dropout : float
+        Of the adapter's input while it is trained.
+    rslora : bool
+        Rank-stabilised LoRA (arXiv:2312.03732).
+    modules_to_save : tuple of str
+        Modules that are trained whole and saved with the adapter; a classifier's head always is.
+    """
 
     rank: int
     alpha: float
@@ -68,8 +86,31 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes
     ----------
+    learning_rate : float
+        The highest of the schedule; the optimizer is AdamW.
+    batch_size : int
+        Examples of one forward pass.
+    epochs : float or None
+        Passes over the training data.
+    steps : int or None
+        Optimizer steps.
+    gradient_accumulation : int
+        Forward passes of one optimizer step.
+    schedule : str
+        linear, cosine or constant, after the warm-up.
     warmup : float
         Share of the steps.
+    weight_decay : float
+        Of AdamW.
+    max_grad_norm : float
+        Gradients are clipped to this norm.
+    precision : str
+        float32; bfloat16 or float16 with automatic mixed precision.
+    max_length : int
+        Longest input in tokens, in training and in evaluation; what is longer is cut.
+    group_by_length : bool
+        Batches of examples of like length, still in random order: less padding, and on short texts
+        half the time.
     """
 
     learning_rate: float
@@ -83,6 +124,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_grad_norm: float = 1.0
     precision: Precision = "float32"
     max_length: int = 512
+    group_by_length: bool = False
 
 
 class LadderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -126,8 +168,11 @@ class EvaluationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     Attributes
     ----------
+    batch_size : int
+        Items of one forward pass. It may change last digits, so it is part of what determines a
+        trial.
     limit : int or None
-        The first so many items; None for all.
+        The first so many items; all by default.
     """
 
     batch_size: int = 32
@@ -145,7 +190,8 @@ class ClaimSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     level : float
         One-sided error: the chance to call a variant SAFE that loses just the margin.
     power : float
-        The chance to call a variant SAFE that loses nothing, below which nothing is called SAFE.
+        The chance that the test passes for a variant that loses nothing, below which nothing is
+        called SAFE.
     """
 
     margin: float
@@ -159,15 +205,19 @@ class ExecutorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Attributes
     ----------
     name : str
-        A name of `gradience.bench.executors.EXECUTORS`.
+        One of the executors below.
     workers : int or None
         Trials at once; by default as many as there are GPUs, or one on a machine without.
+    device : str or None
+        `cpu` or `cuda`: part of what determines a trial. By default `cuda` where this machine has
+        an NVIDIA GPU.
     options : mapping
         Of that executor.
     """
 
     name: str = "local"
     workers: int | None = None
+    device: Device | None = None
     options: dict[str, Any] = {}
 
 
@@ -176,6 +226,12 @@ class BenchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes
     ----------
+    name : str
+        What the report is called.
+    model, task, lora, train, claim, evaluation, executor
+        Below.
+    variants : tuple
+        The ladders, below; the controls always run beside them.
     seeds : tuple of int
         One probe each.
     disk_budget : str or None
