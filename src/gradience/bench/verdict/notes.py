@@ -1,0 +1,91 @@
+"""What a reader must know before the verdicts: failed controls, undertrained probes, gaps."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from gradience.bench.records import PROBE, Control, Failure
+from gradience.bench.verdict import words
+from gradience.bench.verdict.pairing import Scored
+
+
+def notes(
+    scored: Scored, controls: Sequence[Control], failures: Sequence[Failure]
+) -> tuple[str, ...]:
+    """Sentences, the gravest first."""
+    return (
+        *_failed_controls(controls),
+        *_untrained(scored),
+        *_gaps(scored),
+        *_failures(failures),
+        *_environments(scored),
+    )
+
+
+def _failed_controls(controls: Sequence[Control]) -> Iterator[str]:
+    for control in controls:
+        if control.passed is False:
+            yield (
+                f"Control {control.variant} failed: expected {control.expectation}; observed "
+                f"{control.observed}. Verdicts that rest on it are withheld."
+            )
+
+
+def _untrained(scored: Scored) -> Iterator[str]:
+    falling = [
+        str(seed)
+        for seed, probe in scored.probes.items()
+        if probe.training is not None and probe.training.still_falling
+    ]
+    if falling:
+        yield (
+            f"The probe of {_seeds(falling)} is undertrained: its training loss was still falling "
+            "at the end. What is safe for it need not be safe for one trained to the end."
+        )
+    for seed, probe in scored.probes.items():
+        mean = float(np.mean(probe.items.scores))
+        if probe.before is not None and mean <= probe.before:
+            yield (
+                f"The probe of seed {seed} scores {words.score(mean, binary=scored.binary)}, not "
+                f"better than {words.score(probe.before, binary=scored.binary)} before training: "
+                "it learned nothing that a smaller adapter could lose."
+            )
+
+
+def _gaps(scored: Scored) -> Iterator[str]:
+    seeds = sorted({seed for found in scored.by_variant.values() for seed in found})
+    without = [seed for seed in seeds if seed not in scored.probes]
+    if without:
+        yield (f"There is no probe for {_seeds(without)}: what else ran with it is not judged.")
+    for name, found in scored.by_variant.items():
+        missing = [seed for seed in scored.probes if seed not in found]
+        if missing and name != PROBE:
+            have = len(scored.probes) - len(missing)
+            yield (
+                f"{name} has no result for {_seeds(missing)}: judged on {have} of "
+                f"{len(scored.probes)} seeds."
+            )
+
+
+def _failures(failures: Sequence[Failure]) -> Iterator[str]:
+    if failures:
+        named = ", ".join(f"{f.variant} (seed {f.seed})" for f in failures[:5])
+        more = f" and {len(failures) - 5} more" if len(failures) > 5 else ""
+        yield (f"{len(failures)} trial{'s' if len(failures) > 1 else ''} failed: {named}{more}.")
+
+
+def _environments(scored: Scored) -> Iterator[str]:
+    """Seeds that ran under other versions: their variance then holds that too."""
+    found = {
+        (*sorted(p.trial.spec.versions.items()), p.trial.spec.code, p.trial.spec.device)
+        for p in scored.probes.values()
+    }
+    if len(found) > 1:
+        yield (
+            f"The seeds ran in {len(found)} environments (versions, code or device differ): what "
+            "that changes counts as variance of seeds."
+        )
+
+
+def _seeds(seeds: Sequence[int | str]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
