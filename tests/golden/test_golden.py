@@ -6,6 +6,7 @@ import pytest
 
 from gradience import artifacts
 from gradience.audit.records import SCHEMA, AdapterAudit
+from gradience.bench.records import REPORT_SCHEMA, RESULT_SCHEMA, BenchReport, TrialResult
 from gradience.vnext.audit import audit_lora_peft_dir
 
 HERE = Path(__file__).parent
@@ -31,3 +32,20 @@ def test_the_demo_adapter_still_has_the_numbers_of_the_golden_file() -> None:
         assert new.singular_values == pytest.approx(old.singular_values, rel=1e-9)
         assert new.metrics == pytest.approx(old.metrics, rel=1e-9)
     assert now.fingerprint == golden.fingerprint
+
+
+def test_the_first_bench_schema_is_still_read() -> None:
+    path = HERE / "bench.v1.json"
+    report = artifacts.decode(path.read_bytes(), REPORT_SCHEMA, BenchReport, source=str(path))
+    assert {v.variant: v.clusters for v in report.verdicts} == {
+        "truncate-r8": 20,
+        "truncate-r4": 20,
+    }
+    assert len(report.scores) == len(report.results) == 21
+
+
+def test_the_first_trial_result_schema_is_still_read() -> None:
+    path = HERE / "trial_result.v1.json"
+    result = artifacts.decode(path.read_bytes(), RESULT_SCHEMA, TrialResult, source=str(path))
+    assert result.trial.spec.variant.name == "probe"
+    assert len(result.items.ids) == len(result.items.scores) == len(result.items.clusters) == 40

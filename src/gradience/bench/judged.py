@@ -1,0 +1,72 @@
+"""The report of an output directory, from what lies there alone."""
+
+from pathlib import Path
+
+import msgspec
+
+from gradience.bench.ledger import Ledger, State
+from gradience.bench.records import Bench, BenchReport, Failure, Trial
+from gradience.bench.verdict.judge import judge
+
+
+def judged(root: Path) -> BenchReport | None:
+    """Judge what is done in an output directory; None where no trial is.
+
+    Raises
+    ------
+    ArtifactError
+        If `settings.json` or a result is missing or cannot be read.
+    TrialResultError
+        If results cannot be compared with one another.
+    """
+    ledger = Ledger(root)
+    bench = ledger.bench()
+    results = ledger.results(bench.trials)
+    if not results:
+        return None
+    report = judge(
+        name=bench.settings.name,
+        claim=bench.settings.claim,
+        results=results,
+        failures=lost_trials(ledger, bench),
+        evicted=[trial.id for trial in bench.trials if ledger.evicted(trial.id)],
+    )
+    return msgspec.structs.replace(report, notes=(*report.notes, *_notes(ledger, bench)))
+
+
+def lost_trials(ledger: Ledger, bench: Bench) -> tuple[Failure, ...]:
+    """Trials without a result: those that failed, and those whose probe did."""
+    failed = {failure.trial: failure for failure in ledger.failures(bench.trials)}
+    trials = {trial.id: trial for trial in bench.trials}
+    for trial in bench.trials:
+        lost = next((need for need in trial.needs if need in failed), None)
+        if lost is not None and ledger.state(trial.id) is State.PENDING:
+            failed[trial.id] = Failure(
+                trial=trial.id,
+                variant=trial.spec.variant.name,
+                seed=trial.spec.seed,
+                message=f"it needs {trials[lost].name}, which failed",
+                log=failed[lost].log,
+            )
+    return tuple(failed.values())
+
+
+def _notes(ledger: Ledger, bench: Bench) -> list[str]:
+    """What the results alone do not tell: software that was accepted, trials that were not run."""
+    told = []
+    if bench.accepted:
+        what = "; ".join(sorted(set(bench.accepted.values())))
+        told.append(
+            f"{len(bench.accepted)} of {len(bench.trials)} results come from other software and "
+            f"were accepted on demand: {what}."
+        )
+    waiting = [trial for trial in bench.trials if _could_run(ledger, trial)]
+    if waiting:
+        told.append(f"{len(waiting)} of {len(bench.trials)} trials have not run yet.")
+    return told
+
+
+def _could_run(ledger: Ledger, trial: Trial) -> bool:
+    return ledger.state(trial.id) is State.PENDING and all(
+        ledger.state(need) is not State.FAILED for need in trial.needs
+    )

@@ -1,0 +1,136 @@
+"""Runs of one bench become one bench; different benches stand side by side."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from factories_worlds import CONTROLS, ladder, make_results, replaced, write_bench
+from gradience.bench.aggregate import aggregate
+from gradience.bench.settings import ClaimSettings
+from gradience.bench.verdict.judge import judge
+from gradience.cli.bench_aggregate import aggregate as command
+from gradience.errors import TrialResultError, UsageError
+
+MADE = (*ladder(losses={16: 0.0, 8: 0.0}), *CONTROLS)
+
+
+def split(results, *parts):
+    return [[r for r in results if r.trial.spec.seed in part] for part in parts]
+
+
+def test_two_halves_are_judged_as_the_whole(tmp_path):
+    results = make_results(made=MADE, seeds=(0, 1, 2, 3), items=400)
+    a, b = split(results, (0, 1), (2, 3))
+    joined = aggregate([write_bench(tmp_path / "a", a), write_bench(tmp_path / "b", b)])
+    whole = judge(name="world", claim=ClaimSettings(margin=0.025), results=results)
+    [report] = joined.reports
+    assert report.verdicts == whole.verdicts
+    assert report.scores == whole.scores
+    assert report.notes == (*whole.notes, "Joined from 2 directories.")
+
+
+def test_the_same_run_twice_adds_no_seeds(tmp_path):
+    results = make_results(made=MADE, seeds=(0, 1, 2), items=400)
+    a, b = write_bench(tmp_path / "a", results), write_bench(tmp_path / "b", results)
+    assert [v.seeds for v in aggregate([a, b]).reports[0].verdicts] == [3, 3]
+
+
+def test_machines_with_other_versions_are_joined_and_it_is_said(tmp_path):
+    here = make_results(made=MADE, seeds=(0, 1), items=400)
+    there = make_results(
+        made=MADE, seeds=(2, 3), items=400, spec={"versions": {"torch": "2.14.0"}, "device": "cuda"}
+    )
+    joined = aggregate([write_bench(tmp_path / "a", here), write_bench(tmp_path / "b", there)])
+    [report] = joined.reports
+    assert {v.seeds for v in report.verdicts} == {4}
+    assert report.versions["torch"] == "2.13.0, 2.14.0"
+    assert any("2 environments" in note for note in report.notes)
+
+
+def test_one_seed_on_two_machines_counts_once(tmp_path):
+    here = make_results(made=MADE, seeds=(0, 1), items=400)
+    again = make_results(made=MADE, seeds=(1, 2), items=400, spec={"device": "cuda"}, world=0)
+    joined = aggregate([write_bench(tmp_path / "a", here), write_bench(tmp_path / "b", again)])
+    [report] = joined.reports
+    assert {v.seeds for v in report.verdicts} == {3}
+    assert any(note.startswith("Seed 1 ran in") for note in report.notes)
+
+
+def test_ranks_of_several_runs_make_one_ladder(tmp_path):
+    both = make_results(made=(*ladder(losses={16: 0.0, 8: 0.0, 4: 0.0}), *CONTROLS), items=400)
+    few = make_results(made=(*ladder(losses={16: 0.0, 4: 0.0}), *CONTROLS), items=400)
+    first = [r for r in both if r.trial.spec.seed < 3]
+    second = [r for r in few if r.trial.spec.seed >= 3]
+    joined = aggregate([write_bench(tmp_path / "a", first), write_bench(tmp_path / "b", second)])
+    [report] = joined.reports
+    assert [(v.variant, v.step, v.seeds) for v in report.verdicts] == [
+        ("truncate-r16", 0, 5),
+        ("truncate-r8", 1, 3),
+        ("truncate-r4", 2, 5),
+    ]
+    assert any("truncate-r8 has no result for seeds 3, 4" in note for note in report.notes)
+
+
+def test_different_benches_stand_side_by_side(tmp_path):
+    one = write_bench(tmp_path / "a", make_results(made=MADE, items=400), name="first")
+    other = make_results(made=MADE, items=400, spec={"base": "f" * 16})
+    two = write_bench(tmp_path / "b", other, name="second")
+    joined = aggregate([one, two])
+    assert [report.name for report in joined.reports] == ["first", "second"]
+    shown = CliRunner().invoke(command, [str(one), str(two)], standalone_mode=False)
+    assert (shown.return_value, shown.exception) == (0, None)
+    assert "first" in shown.output
+    assert "second" in shown.output
+    assert "smallest" in shown.output
+
+
+def test_two_claims_on_one_bench_are_refused(tmp_path):
+    results = make_results(made=MADE, items=400)
+    a, b = split(results, (0, 1, 2), (3, 4))
+    one = write_bench(tmp_path / "a", a)
+    two = write_bench(tmp_path / "b", b, claim=ClaimSettings(margin=0.05))
+    with pytest.raises(UsageError, match=r"different claims: margin 0\.025.* and margin 0\.05"):
+        aggregate([one, two])
+
+
+def test_a_directory_without_results_is_refused(tmp_path):
+    results = make_results(made=MADE, seeds=(0, 1), items=100)
+    bench = write_bench(tmp_path, results)
+    for path in bench.glob("trials/*/result.json"):
+        path.unlink()
+    with pytest.raises(UsageError, match="holds no finished probe"):
+        aggregate([bench])
+
+
+def test_other_test_items_cannot_be_joined(tmp_path):
+    one = make_results(made=MADE, seeds=(0, 1), items=100)
+    two = make_results(made=MADE, seeds=(2, 3), items=90)
+    with pytest.raises(TrialResultError, match="item 91 of trial"):
+        aggregate([write_bench(tmp_path / "a", one), write_bench(tmp_path / "b", two)])
+
+
+def test_the_joined_report_is_written_where_it_was_asked_for(tmp_path):
+    a, b = split(make_results(made=MADE, seeds=(0, 1, 2, 3), items=200), (0, 1), (2, 3))
+    one, two = write_bench(tmp_path / "a", a), write_bench(tmp_path / "b", b)
+    before = (one / "bench.json").read_bytes()
+    run = CliRunner()
+    words = [str(one), str(two), "--json", "--output-dir", str(tmp_path / "both")]
+    done = run.invoke(command, words, standalone_mode=False)
+    assert (done.return_value, done.exception) == (0, None)
+    content = json.loads(done.stdout)["content"]
+    assert content["directories"] == [[str(one), str(two)]]
+    assert (tmp_path / "both" / "bench.md").read_text().startswith("# world")
+    assert (one / "bench.json").read_bytes() == before
+    refused = run.invoke(command, [str(one), "--output-dir", str(one)], standalone_mode=False)
+    assert isinstance(refused.exception, UsageError)
+
+
+def test_a_score_that_one_machine_saw_otherwise_is_not_mixed_in(tmp_path):
+    results = make_results(made=MADE, seeds=(0, 1, 2), items=200)
+    probe = results[0]
+    changed = [replaced(probe, [1 - s for s in probe.items.scores]), *results[1:]]
+    one, two = write_bench(tmp_path / "a", results), write_bench(tmp_path / "b", changed)
+    [report] = aggregate([one, two]).reports
+    assert any("Seed 0 ran in" in note for note in report.notes)
+    assert {v.seeds for v in report.verdicts} == {3}
