@@ -3,6 +3,7 @@
 A test calls `pages()` and compares, so that what is committed is current.
 """
 
+import inspect
 import json
 from pathlib import Path
 
@@ -14,11 +15,31 @@ from gradience.audit.base.cache import Content as CachedNorms
 from gradience.audit.finding_kinds import AUDIT
 from gradience.audit.metrics import METRICS
 from gradience.audit.records import AdapterAudit, AuditSet
+from gradience.bench.aggregate import SCHEMA as BENCHES_SCHEMA
+from gradience.bench.aggregate import Benches
+from gradience.bench.executors import EXECUTORS
+from gradience.bench.forecast import FORECAST_SCHEMA, Forecast
+from gradience.bench.ledger import EVICTED_SCHEMA, FAILED_SCHEMA, Evicted, Failed
+from gradience.bench.records import (
+    REPORT_SCHEMA,
+    RESULT_SCHEMA,
+    SETTINGS_SCHEMA,
+    TRIAL_SCHEMA,
+    Bench,
+    BenchReport,
+    Trial,
+    TrialResult,
+)
+from gradience.bench.settings import BenchSettings
+from gradience.bench.tasks import TASKS
+from gradience.bench.verify import SCHEMA as VERIFY_SCHEMA
+from gradience.bench.verify import Verification
+from gradience.compress.records import Compression
 from gradience.errors import GradienceError
 from gradience.storage.doctor.records import Diagnosis
 from gradience.storage.environment.explain import EnvironmentReport
 from gradience.storage.inventory.records import Inventory
-from gradience.storage.verify.records import Verification
+from gradience.storage.verify.records import Verification as CacheVerification
 from gradience.storage.watch.records import Tick
 from gradience.uses import Uses
 
@@ -30,13 +51,23 @@ UNITS = {"": "dimensionless", "rank": "a number of directions", "weight": "base 
 ARTIFACTS: dict[str, type] = {
     "gradience.audit/v1": AdapterAudit,
     "gradience.audits/v1": AuditSet,
+    "gradience.compression/v1": Compression,
     "gradience.base_norms/v1": CachedNorms,
     "gradience.env/v1": EnvironmentReport,
     "gradience.doctor/v1": Diagnosis,
     "gradience.inventory/v1": Inventory,
-    "gradience.cache_verify/v1": Verification,
+    "gradience.cache_verify/v1": CacheVerification,
     "gradience.cache_watch/v1": Tick,
     "gradience.uses/v1": Uses,
+    SETTINGS_SCHEMA: Bench,
+    TRIAL_SCHEMA: Trial,
+    RESULT_SCHEMA: TrialResult,
+    FAILED_SCHEMA: Failed,
+    EVICTED_SCHEMA: Evicted,
+    FORECAST_SCHEMA: Forecast,
+    REPORT_SCHEMA: BenchReport,
+    BENCHES_SCHEMA: Benches,
+    VERIFY_SCHEMA: Verification,
 }
 
 
@@ -46,6 +77,7 @@ def pages() -> dict[str, str]:
         "metrics.md": metrics(),
         "findings.md": findings(),
         "formats.md": formats(),
+        "bench_keys.md": bench_keys(),
         **{
             f"schemas/{name.removeprefix('gradience.').replace('/', '.')}.json": schema(name, kind)
             for name, kind in ARTIFACTS.items()
@@ -135,6 +167,76 @@ The keys of a file decide, not its name.
         + "\n".join(rows)
         + "\n"
     )
+
+
+def bench_keys() -> str:
+    """Every key of a bench config, of its tasks and executors."""
+    tasks = [
+        f"### `task.name: {name}`\n\n{task.description[:1].upper()}{task.description[1:]}.\n\n"
+        f"{keys(task.options, 'task.options.')}"
+        for name, task in TASKS.items()
+    ]
+    executors = [f"- `{name}`: {kind.summary}" for name, kind in EXECUTORS.items()]
+    return (
+        NOTE
+        + """# Keys of a bench config
+
+What `gradience bench --config FILE` reads; [bench.md](bench.md) is the guide. A key without a
+default must be given. `--set key=value` overrides one.
+
+"""
+        + "\n".join(settings_tables(BenchSettings, "", "The whole"))
+        + "\n## Options of the tasks\n\n"
+        + "\n".join(tasks)
+        + "\n## Executors\n\n"
+        + "\n".join(executors)
+        + "\n"
+    )
+
+
+def settings_tables(kind: type[msgspec.Struct], prefix: str, title: str) -> list[str]:
+    """A table of a part of the settings, and of the parts below it."""
+    about = (inspect.getdoc(kind) or "").partition("\n\nAttributes")[0]
+    found = [f"## {title}\n\n{about}\n\n{keys(kind, prefix)}"]
+    for field in msgspec.structs.fields(kind):
+        inner = next(iter(getattr(field.type, "__args__", (field.type,))))
+        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            many = "[i]" if inner is not field.type else ""
+            found += settings_tables(inner, f"{field.name}{many}.", f"`{field.name}`")
+    return found
+
+
+def keys(kind: type[msgspec.Struct], prefix: str) -> str:
+    """A table of the keys of a struct, from its fields and their descriptions."""
+    told = described(kind)
+    rows = [
+        f"| `{prefix}{field.name}` | {default(field)} | {told[field.name]} |"
+        for field in msgspec.structs.fields(kind)
+    ]
+    return "\n".join(["| key | default | what |", "|---|---|---|", *rows]) + "\n"
+
+
+def default(field: msgspec.structs.FieldInfo) -> str:
+    """How a config would write the default of a key."""
+    if field.required:
+        return ""
+    value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    if isinstance(value, msgspec.Struct):
+        return "as below"
+    return f"`{json.dumps(msgspec.to_builtins(value))}`".replace("|", "\\|")
+
+
+def described(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """Name to description, from the Attributes of a docstring; several names may share one."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in (inspect.getdoc(kind) or "").partition("----------\n")[2].splitlines():
+        if line.startswith(" ") and names:
+            for name in names:
+                found[name] = f"{found.get(name, '')} {line.strip()}".strip()
+        elif line:
+            names = [name.strip() for name in line.partition(" : ")[0].split(",")]
+    return {name: text.replace("|", "\\|") for name, text in found.items()}
 
 
 def schema(name: str, content: type) -> str:

@@ -4,6 +4,7 @@ The class decides the exit code, the message says what was found and where, the 
 command or an edit. The command line prints the two lines and no traceback.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -28,14 +29,19 @@ class GradienceError(Exception):
         What was found and where: names the file and the value.
     remedy : str
         What to do about it: a command or an edit.
+    details : sequence of str
+        Further lines, where one error reports several mistakes.
     """
 
     exit_code: ExitCode = ExitCode.BAD_NEWS
     code: str = "error"
 
-    def __init__(self, message: str, *, remedy: str) -> None:
+    def __init__(self, message: str, *, remedy: str, details: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.remedy = remedy
+        self.details = tuple(details)
+        for detail in self.details:
+            self.add_note(f"  {detail}")
         self.add_note(f"hint: {remedy}")  # what a Python traceback shows below the message
 
 
@@ -113,6 +119,12 @@ class ArtifactError(UnreadableError):
     code = "bad_artifact"
 
 
+class TrialResultError(UnreadableError):
+    """Results of trials that cannot be compared with one another."""
+
+    code = "bad_trial_result"
+
+
 class UnmeasurableError(GradienceError):
     """A value that is not defined for this input; the caller records the reason."""
 
@@ -131,3 +143,10 @@ class StorageError(GradienceError):
 
     exit_code = ExitCode.STORAGE_REFUSED
     code = "storage_refused"
+
+
+class TrialError(GradienceError):
+    """A trial of a bench that cannot be done, or whose numbers cannot be right."""
+
+    exit_code = ExitCode.TRIAL_FAILED
+    code = "trial_failed"

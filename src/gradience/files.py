@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from gradience.errors import StorageError
 
@@ -40,6 +41,87 @@ def remove(path: Path) -> None:
         _sync_dir(path.parent)
     except OSError as error:
         raise _refused(f"{path} cannot be removed", error) from error
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all below it; nothing happens where there is none.
+
+    It is renamed first: a process killed half-way leaves no directory that looks whole and is not.
+    What it leaves, under a name with a dot in front and `.tmp` behind, `remove_leftovers` finds.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses.
+    """
+    import shutil  # noqa: PLC0415 - 10 ms that `--help` need not pay
+
+    doomed = path.parent / f".{path.name}.{os.urandom(4).hex()}.tmp"
+    try:
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _refused(f"{path} cannot be removed", error) from error
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what a killed `replace` or `remove_tree` left directly below a directory.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses.
+    """
+    for path in directory.glob(".*.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            remove_tree(path)
+        else:
+            remove(path)
+
+
+def appending(path: Path) -> BinaryIO:
+    """Open a log to write at its end; parents are created, and the caller closes it.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses.
+    """
+    make_dir(path.parent)
+    try:
+        return path.open("ab")
+    except OSError as error:
+        raise _refused(f"{path} cannot be opened", error) from error
+
+
+def hold(path: Path) -> int | None:
+    """An exclusive lock as a descriptor that child processes can inherit; None where it is held.
+
+    The lock lasts for as long as any process has the descriptor open, so it says whether one of
+    a whole tree of processes is alive. The file itself stays.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be made.
+    """
+    import fcntl  # noqa: PLC0415 - POSIX, and needed here alone
+
+    make_dir(path.parent)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise _refused(f"{path} cannot be made", error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        pass  # no locks on this mount: the leash of the trial remains
+    return descriptor
 
 
 def replace(path: Path, data: bytes, *, mode: int | None = None) -> None:

@@ -17,7 +17,9 @@ COMMANDS: Registry[click.Command] = Registry(
     "command",
     {
         "audit": "gradience.cli.audit:audit",
+        "bench": "gradience.cli.bench:bench",
         "cache": "gradience.cli.cache:cache",
+        "compress": "gradience.cli.compress:compress",
         "doctor": "gradience.cli.doctor:doctor",
         "env": "gradience.cli.env:env",
     },
@@ -31,10 +33,10 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 )
 @click.version_option(__version__, prog_name="gradience")
 def cli() -> None:
-    """Look at a LoRA run: what its adapter learned, and where its bytes go.
+    """Look at a LoRA run: what its adapter learned, how small it could be, where its bytes go.
 
     Exit codes: 0 done; 1 bad news (--fail-on); 2 usage; 3 unreadable adapter, base or artifact;
-    4 a missing extra; 5 the disk refused.
+    4 a missing extra; 5 the disk refused; 6 a trial failed.
     """
 
 
@@ -46,7 +48,9 @@ def main(args: list[str] | None = None) -> NoReturn:
     try:
         result: Any = cli.main(args=args, prog_name="gradience", standalone_mode=False)
     except GradienceError as error:
-        click.echo(f"error: {visible(str(error))}\nhint: {visible(error.remedy)}", err=True)
+        told = (str(error), *(f"  {detail}" for detail in error.details))
+        lines = "\n".join(visible(text) for text in told)
+        click.echo(f"error: {lines}\nhint: {visible(error.remedy)}", err=True)
         sys.exit(int(error.exit_code))
     except click.ClickException as error:
         error.show()

@@ -1,0 +1,231 @@
+"""What a bench will take, before it runs: trials, bytes, time, and whether the test could tell.
+
+Pure but for what arrives as arguments; what cannot be known is absent and said.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+
+from gradience.bench.costs import Cost, Shapes, cost
+from gradience.bench.plan import variants
+from gradience.bench.records import PROBE, Bench, TrialResult, Variant
+from gradience.bench.verdict.power import planned
+
+FORECAST_SCHEMA = "gradience.bench_forecast/v1"
+
+DISCORDANCE = 0.12
+PERSISTENT_SHARE = 0.5
+SEED_SD = 0.007
+"""What the power assumes where nothing is measured: docs/verdict.md says where it comes from."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The trials of one variant.
+
+    Attributes
+    ----------
+    trials, done : int
+        Over the seeds.
+    kept, peak : int or None
+        Bytes of one trial, when done and while it runs; None where nothing is known.
+    exact : bool
+        Whether the bytes follow from shapes or files, and are no upper bound.
+    seconds : float or None
+        Of one trial, as trials like it took.
+    """
+
+    variant: str
+    action: str
+    trials: int
+    done: int
+    kept: int | None = None
+    peak: int | None = None
+    exact: bool = True
+    seconds: float | None = None
+
+
+class Power(msgspec.Struct, frozen=True, kw_only=True):
+    """The chance to call a variant SAFE that loses nothing.
+
+    Attributes
+    ----------
+    power, asked : float
+    level : float
+        That of the claim, in equal parts over the ladders, as the test begins.
+    items, seeds : int
+    discordance, persistent_share, seed_sd : float
+        What it assumes: items whose score differs, the share of that which is the same with every
+        seed, and the standard deviation between seeds.
+    """
+
+    power: float
+    asked: float
+    level: float
+    items: int
+    seeds: int
+    discordance: float
+    persistent_share: float
+    seed_sd: float
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The plan of a bench and what it costs: the content of `--dry-run --json`.
+
+    Attributes
+    ----------
+    rows : tuple of Row
+    modules, per_rank : int
+        Weights that the adapter changes, and parameters for each unit of rank.
+    kept : int or None
+        Bytes of every trial, when all are done.
+    seconds : float or None
+        Of what is left to do, side by side; None where a kind of trial was never measured.
+    slots : int
+    power : Power or None
+        None where the score is no yes or no, so that nothing is known before a run.
+    unknown : tuple of str
+        What is not known, and what would tell.
+    refused : mapping of str to str
+        Results of other code or versions, not used.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    modules: int
+    per_rank: int
+    slots: int
+    device: str
+    kept: int | None = None
+    seconds: float | None = None
+    budget: int | None = None
+    power: Power | None = None
+    unknown: tuple[str, ...] = ()
+    refused: dict[str, str] = {}
+
+
+def forecast(
+    bench: Bench,
+    *,
+    results: Sequence[TrialResult],
+    shapes: Shapes,
+    items: int,
+    slots: int,
+    binary: bool,
+    budget: int | None = None,
+    measured: Mapping[str, float] | None = None,
+    refused: Mapping[str, str] | None = None,
+) -> Forecast:
+    """Cost and power of a plan.
+
+    Parameters
+    ----------
+    bench : Bench
+    results : sequence of TrialResult
+        What is done already.
+    shapes : Shapes
+    items : int
+        Test items of a trial.
+    slots : int
+        Trials at once.
+    binary : bool
+        Whether an item is right or wrong.
+    budget : int or None
+        Bytes.
+    measured : mapping of str to float, optional
+        Seconds of a trial by action, from a timed start of a probe.
+    refused : mapping, optional
+    """
+    rows = tuple(
+        _row(
+            variant,
+            {t.id for t in bench.trials if t.spec.variant.name == variant.name},
+            cost(variant, lora=bench.settings.lora, shapes=shapes, results=results, items=items),
+            results,
+            measured or {},
+        )
+        for variant in variants(bench.settings)
+    )
+    seconds = [
+        row.seconds * (row.trials - row.done)
+        for row in rows
+        if row.seconds is not None and row.done < row.trials
+    ]
+    timed = all(row.seconds is not None for row in rows if row.done < row.trials)
+    kept = [row.kept * row.trials for row in rows if row.kept is not None]
+    first = bench.trials[0].spec
+    return Forecast(
+        name=bench.settings.name,
+        rows=rows,
+        modules=shapes.modules,
+        per_rank=shapes.per_rank,
+        slots=slots,
+        device=first.device,
+        kept=sum(kept) if len(kept) == len(rows) else None,
+        seconds=sum(seconds) / slots if timed else None,
+        budget=budget,
+        power=_power(bench, items) if binary else None,
+        unknown=tuple(_unknown(rows, shapes, timed=timed, binary=binary)),
+        refused=dict(refused or {}),
+    )
+
+
+def _row(
+    variant: Variant,
+    ids: Collection[str],
+    found: Cost,
+    results: Sequence[TrialResult],
+    measured: Mapping[str, float],
+) -> Row:
+    return Row(
+        variant=variant.name,
+        action=variant.action,
+        trials=len(ids),
+        done=sum(result.trial.id in ids for result in results),
+        kept=found.kept,
+        peak=found.peak,
+        exact=found.exact,
+        seconds=measured.get(variant.action) if found.seconds is None else found.seconds,
+    )
+
+
+def _power(bench: Bench, items: int) -> Power:
+    claim, seeds = bench.settings.claim, len(bench.settings.seeds)
+    level = claim.level / len(bench.settings.variants)
+    return Power(
+        level=level,
+        power=planned(
+            items=items,
+            seeds=seeds,
+            margin=claim.margin,
+            level=level,
+            discordance=DISCORDANCE,
+            persistent_share=PERSISTENT_SHARE,
+            seed_sd=SEED_SD,
+        ),
+        asked=claim.power,
+        items=items,
+        seeds=seeds,
+        discordance=DISCORDANCE,
+        persistent_share=PERSISTENT_SHARE,
+        seed_sd=SEED_SD,
+    )
+
+
+def _unknown(rows: Sequence[Row], shapes: Shapes, *, timed: bool, binary: bool) -> list[str]:
+    told = []
+    if not shapes.exact:
+        told.append(
+            "Bytes: which modules `all-linear` means is known only to the loaded model; counted "
+            "is every matrix whose name is no embedding's and no head's."
+        )
+    if any(not row.exact and row.action != PROBE for row in rows) and shapes.exact:
+        told.append("Bytes of an energy: its ranks follow from the probe; counted is the most.")
+    if not timed:
+        told.append(
+            "Time: nothing like it was measured; --measure starts a probe, times it for a while "
+            "and stops it."
+        )
+    if not binary:
+        told.append("Power: it depends on the spread of the scores, which the first run shows.")
+    return told

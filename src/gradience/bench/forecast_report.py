@@ -1,0 +1,82 @@
+"""A forecast as a page. Pure."""
+
+from gradience.bench.forecast import Forecast, Power, Row
+from gradience.page import Page, Table, Text, count, percent
+from gradience.units import format_seconds, format_size
+
+
+def page(forecast: Forecast) -> Page:
+    """The page of `gradience bench --dry-run`."""
+    trials = sum(row.trials for row in forecast.rows)
+    done = sum(row.done for row in forecast.rows)
+    parts: list[Text | Table] = [
+        Text(text=forecast.name, tone="title"),
+        Text(
+            text=f"{trials} trials, {done} of them done; {forecast.slots} at a time on "
+            f"{forecast.device}. The adapter changes {forecast.modules} weights, with "
+            f"{count(forecast.per_rank)} parameters for each unit of rank."
+        ),
+        Table(
+            title="",
+            head=("variant", "action", "trials", "done", "kept", "peak", "time"),
+            rows=tuple(_row(row) for row in forecast.rows),
+            left=frozenset({0, 1}),
+            note="Bytes and time of one trial.",
+        ),
+        Text(text=_total(forecast)),
+    ]
+    if forecast.power is not None:
+        parts.append(_power(forecast.power))
+    if forecast.refused:
+        parts.append(
+            Text(
+                text=f"{len(forecast.refused)} results of other software do not count: "
+                + "; ".join(sorted(set(forecast.refused.values()))[:3]),
+                tone="warn",
+            )
+        )
+    parts += [Text(text=f"Not known. {told}", tone="dim") for told in forecast.unknown]
+    return tuple(parts)
+
+
+def _row(row: Row) -> tuple[str, ...]:
+    most = "" if row.exact else "<= "
+    return (
+        row.variant,
+        row.action,
+        str(row.trials),
+        str(row.done),
+        "-" if row.kept is None else most + format_size(row.kept),
+        "-" if row.peak is None else most + format_size(row.peak),
+        "-" if row.seconds is None else format_seconds(row.seconds),
+    )
+
+
+def _total(forecast: Forecast) -> str:
+    exact = all(row.exact for row in forecast.rows)
+    kept = (
+        "an unknown number of bytes"
+        if forecast.kept is None
+        else ("" if exact else "at most ") + format_size(forecast.kept)
+    )
+    budget = "" if forecast.budget is None else f" (budget {format_size(forecast.budget)})"
+    time = "unknown" if forecast.seconds is None else f"about {format_seconds(forecast.seconds)}"
+    return f"All trials keep {kept}{budget}. Time for what is left: {time}."
+
+
+def _power(power: Power) -> Text:
+    enough = power.power >= power.asked
+    told = (
+        f"Power: {percent(power.power)} to call a variant SAFE that loses nothing, with "
+        f"{power.items} items and {power.seeds} seeds at a level of {power.level:.3g} (of the "
+        f"claim, shared by the ladders), if {percent(power.discordance)} of the "
+        f"answers differ, {percent(power.persistent_share)} of that with every seed, and seeds "
+        f"differ by {percent(power.seed_sd)}."
+    )
+    if enough:
+        return Text(text=told, tone="good")
+    return Text(
+        text=f"{told} Below the {percent(power.asked)} that SAFE asks for, the verdict is likely "
+        "to be UNDERPOWERED: add test items first, then seeds.",
+        tone="warn",
+    )

@@ -1,0 +1,61 @@
+"""`gradience bench --dry-run`: the trials, what they cost, and the power of the test."""
+
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gradience.units import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from gradience.bench.adopt import Accept
+    from gradience.bench.prepare import Prepared
+    from gradience.bench.settings import BenchSettings
+
+
+def dry_run(
+    settings: "BenchSettings",
+    output_dir: Path,
+    *,
+    accept: "tuple[Accept, ...]",
+    measure: str | None,
+    as_json: bool,
+) -> None:
+    """Show what a run would do; nothing is written to the output directory."""
+    from gradience import artifacts  # noqa: PLC0415 - as all below: `--help` need not pay
+    from gradience.bench.forecast import FORECAST_SCHEMA, forecast  # noqa: PLC0415
+    from gradience.bench.forecast_report import page  # noqa: PLC0415
+    from gradience.bench.ledger import Ledger  # noqa: PLC0415
+    from gradience.bench.prepare import is_binary, prepare, slots_of  # noqa: PLC0415
+    from gradience.cli.render import show  # noqa: PLC0415
+
+    seconds = None if measure is None else parse_duration(measure).total_seconds()
+    prepared = prepare(settings, output_dir, accept=accept)
+    budget = settings.disk_budget
+    found = forecast(
+        prepared.bench,
+        results=Ledger(output_dir).results(prepared.bench.trials),
+        shapes=prepared.shapes,
+        items=prepared.items,
+        slots=slots_of(settings, os.environ),
+        binary=is_binary(settings),
+        budget=None if budget is None else parse_size(budget),
+        measured=None if seconds is None else _measured(prepared, seconds),
+        refused=prepared.refused,
+    )
+    if as_json:
+        click.echo(artifacts.encode(FORECAST_SCHEMA, found, now=datetime.now(UTC)), nl=False)
+    else:
+        show(page(found))
+
+
+def _measured(prepared: "Prepared", seconds: float) -> Mapping[str, float]:
+    from gradience.bench.measure import measured_seconds  # noqa: PLC0415
+    from gradience.cli.progress import progress_bar  # noqa: PLC0415
+
+    with progress_bar(shown=sys.stderr.isatty()) as progress:
+        return measured_seconds(prepared.bench, seconds=seconds, progress=progress)

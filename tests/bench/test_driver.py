@@ -1,0 +1,337 @@
+"""A run over a plan: only what is not done runs, failures are kept, the budget holds."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from factories_driver import NOW, FakeExecutor, changed, make_project, settings_of
+from gradience import artifacts
+from gradience.bench.judged import judged
+from gradience.bench.judged import lost_trials as failures
+from gradience.bench.ledger import Ledger, State
+from gradience.bench.plan import trial_id
+from gradience.bench.progress import Snapshot
+from gradience.bench.records import RESULT_SCHEMA, TRIAL_SCHEMA, Bench, Trial, TrialResult
+from gradience.bench.report.write import write
+from gradience.bench.run import RunOptions, run_bench
+from gradience.bench.settings import BenchSettings, LadderSettings
+from gradience.bench.verify import verify
+from gradience.errors import StorageError, UsageError
+
+PER_SEED = 1 + 2 + 1 + 4  # the probe, two rungs, a heal, four controls
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> BenchSettings:
+    return settings_of(make_project(tmp_path))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def run(
+    settings: BenchSettings, out: Path, executor: FakeExecutor | None = None, **options: object
+) -> tuple[Bench, FakeExecutor]:
+    executor = executor or FakeExecutor()
+    return run_bench(settings, out, RunOptions(executor=executor, **options)), executor
+
+
+def test_every_trial_runs_once_and_a_second_run_does_nothing(
+    settings: BenchSettings, out: Path
+) -> None:
+    bench, first = run(settings, out)
+    assert len(first.started) == len(bench.trials) == 2 * PER_SEED
+    assert all(Ledger(out).state(trial.id) is State.DONE for trial in bench.trials)
+    again, second = run(settings, out)
+    assert second.started == []
+    assert again == bench
+
+
+def test_a_seed_that_is_added_brings_its_own_trials_and_no_others(
+    settings: BenchSettings, out: Path
+) -> None:
+    run(settings, out)
+    _, second = run(changed(settings, seeds=(2, 0, 1)), out)
+    assert len(second.started) == PER_SEED
+    assert all(name.endswith("seed 2") for name in second.started)
+
+
+def test_a_rank_that_is_added_brings_its_own_trials_and_no_others(
+    settings: BenchSettings, out: Path
+) -> None:
+    run(settings, out)
+    more = LadderSettings(action="truncate", ranks=(6, 4, 3, 2))
+    bench, second = run(changed(settings, variants=(more, settings.variants[1])), out)
+    truncated = {name for name in second.started if name.startswith("truncate")}
+    assert truncated == {f"truncate-r{rank} seed {seed}" for rank in (6, 3) for seed in (0, 1)}
+    # The random subspace has the size of the top rung, which moved.
+    assert set(second.started) - truncated == {"control-random seed 0", "control-random seed 1"}
+    steps = {r.trial.spec.variant.name: r.trial.spec.variant.step for r in results(out, bench)}
+    assert [steps[f"truncate-r{rank}"] for rank in (6, 4, 3, 2)] == [0, 1, 2, 3]
+
+
+def results(out: Path, bench: Bench) -> tuple[TrialResult, ...]:
+    return Ledger(out).results(bench.trials)
+
+
+def test_a_ladder_that_gets_another_name_keeps_its_results(
+    settings: BenchSettings, out: Path
+) -> None:
+    run(settings, out)
+    renamed = tuple(
+        msgspec.structs.replace(ladder, name=f"my-{ladder.action}") for ladder in settings.variants
+    )
+    bench, second = run(changed(settings, variants=renamed), out)
+    assert second.started == []
+    assert "my-truncate-r4" in {r.trial.spec.variant.name for r in results(out, bench)}
+
+
+def test_data_that_moves_keeps_its_results_and_data_that_changes_does_not(
+    settings: BenchSettings, out: Path, tmp_path: Path
+) -> None:
+    run(settings, out)
+    (tmp_path / "moved").mkdir()
+    moved = (tmp_path / "test.tsv").rename(tmp_path / "moved" / "other_name.tsv")
+    task = msgspec.structs.replace(settings.task, test=(str(moved),))
+    bench, second = run(changed(settings, task=task), out)
+    assert second.started == []
+    assert {r.trial.spec.task.test for r in results(out, bench)} == {(str(moved),)}
+    moved.write_text(moved.read_text() + "one more\t1\n")
+    _, third = run(changed(settings, task=task), out)
+    assert len(third.started) == 2 * PER_SEED
+
+
+def test_a_report_holds_after_its_data_moved(
+    settings: BenchSettings, out: Path, tmp_path: Path
+) -> None:
+    run(settings, out)
+    moved = (tmp_path / "train.tsv").rename(tmp_path / "moved.tsv")
+    task = msgspec.structs.replace(settings.task, train=(str(moved),))
+    run(changed(settings, task=task), out)
+    report = judged(out)
+    assert report is not None
+    write(report, out, now=NOW)
+    assert verify(out).differences == ()
+
+
+def test_a_base_model_with_another_weight_or_config_runs_everything_again(
+    settings: BenchSettings, out: Path, tmp_path: Path
+) -> None:
+    run(settings, out)
+    (tmp_path / "model" / "config.json").write_text('{"hidden_act": "relu"}')
+    assert len(run(settings, out)[1].started) == 2 * PER_SEED
+
+
+def test_a_failed_trial_is_kept_and_the_rest_goes_on(settings: BenchSettings, out: Path) -> None:
+    bench, first = run(settings, out, FakeExecutor(failing=["truncate-r4 seed 0"]))
+    assert len(first.started) == 2 * PER_SEED
+    (failure,) = failures(Ledger(out), bench)
+    assert (failure.variant, failure.seed) == ("truncate-r4", 0)
+    assert failure.message == "the model"
+    assert (out / failure.log).read_text().startswith("$ python")
+    assert run(settings, out)[1].started == []  # not again unasked
+    assert run(settings, out, retry_failed=True)[1].started == ["truncate-r4 seed 0"]
+    assert failures(Ledger(out), bench) == ()
+
+
+def test_what_needs_a_failed_probe_is_named_and_does_not_run(
+    settings: BenchSettings, out: Path
+) -> None:
+    bench, executor = run(settings, out, FakeExecutor(failing=["probe seed 1"]))
+    assert len(executor.started) == PER_SEED + 1
+    lost = failures(Ledger(out), bench)
+    assert len(lost) == PER_SEED
+    assert lost[1].message == "it needs probe seed 1, which failed"
+
+
+def test_a_half_done_trial_is_cleared_before_it_runs_again(
+    settings: BenchSettings, out: Path
+) -> None:
+    def stop(job: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, out, FakeExecutor(on_start=stop))
+    trial = Ledger(out).bench().trials[0]
+    stale = Ledger(out).paths(trial.id).adapter / "half_written.tmp"
+    stale.parent.mkdir()
+    stale.touch()
+    assert len(run(settings, out)[1].started) == 2 * PER_SEED
+    assert not stale.exists()
+
+
+def test_scratch_is_gone_when_a_trial_is_done(settings: BenchSettings, out: Path) -> None:
+    run(settings, out)
+    assert list(out.glob("trials/*/work")) == []
+    assert list(out.glob("trials/*/progress.json")) == []
+
+
+def test_two_drivers_never_share_a_directory(settings: BenchSettings, out: Path) -> None:
+    inner: list[StorageError] = []
+
+    def second(job: object) -> None:
+        if not inner:
+            with pytest.raises(StorageError, match="is held by another process") as caught:
+                run(settings, out)
+            inner.append(caught.value)
+
+    run(settings, out, FakeExecutor(on_start=second))
+    assert inner
+
+
+def test_an_executor_is_closed_whatever_happens(settings: BenchSettings, out: Path) -> None:
+    def stop(job: object) -> None:
+        raise KeyboardInterrupt
+
+    executor = FakeExecutor(on_start=stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, out, executor)
+    assert executor.closed
+
+
+def test_snapshots_count_to_the_end(settings: BenchSettings, out: Path) -> None:
+    seen: list[Snapshot] = []
+    run(settings, out, FakeExecutor(failing=["heal-r2 seed 1"]), watch=seen.append)
+    last = seen[-1]
+    assert (last.done, last.failed, last.total) == (2 * PER_SEED - 1, 1, 2 * PER_SEED)
+    assert last.left == 0.0
+    assert any(s.left is not None and s.left > 0 for s in seen)
+
+
+# The budget.
+
+
+def size(out: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in [out, *out.rglob("*")])
+
+
+def test_the_budget_holds_all_the_time_and_records_stay(settings: BenchSettings, out: Path) -> None:
+    cap = 4_000_000
+    peak = [0]
+    executor = FakeExecutor(
+        adapter_bytes=300_000, on_start=lambda job: peak.append(size(out)), slots=2
+    )
+    bench, _ = run(changed(settings, disk_budget=str(cap)), out, executor)
+    assert max(*peak, size(out)) <= cap
+    assert len(results(out, bench)) == len(bench.trials)
+    gone = [trial for trial in bench.trials if Ledger(out).evicted(trial.id)]
+    assert gone
+    # Controls go before anything that took training.
+    assert {trial.spec.variant.name.partition("-")[0] for trial in gone} <= {"control", "truncate"}
+
+
+def test_a_budget_that_is_too_small_is_refused_with_the_arithmetic(
+    settings: BenchSettings, out: Path
+) -> None:
+    with pytest.raises(StorageError) as caught:
+        run(changed(settings, disk_budget="1KB"), out)
+    told = str(caught.value)
+    assert "probe seed 0 writes about" in told
+    assert "of the budget of 1.00 KB are in use" in told
+
+
+def test_a_trial_that_outgrows_the_budget_is_stopped_and_the_rest_goes_on(
+    settings: BenchSettings, out: Path
+) -> None:
+    executor = FakeExecutor(growing=["heal-r2 seed 0"])
+    bench, _ = run(changed(settings, disk_budget="2MB"), out, executor)
+    (failure,) = failures(Ledger(out), bench)
+    assert failure.variant == "heal-r2"
+    assert failure.message.startswith("stopped: it had grown to 3.0")
+    assert len(results(out, bench)) == len(bench.trials) - 1
+    assert size(out) < 2_000_000
+
+
+def test_a_retrain_that_is_added_brings_back_the_untrained_adapter(
+    settings: BenchSettings, out: Path
+) -> None:
+    bench, _ = run(settings, out)
+    Ledger(out).evict(bench.trials[0].id, "step0", 1, now=NOW)
+    more = LadderSettings(action="retrain", ranks=(2,))
+    _, second = run(changed(settings, variants=(*settings.variants, more)), out)
+    assert second.started == ["probe seed 0", "retrain-r2 seed 0", "retrain-r2 seed 1"]
+
+
+def test_what_other_software_made_is_not_made_again_under_its_name(
+    settings: BenchSettings, out: Path
+) -> None:
+    run(settings, out)
+    made_by_older_code(out)
+    for trial in Ledger(out).known().values():
+        if trial.spec.variant.name == "probe":
+            Ledger(out).evict(trial.id, "adapter", 1, now=NOW)
+    more = LadderSettings(action="truncate", ranks=(6, 4, 2))
+    with pytest.raises(UsageError, match="other software made it"):
+        run(changed(settings, variants=(more, settings.variants[1])), out, accept=("code",))
+
+
+def test_a_probe_whose_adapter_was_removed_is_made_again_when_it_is_needed(
+    settings: BenchSettings, out: Path
+) -> None:
+    bench, _ = run(settings, out)
+    ledger = Ledger(out)
+    probe = bench.trials[0]
+    ledger.evict(probe.id, "adapter", 1, now=NOW)
+    more = LadderSettings(action="truncate", ranks=(6, 4, 2))
+    told: list[str] = []
+    _, second = run(
+        changed(settings, variants=(more, settings.variants[1])), out, notice=told.append
+    )
+    assert second.started[0] == "probe seed 0"
+    assert "truncate-r4 seed 0" not in second.started  # it came out as before
+    assert any("is trained again" in sentence for sentence in told)
+    assert ledger.evicted(probe.id) is None
+
+
+# Other software.
+
+
+def made_by_older_code(out: Path) -> None:
+    """Make every trial of a directory one of older code, under the id that it then had."""
+    ledger = Ledger(out)
+    ids: dict[str, str] = {}
+    for trial in ledger.bench().trials:
+        spec = msgspec.structs.replace(trial.spec, code="blake3:older")
+        needs = tuple(ids[need] for need in trial.needs)
+        ids[trial.id] = trial_id(spec, needs)
+        older = Trial(id=ids[trial.id], spec=spec, needs=needs)
+        result = msgspec.structs.replace(ledger.result(trial), trial=older)
+        ledger.paths(trial.id).directory.rename(ledger.paths(older.id).directory)
+        paths = ledger.paths(older.id)
+        paths.trial.write_bytes(artifacts.encode(TRIAL_SCHEMA, older, now=NOW))
+        paths.result.write_bytes(artifacts.encode(RESULT_SCHEMA, result, now=NOW))
+
+
+def test_results_of_other_code_are_named_and_used_only_on_demand(
+    settings: BenchSettings, out: Path
+) -> None:
+    run(settings, out)
+    made_by_older_code(out)
+    bench, accepting = run(changed(settings, seeds=(0, 1, 2)), out, accept=("code",))
+    assert len(accepting.started) == PER_SEED  # of the new seed
+    assert len(bench.accepted) == 2 * PER_SEED
+    assert set(bench.accepted.values()) == {"code of Gradience"}
+    assert len(results(out, bench)) == 3 * PER_SEED
+    told: list[str] = []
+    _, strict = run(settings, out, notice=told.append)
+    assert len(strict.started) == 2 * PER_SEED
+    assert told[0].startswith(f"{2 * PER_SEED} results here come from other software (code of")
+    assert "--accept code uses them" in told[0]
+
+
+def test_a_variant_is_never_made_from_a_probe_of_another_code_unasked(
+    settings: BenchSettings, out: Path
+) -> None:
+    run(settings, out)
+    made_by_older_code(out)
+    more = LadderSettings(action="truncate", ranks=(6, 4, 2))
+    bench, accepting = run(
+        changed(settings, variants=(more, settings.variants[1])), out, accept=("code",)
+    )
+    assert {name.split()[0] for name in accepting.started} == {"truncate-r6", "control-random"}
+    probes = {t.id for t in bench.trials if t.spec.variant.name == "probe"}
+    assert probes <= set(bench.accepted)
+    assert {need for trial in bench.trials for need in trial.needs} == probes
