@@ -10,14 +10,18 @@ from pathlib import Path
 
 from gradience.errors import UsageError
 from gradience.system.base import System, existing_parent
+from gradience.system.holders import Holder, Holders
 from gradience.system.records import MemoryLimit, Mount, QuotaAnswer, QuotaLimit
 
 __all__ = [
+    "Holder",
+    "Holders",
     "MemoryLimit",
     "Mount",
     "QuotaAnswer",
     "QuotaLimit",
     "current",
+    "holders",
     "mount_of",
     "mounts",
     "quotas",
@@ -56,6 +60,11 @@ def mounts() -> tuple[Mount, ...]:
         If the system does not answer.
     """
     return current().mounts()
+
+
+def holders() -> Holders:
+    """The files that processes of this machine have open or mapped now."""
+    return current().holders()
 
 
 def mount_of(path: str | PathLike[str]) -> Mount:

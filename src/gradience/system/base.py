@@ -7,6 +7,7 @@ from threading import Thread
 from typing import Protocol, TypeVar
 
 from gradience.errors import StorageError
+from gradience.system.holders import Holders
 from gradience.system.records import Mount
 
 T = TypeVar("T")
@@ -24,6 +25,10 @@ class System(Protocol):
 
     def mount_of(self, path: Path) -> Mount:
         """The mount that holds a path, or would hold it if it existed."""
+        ...
+
+    def holders(self) -> Holders:
+        """The files that processes of this machine have open or mapped now."""
         ...
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from gradience.errors import StorageError
 from gradience.system import kinds
 from gradience.system.base import existing_parent, free_inodes, pick, space_of
+from gradience.system.holders import Holders
+from gradience.system.linux_holders import read_holders
 from gradience.system.records import Mount
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
@@ -51,6 +53,10 @@ class Linux:
                 remedy="Is /proc mounted? Gradience reads /proc/self/mountinfo.",
             )
         return _measured(found)
+
+    def holders(self) -> Holders:
+        """The files that processes of this machine have open or mapped now."""
+        return read_holders()
 
 
 def parse_mountinfo(text: str) -> tuple[Mount, ...]:

@@ -12,10 +12,13 @@ from pathlib import Path
 from gradience.errors import StorageError
 from gradience.system import kinds
 from gradience.system.base import existing_parent, free_inodes, pick, space_of, within
+from gradience.system.holders import Held, Holder, Holders
 from gradience.system.records import Mount
 
 _MOUNT = "/sbin/mount"
 _SECONDS = 10.0
+_LSOF = "/usr/sbin/lsof"
+_LSOF_SECONDS = 60.0
 # "/dev/disk3s5 on /System/Volumes/Data (apfs, local, journaled, nobrowse, protect)"
 _LINE = re.compile(r"^(?P<device>.+?) on (?P<path>/.*) \((?P<options>[^()]*)\)$")
 
@@ -41,6 +44,10 @@ class MacOS:
             raise StorageError(f"no mount holds {place}", remedy="Name another path.")
         return found
 
+    def holders(self) -> Holders:
+        """The files that processes of this machine have open or mapped now."""
+        return parse_lsof(_lsof())
+
 
 def parse_mount(text: str) -> tuple[Mount, ...]:
     """What `mount` printed.
@@ -54,6 +61,51 @@ def parse_mount(text: str) -> tuple[Mount, ...]:
     """
     matches = (_LINE.match(line) for line in text.splitlines())
     return tuple(_mount(m["device"], m["path"], m["options"]) for m in matches if m)
+
+
+def parse_lsof(text: str) -> Holders:
+    """What `lsof -n -P -F pcftDin` printed: one field a line, its letter first.
+
+    Examples
+    --------
+    >>> text = "p7\\ncpython3\\nf4\\ntREG\\nD0x1000004\\ni42\\nn/data/w\\nftxt\\ntREG\\ni43"
+    >>> [one.inode for one in parse_lsof(text).all()]
+    [42, 43]
+    """
+    found, process, file = Holders(), {"p": "0", "c": "?"}, dict[str, str]()
+
+    def note() -> None:
+        if file.get("t") != "REG" or not file.get("i", "").isdigit():
+            return
+        how = "open" if file["f"][:1].isdigit() else "mapped"
+        holder = Holder(pid=int(process["p"]), name=process["c"], how=how)
+        name = file.get("n", "").rpartition("/")[2]
+        device = int(file.get("D", "-1"), 0)
+        found.add([Held(device=device, inode=int(file["i"]), name=name, holder=holder)])
+
+    for line in text.splitlines():
+        field, value = line[:1], line[1:]
+        if field in "pf":
+            note()
+            file = {"f": value} if field == "f" else {}
+        (process if field in "pc" else file)[field] = value
+    note()
+    return found
+
+
+def _lsof() -> str:
+    try:
+        done = subprocess.run(
+            [_LSOF, "-n", "-P", "-F", "pcftDin"],
+            check=False,  # it fails where one process could not be looked at
+            capture_output=True,
+            timeout=_LSOF_SECONDS,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise StorageError(
+            f"{_LSOF} did not say which files are in use: {error}", remedy="Run `lsof`."
+        ) from error
+    return done.stdout.decode("utf-8", "surrogateescape")
 
 
 def _mount(device: str, path: str, options: str) -> Mount:

@@ -1,4 +1,4 @@
-"""The only functions that change the disk.
+"""The only functions that change the disk: whole files here, names below a directory in `below`.
 
 A file is written beside its target under a temporary name, synced, and renamed over it: a reader
 sees the old content or the new, never a part, and a process killed at any point loses nothing.

@@ -1,0 +1,377 @@
+"""Changes below one directory, by relative names that no link can lead astray.
+
+Every part of a name is opened relative to the directory above it and never through a symbolic link,
+so whatever is swapped in under us, nothing outside is touched. Errors are the kernel's own OSError:
+the caller acts on thousands of names and decides, by errno, what each refusal means.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import functools
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK = getattr(os, "O_PATH", 0) | os.O_NOFOLLOW | os.O_CLOEXEC
+_KEPT_OPEN = 32
+_DEEP = 64  # directories held open at once while a tree goes; deeper ones are moved up first
+_BLOCK = 512
+_TRIES = 3
+
+Seen = Callable[[bytes, os.stat_result], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Removed:
+    """What went: names, and bytes of inodes that were seen to lose their last name."""
+
+    names: int = 0
+    bytes: int = 0
+
+
+class Below:
+    """A directory held open, and the names below it.
+
+    Parameters
+    ----------
+    root : str
+        Absolute; the root itself may be reached through links, nothing below it is.
+
+    Raises
+    ------
+    OSError
+        If it is no directory, or may not be opened.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.realpath(root)
+        self._open: dict[str, int] = {"": os.open(self.root, _DIR)}
+        status = os.fstat(self._open[""])
+        self.device = status.st_dev
+
+    def __enter__(self) -> "Below":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back every descriptor."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def forget(self) -> None:
+        """Close all but the root: a directory below it was moved."""
+        root = self._open.pop("")
+        self.close()
+        self._open[""] = root
+
+    def status(self, name: str) -> os.stat_result:
+        """`lstat` of a name."""
+        parent, last = self._parent(name)
+        return os.stat(last, dir_fd=parent, follow_symlinks=False)
+
+    def exists(self, name: str) -> bool:
+        """Whether something is there, a dangling link too."""
+        try:
+            self.status(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
+    def link_target(self, name: str) -> str:
+        """What a link says."""
+        parent, last = self._parent(name)
+        return os.readlink(last, dir_fd=parent)
+
+    def read(self, name: str, limit: int = 1 << 20) -> bytes:
+        """The first bytes of a regular file; a pipe in its place does not hang us."""
+        parent, last = self._parent(name)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(last, flags, dir_fd=parent)
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(limit)
+
+    def entries(self, name: str) -> list[tuple[str, os.stat_result]]:
+        """Names in a directory, with their `lstat`."""
+        descriptor = self._opened(name)
+        found = []
+        with os.scandir(descriptor) as listed:
+            for entry in listed:
+                with contextlib.suppress(FileNotFoundError):
+                    found.append((entry.name, entry.stat(follow_symlinks=False)))
+        return found
+
+    def walk(self, name: str, seen: Seen) -> None:
+        """Call `seen` with the name and `lstat` of everything below a directory, in no order.
+
+        Raises
+        ------
+        OSError
+            EXDEV if another file system is mounted below.
+        """
+        stack = [name]
+        while stack:
+            above = stack.pop()
+            for child, status in self.entries(above):
+                path = f"{above}/{child}"
+                if status.st_dev != self.device:
+                    raise OSError(errno.EXDEV, "another file system is mounted there", path)
+                seen(os.fsencode(path), status)
+                if stat.S_ISDIR(status.st_mode):
+                    stack.append(path)
+
+    def make_dirs(self, name: str) -> None:
+        """Make a directory and those above it, down from the root."""
+        if name in self._open:
+            return
+        above, _, last = name.rpartition("/")
+        if above:
+            self.make_dirs(above)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(last, dir_fd=self._opened(above))
+        self._opened(name)
+
+    def move(self, old: str, new: str) -> None:
+        """Rename; refused with EEXIST where something has the new name."""
+        self._rename(old, new, exchange=False)
+
+    def exchange(self, one: str, other: str) -> None:
+        """Swap two names in one step, whatever they are.
+
+        Raises
+        ------
+        OSError
+            EINVAL or ENOSYS where the file system or the kernel cannot.
+        """
+        self._rename(one, other, exchange=True)
+
+    def remove(self, name: str, removed: Removed) -> None:
+        """Remove a file, a link, or a directory with all that is in it; count what went."""
+        parent, last = self._parent(name)
+        status = os.stat(last, dir_fd=parent, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            self._moved(name)
+            parent, last = self._parent(name)
+            _Tree(parent, removed).remove(last)
+        else:
+            _unlink(parent, last, status, removed)
+
+    def remove_empty(self, name: str) -> bool:
+        """Remove a directory if nothing is in it; whether it went."""
+        try:
+            parent, last = self._parent(name)
+            self._moved(name)
+            os.rmdir(last, dir_fd=parent)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR):
+                return False
+            raise
+        return True
+
+    def write(self, name: str, data: bytes, *, mode: int = 0o666) -> None:
+        """Write a new file and sync it; refused with EEXIST where there is one."""
+        descriptor = self.create(name, mode=mode)
+        try:
+            with memoryview(data) as rest:
+                written = 0
+                while written < len(data):
+                    written += os.write(descriptor, rest[written:])
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def create(self, name: str, *, mode: int = 0o666) -> int:
+        """A descriptor to write to a new file; refused with EEXIST where there is one."""
+        parent, last = self._parent(name)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(last, flags, mode, dir_fd=parent)
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, mode: int = 0o664, create: bool = True) -> Iterator[bool | None]:
+        """Hold the flock of a lock file, as `filelock` does, without waiting.
+
+        Yields
+        ------
+        bool or None
+            Whether it is ours; None where there is no such file, or the file system has no locks.
+        """
+        for _ in range(_TRIES):
+            descriptor = self._lock_file(name, mode, create=create)
+            if descriptor is None:
+                yield None
+                return
+            try:
+                ours = _flock(descriptor)
+                # Who released it may have removed the file: then this is no longer the lock.
+                if not ours or os.fstat(descriptor).st_nlink:
+                    yield ours
+                    return
+            finally:
+                os.close(descriptor)
+        yield False
+
+    def _lock_file(self, name: str, mode: int, *, create: bool) -> int | None:
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            parent, last = self._parent(name)
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                return os.open(last, flags, dir_fd=parent)
+            if not create:
+                return None
+            return os.open(last, flags | os.O_CREAT, mode, dir_fd=parent)
+        except OSError:
+            return None  # none there, a full or read-only disk, another user's
+
+    def _rename(self, one: str, other: str, *, exchange: bool) -> None:
+        first, first_name = self._parent(one)
+        held = os.dup(first)  # opening the second may close what was opened for the first
+        try:
+            second, second_name = self._parent(other)
+            _rename(held, first_name, second, second_name, exchange=exchange)
+        finally:
+            os.close(held)
+        self._moved(one)
+        self._moved(other)
+
+    def _parent(self, name: str) -> tuple[int, str]:
+        above, _, last = name.rpartition("/")
+        if last in ("", ".", "..") or "\0" in name:
+            raise OSError(errno.EINVAL, "no name below a directory", name)
+        return self._opened(above), last
+
+    def _opened(self, name: str) -> int:
+        """A descriptor of a directory, opened part by part."""
+        known = self._open.pop(name, None)
+        if known is not None:
+            self._open[name] = known  # the last one used is the last one closed
+            return known
+        above, _, last = name.rpartition("/")
+        if last in ("", ".", ".."):
+            raise OSError(errno.EINVAL, "no name below a directory", name)
+        parent = self._opened(above)
+        if len(self._open) > _KEPT_OPEN:
+            oldest = next(key for key in self._open if key not in ("", above))
+            os.close(self._open.pop(oldest))
+        descriptor = os.open(last, _DIR, dir_fd=parent)
+        self._open[name] = descriptor
+        return descriptor
+
+    def _moved(self, name: str) -> None:
+        """Descriptors at or below a name lead elsewhere now."""
+        gone = [key for key in self._open if key == name or key.startswith(f"{name}/")]
+        for key in gone:
+            os.close(self._open.pop(key))
+
+
+def _flock(descriptor: int) -> bool | None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+class _Tree:
+    """Removes a directory tree that is ours, with few descriptors however deep it is."""
+
+    def __init__(self, top: int, removed: Removed) -> None:
+        self.top = top
+        self.removed = removed
+        self.lifted = 0
+
+    def remove(self, name: str) -> None:
+        todo = [name]
+        while todo:
+            todo += self._one(self.top, todo.pop(), 0)
+
+    def _one(self, parent: int, name: str, depth: int) -> list[str]:
+        """Remove one tree; return the deep parts of it that were moved up instead."""
+        lifted: list[str] = []
+        descriptor = os.open(name, _DIR, dir_fd=parent)
+        try:
+            own = os.fstat(descriptor)
+            for child, status in _children(descriptor):
+                if not stat.S_ISDIR(status.st_mode):
+                    _unlink(descriptor, child, status, self.removed)
+                elif depth < _DEEP:
+                    lifted += self._one(descriptor, child, depth + 1)
+                else:
+                    self.lifted += 1
+                    up = f".{name}.{self.lifted}"[-200:]
+                    _rename(descriptor, child, self.top, up, exchange=False)
+                    lifted.append(up)
+            os.rmdir(name, dir_fd=parent)
+        finally:
+            os.close(descriptor)
+        self.removed.names += 1
+        self.removed.bytes += own.st_blocks * _BLOCK
+        return lifted
+
+
+def _children(descriptor: int) -> list[tuple[str, os.stat_result]]:
+    with os.scandir(descriptor) as listed:
+        return [(entry.name, entry.stat(follow_symlinks=False)) for entry in listed]
+
+
+def _unlink(parent: int, name: str, status: os.stat_result, removed: Removed) -> None:
+    """Remove a name, and see afterwards whether its inode has another."""
+    if status.st_blocks and stat.S_ISREG(status.st_mode) and _LOOK & getattr(os, "O_PATH", 0):
+        descriptor = os.open(name, _LOOK, dir_fd=parent)
+        try:
+            os.unlink(name, dir_fd=parent)
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        gone, blocks = after.st_nlink == 0, after.st_blocks
+    else:
+        os.unlink(name, dir_fd=parent)
+        gone, blocks = status.st_nlink == 1, status.st_blocks
+    removed.names += 1
+    if gone:
+        removed.bytes += blocks * _BLOCK
+
+
+def _rename(from_dir: int, old: str, to_dir: int, new: str, *, exchange: bool) -> None:
+    """renameat2(2), or renameatx_np(2) on macOS: never over something that is there."""
+    call = _no_replace()
+    flag = 2 if exchange else (4 if sys.platform == "darwin" else 1)
+    if call is not None:
+        if call(from_dir, os.fsencode(old), to_dir, os.fsencode(new), flag) == 0:
+            return
+        number = ctypes.get_errno()
+        if exchange or number not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+            raise OSError(number, os.strerror(number), old, None, new)
+    elif exchange:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), old, None, new)
+    # Some network and FUSE file systems have no such flag: look, then rename.
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(new, dir_fd=to_dir, follow_symlinks=False)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), old, None, new)
+    os.rename(old, new, src_dir_fd=from_dir, dst_dir_fd=to_dir)
+
+
+@functools.cache
+def _no_replace() -> Callable[..., int] | None:
+    library: Any = ctypes.CDLL(None, use_errno=True)
+    name = "renameatx_np" if sys.platform == "darwin" else "renameat2"
+    call = getattr(library, name, None)
+    if call is None:
+        return None
+    call.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    found: Callable[..., int] = call
+    return found

@@ -1,0 +1,75 @@
+"""Which blobs the snapshots of a hub repository link to, asked again and again while it changes."""
+
+import os
+import stat
+import time
+from dataclasses import dataclass
+
+from gradience.files.below import Below
+
+_SETTLED_NS = 2_000_000_000
+"""A directory that changed more recently is read again each time: the next link may get the same
+time stamp (the clock of a file system ticks in milliseconds, that of some in seconds)."""
+
+
+@dataclass(slots=True)
+class _Listing:
+    stamp: tuple[int, int]
+    read_at: int
+    blobs: dict[str, str]
+    dirs: tuple[str, ...]
+
+
+class SnapshotLinks:
+    """The links of one repository; a directory is read again when its time of change says so."""
+
+    def __init__(self, below: Below, repo: str) -> None:
+        self._below = below
+        self._repo = repo
+        self._known: dict[str, _Listing] = {}
+
+    def to(self, blob: str) -> str:
+        """A link in a snapshot that leads to a blob; "" if there is none.
+
+        Raises
+        ------
+        OSError
+            If a snapshot cannot be read: then nobody can say.
+        """
+        stack = [f"{self._repo}/snapshots"]
+        while stack:
+            listing = self._listing(stack.pop())
+            if listing is None:
+                continue
+            if blob in listing.blobs:
+                return listing.blobs[blob]
+            stack += listing.dirs
+        return ""
+
+    def _listing(self, name: str) -> _Listing | None:
+        try:
+            status = self._below.status(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not stat.S_ISDIR(status.st_mode):
+            return None
+        stamp = status.st_ino, status.st_mtime_ns
+        known = self._known.get(name)
+        if known is None or known.stamp != stamp or known.read_at - stamp[1] < _SETTLED_NS:
+            known = self._read(name, stamp)
+            self._known[name] = known
+        return known
+
+    def _read(self, name: str, stamp: tuple[int, int]) -> _Listing:
+        read_at = time.time_ns()
+        blobs: dict[str, str] = {}
+        dirs = []
+        for child, status in self._below.entries(name):
+            path = f"{name}/{child}"
+            if stat.S_ISDIR(status.st_mode):
+                dirs.append(path)
+            elif stat.S_ISLNK(status.st_mode):
+                # By the last part alone: too many links are taken for links to a blob, never too
+                # few, whichever way the link is written.
+                blobs[os.path.basename(self._below.link_target(path))] = path  # noqa: PTH119
+        return _Listing(stamp, read_at, blobs, tuple(dirs))

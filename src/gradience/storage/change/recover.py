@@ -1,0 +1,122 @@
+"""What a killed change left behind: units that were whole are made final, others are taken back.
+
+So nothing is half-done: a ref that was set aside while its snapshot stayed goes back; a snapshot
+that was set aside with its refs goes the way the user had agreed to. A change whose journal is lost
+goes back as a whole: bringing things back is right whatever was meant.
+"""
+
+import contextlib
+
+from gradience.files.below import Below
+from gradience.storage.change import journal
+from gradience.storage.change.guards import GUARDS
+from gradience.storage.change.records import Plan, text_of, units
+from gradience.storage.change.site import OWN, THINGS, Site, changes
+from gradience.storage.change.verbs import VERBS
+
+
+def recover(root: str) -> list[str]:
+    """Finish or take back every change of a root that was cut off; sentences that say so.
+
+    Trash is not touched. Nothing happens while another process changes the root.
+
+    Raises
+    ------
+    OSError
+        If the root cannot be opened.
+    """
+    with Below(root) as below:
+        if not below.exists(OWN):
+            return []
+        with Site(below, "").locked() as ours:
+            return [] if ours is False else settle(below)
+
+
+def settle(below: Below) -> list[str]:
+    """As `recover`; the caller holds the root's lock."""
+    notes = []
+    for change in changes(below):
+        plan, states = journal.read(below, change)
+        site = Site(below, change)
+        if plan is not None and states is not None:
+            finished, undone = _settle(site, plan, states)
+            notes.append(
+                f"A change of {text_of(below.root)} had been cut off ({change}): {finished} acts "
+                f"were finished, {undone} taken back."
+            )
+        elif plan is None:
+            notes += _lost(site)
+    return notes
+
+
+def _settle(site: Site, plan: Plan, states: bytes) -> tuple[int, int]:
+    """Units that are wholly done are finished, in order; the others undone, from the last."""
+    whole, broken = [], []
+    for unit in units(plan.actions):
+        marks = {states[index : index + 1] for index in unit}
+        if marks <= {journal.DONE, journal.FINISHED} and not _wanted(site, plan, unit):
+            whole.append(unit)
+        elif marks & {journal.BEGUN, journal.DONE}:
+            broken.append(unit)
+    undone = 0
+    for unit in reversed(broken):
+        for index in reversed(unit):
+            action = plan.actions[index]
+            with contextlib.suppress(OSError):
+                VERBS[action.verb].undo(action, site)
+            undone += 1
+    finished = 0
+    for unit in whole:
+        for index in unit:
+            action = plan.actions[index]
+            with contextlib.suppress(OSError):
+                VERBS[action.verb].finish(action, site)
+            finished += 1
+    site.close_own()
+    journal.close(site, keep=site.below.exists(f"{site.own}/{THINGS}"))
+    return finished, undone
+
+
+def _wanted(site: Site, plan: Plan, unit: tuple[int, ...]) -> bool:
+    """Whether something that stayed asks for what was set aside."""
+    for index in unit:
+        action = plan.actions[index]
+        if VERBS[action.verb].where(action, site):
+            try:
+                if GUARDS[action.guard].wanted(action, site):
+                    return True
+            except OSError:
+                return True
+    return False
+
+
+def _lost(site: Site) -> list[str]:
+    """Bring back what lies in a change without a plan; blobs first, so that no link dangles."""
+    things = f"{site.own}/{THINGS}"
+    found: list[str] = []
+    stack = [""]
+    while stack:
+        inside = stack.pop()
+        aside = site.aside(inside) if inside else things
+        try:
+            children = site.below.entries(aside)
+        except OSError:
+            continue
+        for child, _ in children:
+            name = f"{inside}/{child}" if inside else child
+            # A directory that is still there, or that lies on the way to one, was made on the way.
+            if site.below.exists(name):
+                stack.append(name)
+            else:
+                found.append(name)
+    for name in sorted(found, key=lambda n: ("/blobs/" not in f"/{n}", "/refs/" in n, n)):
+        with contextlib.suppress(OSError):
+            site.bring_back(name)
+    site.close_own()
+    journal.close(site, keep=False)
+    if not found:
+        return []
+    return [
+        f"A change of {text_of(site.below.root)} had been cut off and its journal is gone ({OWN}/"
+        f"{site.id}): {len(found)} things were put back."
+    ]

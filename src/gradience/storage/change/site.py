@@ -1,0 +1,133 @@
+"""One directory while it is changed: the directory itself, and a place in it to set things aside.
+
+Deleting is two steps. First a name is moved into `<root>/.gradience/<id>/things/`, under the same
+relative path: one rename, after which nobody can open it any more, and which can be taken back.
+What was open before is looked for only then, so nothing can slip in between. Then it is removed, or
+kept as trash. The path in the trash says where a thing came from, whoever reads it.
+"""
+
+import contextlib
+import errno
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from gradience.files.below import Below, Removed
+from gradience.storage.change.links import SnapshotLinks
+
+OWN = ".gradience"
+THINGS = "things"
+_TAG = (
+    b"Signature: 8a477f597d28d172789f06886806bc55\n"
+    b"# Things that gradience set aside; `gradience cache undo` brings trash back.\n"
+    b"# https://bford.info/cachedir/\n"
+)
+_BOOKKEEPING = {"lock", "CACHEDIR.TAG"}
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(slots=True)
+class Site:
+    """A root that is being changed.
+
+    Attributes
+    ----------
+    below : Below
+    id : str
+        Of the plan.
+    in_place : bool
+        Nothing is set aside: things are removed where they are, which needs no free byte.
+    links : mapping
+        Links of the snapshots of repositories that were looked at, by the repository's name.
+    """
+
+    below: Below
+    id: str
+    in_place: bool = False
+    links: dict[str, SnapshotLinks] = field(default_factory=dict)
+
+    @property
+    def own(self) -> str:
+        """The directory of this change."""
+        return f"{OWN}/{self.id}"
+
+    def aside(self, name: str) -> str:
+        """Where a thing of that name is set aside."""
+        return f"{self.own}/{THINGS}/{name}"
+
+    def open_own(self) -> None:
+        """Make the directory of this change, with the tag that tells backups to leave it out."""
+        self.below.make_dirs(f"{self.own}/{THINGS}")
+        with contextlib.suppress(FileExistsError):
+            self.below.write(f"{OWN}/CACHEDIR.TAG", _TAG)
+
+    def set_aside(self, name: str) -> None:
+        """Move a thing out of the way."""
+        target = self.aside(name)
+        self.below.make_dirs(target.rpartition("/")[0])
+        self.below.move(name, target)
+
+    def bring_back(self, name: str) -> None:
+        """Move a thing back; nothing happens where it is not set aside.
+
+        Raises
+        ------
+        FileExistsError
+            If something has its name by now.
+        """
+        if not self.below.exists(self.aside(name)):
+            return
+        self.below.make_dirs(name.rpartition("/")[0]) if "/" in name else None
+        self.below.move(self.aside(name), name)
+
+    def snapshot_links(self, repo: str) -> SnapshotLinks:
+        """Which blobs the snapshots of a repository link to, now."""
+        if repo not in self.links:
+            self.links[repo] = SnapshotLinks(self.below, repo)
+        return self.links[repo]
+
+    def close_own(self) -> None:
+        """Remove the directory of this change where nothing is left in it but bookkeeping."""
+        self._prune(f"{self.own}/{THINGS}")
+
+    def _prune(self, name: str) -> bool:
+        """Remove directories that hold nothing but such directories; whether it is gone."""
+        try:
+            inside = [child for child, _ in self.below.entries(name)]
+        except OSError:
+            return not self.below.exists(name)
+        gone = [self._prune(f"{name}/{child}") for child in inside]
+        return all(gone) and self.below.remove_empty(name)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[bool | None]:
+        """Hold the lock of this root, so that two cleaners do not meet; see `Below.lock`."""
+        with contextlib.suppress(OSError):
+            self.below.make_dirs(OWN)
+        with self.below.lock(f"{OWN}/lock", mode=0o666) as ours:
+            try:
+                yield ours
+            finally:
+                if ours is not False:
+                    self._leave()
+
+    def _leave(self) -> None:
+        """Remove our directory from a root that holds no change of ours any more."""
+        with contextlib.suppress(OSError):
+            names = {name for name, _ in self.below.entries(OWN)}
+            if names <= _BOOKKEEPING:
+                # Whoever waits for this lock sees that its file is gone, and takes a new one.
+                for name in names:
+                    self.below.remove(f"{OWN}/{name}", Removed())
+                self.below.remove_empty(OWN)
+
+
+def changes(below: Below) -> list[str]:
+    """Ids of the changes that left something in a root."""
+    with contextlib.suppress(OSError):
+        return sorted(
+            name
+            for name, status in below.entries(OWN)
+            if stat.S_ISDIR(status.st_mode) and name not in _BOOKKEEPING
+        )
+    return []

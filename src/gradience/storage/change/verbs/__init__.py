@@ -1,0 +1,15 @@
+"""One module per verb, one line each here: `apply` needs to know no more of a new one."""
+
+from gradience.registry import Registry
+from gradience.storage.change.verbs.verb import Verb
+
+_HERE = "gradience.storage.change.verbs"
+
+VERBS: Registry[Verb] = Registry(
+    "verb",
+    {
+        "delete": f"{_HERE}.delete:DELETE",
+        "prune": f"{_HERE}.prune:PRUNE",
+        "trash": f"{_HERE}.trash:TRASH",
+    },
+)

@@ -1,0 +1,63 @@
+"""What a verb is: an act that can be checked, done, taken back, and made final.
+
+`do` makes the change visible in one step and keeps what it needs to take it back; `finish` lets
+that go, and only then is space free. Between the two, `apply` looks whether a process had the thing
+open. `undo` and `finish` are also called after a crash, when nobody knows how far `do` came: each
+looks at what is there, and may be called twice.
+"""
+
+from typing import Protocol
+
+from gradience.files.below import Removed
+from gradience.storage.change.records import Action
+from gradience.storage.change.site import Site
+
+
+class Verb(Protocol):
+    """One way to change a name.
+
+    Attributes
+    ----------
+    done : str
+        The word of a receipt: "deleted".
+    needs_journal : bool
+        It may be done only where a journal can be kept.
+    exact : bool
+        What is at the name must be what the plan saw; otherwise the same inode is enough.
+    """
+
+    done: str
+    needs_journal: bool
+    exact: bool
+
+    def check(self, action: Action, site: Site) -> str:
+        """Why it must not be done now; "" if it may. The fingerprint was compared already."""
+        ...
+
+    def do(self, action: Action, site: Site) -> Removed:
+        """Do it, so that it can be taken back; count what went for good all the same.
+
+        Raises
+        ------
+        OSError
+            If the file system refuses; then nothing was changed.
+        """
+        ...
+
+    def where(self, action: Action, site: Site) -> str:
+        """The name under which the old thing lies after `do`; "" where it is gone."""
+        ...
+
+    def undo(self, action: Action, site: Site) -> None:
+        """Take it back.
+
+        Raises
+        ------
+        OSError
+            If the file system refuses, or something has its name by now.
+        """
+        ...
+
+    def finish(self, action: Action, site: Site) -> Removed:
+        """Make it final, and count what went."""
+        ...

@@ -1,0 +1,116 @@
+"""Plans to carry out, and journals that die."""
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradience.files.below import Below
+from gradience.storage.change import fingerprint
+from gradience.storage.change.apply import apply
+from gradience.storage.change.journal import DiskJournal
+from gradience.storage.change.records import Action, Item, Plan, Receipt, text_of
+from gradience.storage.change.site import Site
+from gradience.system.holders import Held, Holder, Holders
+
+
+def plan_of(
+    root: Path,
+    *units: Sequence[str] | str,
+    verb: str = "delete",
+    guard: str = "",
+    change: str = "test",
+    one_group: bool = False,
+) -> Plan:
+    """Deletions below a root; each unit is a name, or several that go together."""
+    with Below(str(root)) as below:
+        actions = tuple(
+            Action(
+                verb=verb,
+                root=text_of(str(root)),
+                path=text_of(name),
+                fingerprint=fingerprint.take(below, name),
+                item=number,
+                unit=number,
+                group=0 if one_group else number,
+                guard=guard,
+            )
+            for number, unit in enumerate(units)
+            for name in ([unit] if isinstance(unit, str) else unit)
+        )
+    names = [text_of(str(unit)) for unit in units]
+    items = tuple(Item(name=n, kind="test", what="thing", reasons=("a test",)) for n in names)
+    return Plan(id=change, title="clean", made=0.0, items=items, actions=actions)
+
+
+def nobody() -> Holders:
+    """No process has anything open."""
+    return Holders()
+
+
+def holding(*paths: Path) -> Holders:
+    """A process that has these files open."""
+    found = Holders()
+    holder = Holder(pid=1, name="python", how="open")
+    for path in paths:
+        status = path.stat()
+        found.add([Held(device=status.st_dev, inode=status.st_ino, name=path.name, holder=holder)])
+    return found
+
+
+def carry_out(plan: Plan, **options: object) -> Receipt:
+    return apply(plan, **{"holders": nobody, **options})  # type: ignore[arg-type]
+
+
+def states(receipt: Receipt) -> list[str]:
+    return [outcome.state for outcome in receipt.outcomes]
+
+
+class DyingJournal:
+    """A journal whose process is killed at its nth step, as by `kill -9`."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+        self.inner = DiskJournal()
+
+    def _step(self) -> None:
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.left -= 1
+
+    def begin(self, site: Site, plan: Plan) -> None:
+        self._step()
+        self.inner.begin(site, plan)
+        self._step()
+
+    def step(self, index: int, state: bytes) -> None:
+        self._step()
+        self.inner.step(index, state)
+        self._step()
+
+    def end(self, *, keep: bool) -> None:
+        self._step()
+        self.inner.end(keep=keep)
+        self._step()
+
+
+def dies(plan: Plan, steps: int) -> bool:
+    """Carry out a plan in a child that is killed at a step; whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        apply(plan, holders=nobody, new_journal=lambda: DyingJournal(steps))
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL
+    return os.WIFSIGNALED(status)
+
+
+def names_below(root: Path) -> set[str]:
+    """Every name below a directory, but for Gradience's own."""
+    found = {str(path.relative_to(root)) for path in root.rglob("*")}
+    return {name for name in found if ".gradience" not in name.split("/")}
+
+
+def top(root: Path) -> list[str]:
+    """What lies in a directory, Gradience's own too."""
+    return sorted(path.name for path in root.iterdir())

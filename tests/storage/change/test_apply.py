@@ -1,0 +1,239 @@
+"""What apply promises: as planned or not at all, measured, and nothing outside is touched."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from factories_caches import du
+from factories_changes import carry_out, dies, holding, names_below, nobody, plan_of, states, top
+from factories_disks import tmpfs
+from gradience.errors import StorageError, UnknownNameError
+from gradience.files.below import Below, Removed
+from gradience.storage.change.records import Plan
+from gradience.storage.change.recover import recover
+from gradience.system import holders
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    made = tmp_path / "root"
+    for name in ("a/one", "a/deep/two", "b", "kept"):
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_bytes(b"x" * 50_000)
+    return made
+
+
+def test_what_was_planned_goes_and_is_measured(root):
+    before = du(root)
+    receipt = carry_out(plan_of(root, "a", "b"))
+    assert states(receipt) == ["done", "done"]
+    assert names_below(root) == {"kept"}
+    assert receipt.freed == before - du(root) > 0
+    assert [o.names for o in receipt.outcomes] == [4, 1]
+    assert top(root) == ["kept"]
+
+
+def test_a_file_with_another_name_frees_nothing(root):
+    os.link(root / "b", root / "kept2")
+    receipt = carry_out(plan_of(root, "b"))
+    assert (states(receipt), receipt.freed) == (["done"], 0)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("change", ["content", "replaced", "added", "gone", "link", "directory"])
+def test_what_changed_after_the_plan_stays(root, change, in_place):
+    plan = plan_of(root, "a", "b")
+    if change == "content":
+        (root / "a/deep/two").write_bytes(b"y" * 50_001)
+    elif change == "added":
+        (root / "a/deep/three").touch()
+    elif change == "gone":
+        (root / "a").rename(root / "c")
+    elif change == "link":
+        (root / "a").rename(root.parent / "outside")
+        (root / "a").symlink_to(root.parent / "outside")
+    elif change == "directory":
+        (root / "b").unlink()
+        (root / "b").mkdir()
+        (root / "b/x").touch()
+    else:
+        (root / "a/one").rename(root / "a/old")
+        (root / "a/one").write_bytes(b"x" * 50_000)
+    before = names_below(root.parent)
+    receipt = carry_out(plan, in_place=in_place)
+    changed, other = (1, "a") if change == "directory" else (0, "b")
+    assert states(receipt)[changed] in ("skipped", "undone")
+    assert receipt.outcomes[changed].reasons
+    gone = before - names_below(root.parent)
+    assert {name.split("/")[1] for name in gone} == {other}
+
+
+def test_what_a_process_has_open_or_mapped_stays(root):
+    plan = plan_of(root, "a", "b")
+    code = "import mmap,sys; f=open(sys.argv[1],'rb'); m=mmap.mmap(f.fileno(),0,prot=1); f.close()"
+    code += "\nprint('', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, root / "a/deep/two"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as reader:
+        assert reader.stdout is not None
+        reader.stdout.readline()
+        receipt = carry_out(plan, holders=holders)
+        assert states(receipt) == ["undone", "done"]
+        assert f"process {reader.pid} " in receipt.outcomes[0].reasons[0]
+        assert (root / "a/deep/two").read_bytes() == b"x" * 50_000
+        reader.communicate(b"\n")
+
+
+def test_a_group_goes_back_when_anything_of_it_was_opened_meanwhile(root):
+    looks = iter([nobody(), holding(root / "b")])
+    receipt = carry_out(plan_of(root, "a", "b", one_group=True), holders=lambda: next(looks))
+    assert states(receipt) == ["undone", "undone"]
+    assert names_below(root) == {"a", "a/one", "a/deep", "a/deep/two", "b", "kept"}
+
+
+def test_a_unit_is_done_as_a_whole_or_not_at_all(root):
+    plan = plan_of(root, ["a", "b"])
+    (root / "b").write_bytes(b"new")
+    assert states(carry_out(plan)) == ["skipped"]
+    assert names_below(root) == {"a", "a/one", "a/deep", "a/deep/two", "b", "kept"}
+
+
+def test_a_plan_survives_being_written_and_awkward_names_too(root):
+    odd = ["line\nbreak", os.fsdecode(b"caf\xe9"), "50%", "ü"]
+    for name in odd:
+        (root / name).mkdir()
+        (root / name / "x").touch()
+    plan = plan_of(root, *odd)
+    read = msgspec.json.decode(msgspec.json.encode(plan), type=Plan)
+    assert read == plan
+    assert states(carry_out(read)) == ["done"] * 4
+    assert not {name for name in names_below(root) if name.split("/")[0] in odd}
+
+
+def test_links_are_removed_and_never_followed(root):
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    (root / "c").mkdir()
+    (root / "c/out").symlink_to(outside)
+    (root / "c/loop").symlink_to(root / "c")
+    os.mkfifo(root / "c/pipe")
+    assert states(carry_out(plan_of(root, "c"))) == ["done"]
+    assert (outside / "precious").read_text() == "x"
+    assert not (root / "c").exists()
+
+
+def test_a_directory_on_the_way_that_became_a_link_is_not_entered(root):
+    plan = plan_of(root, "a/deep/two")
+    outside = root.parent / "outside"
+    (root / "a").rename(outside)
+    (root / "a").symlink_to(outside)
+    assert states(carry_out(plan)) == ["skipped"]
+    assert (outside / "deep/two").exists()
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a/../../outside", "", ".", "a/.."])
+def test_a_forged_plan_reaches_nothing_outside(root, path):
+    (root.parent / "outside").write_text("x")
+    plan = plan_of(root, "b")
+    forged = msgspec.structs.replace(plan.actions[0], path=path)
+    receipt = carry_out(msgspec.structs.replace(plan, actions=(forged,)))
+    assert states(receipt) == ["skipped"]
+    assert (root.parent / "outside").exists()
+    assert names_below(root) == {"a", "a/one", "a/deep", "a/deep/two", "b", "kept"}
+
+
+def test_a_plan_with_a_verb_of_a_newer_release_is_refused_before_anything_is_done(root):
+    plan = plan_of(root, "a", "b")
+    odd = msgspec.structs.replace(plan.actions[1], verb="shred")
+    with pytest.raises(UnknownNameError):
+        carry_out(msgspec.structs.replace(plan, actions=(plan.actions[0], odd)))
+    assert (root / "a").exists()
+
+
+def test_a_very_deep_tree_goes(root):
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    with Below(str(root)) as below:
+        removed = Removed()
+        below.remove("d", removed)
+    assert removed.names == 1500
+    assert not (root / "d").exists()
+
+
+def test_two_cleaners_do_not_meet(root):
+    plan = plan_of(root, "a")
+    with Below(str(root)) as below:
+        below.make_dirs(".gradience")
+        with below.lock(".gradience/lock") as ours:
+            assert ours
+            with pytest.raises(StorageError, match="another process changes"):
+                carry_out(plan)
+    assert (root / "a").exists()
+    assert states(carry_out(plan)) == ["done"]
+
+
+def test_killed_at_any_step_everything_is_whole_after_the_next_change(tmp_path):
+    def make(root: Path) -> Plan:
+        for name in ("ref", "snapshot/one", "snapshot/two", "blob", "kept"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(b"x" * 5000)
+        return plan_of(root, ["ref", "snapshot"], "blob")
+
+    steps = 0
+    while True:
+        root = tmp_path / str(steps)
+        killed = dies(make(root), steps)
+        recover(str(root))
+        left = names_below(root)
+        assert "kept" in left
+        assert ("ref" in left) == ("snapshot" in left) == ("snapshot/one" in left)
+        # What is left can be planned and carried out as if nothing had been.
+        rest = [name for name in ("ref", "snapshot", "blob") if name in left]
+        assert states(carry_out(plan_of(root, *rest))) == ["done"] * len(rest)
+        assert top(root) == ["kept"]
+        if not killed:
+            break
+        steps += 1
+    assert steps > 15
+
+
+def test_a_change_whose_journal_is_lost_goes_back(root):
+    plan = plan_of(root, ["a", "b"])
+    before = names_below(root)
+    assert dies(plan, 8)
+    assert names_below(root) != before
+    for name in ("plan.json", "state"):
+        (root / ".gradience/test" / name).unlink()
+    (note,) = recover(str(root))
+    assert "put back" in note
+    assert names_below(root) == before
+
+
+@pytest.mark.root
+def test_a_disk_without_a_free_byte_is_cleaned_in_place(tmp_path):
+    with tmpfs(tmp_path / "m", "size=1m,nr_inodes=20") as disk:
+        (disk / "a").mkdir()
+        (disk / "a/x").write_bytes(b"x" * 200_000)
+        (disk / "b").write_bytes(b"x" * 4096)
+        for number in range(15):
+            (disk / f"fill{number}").touch()
+        with pytest.raises(OSError, match="No space"):
+            (disk / "fill0").write_bytes(b"x" * 2**20)
+        receipt = carry_out(plan_of(disk, "a", "b"))
+        assert states(receipt) == ["done", "done"]
+        assert receipt.freed >= 200_000
+        assert "no room for a journal" in receipt.notes[0]
+        with pytest.raises(StorageError, match="no room"):
+            carry_out(plan_of(disk, "fill1", verb="trash"), in_place=True)
