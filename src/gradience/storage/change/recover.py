@@ -92,23 +92,7 @@ def _wanted(site: Site, plan: Plan, unit: tuple[int, ...]) -> bool:
 
 def _lost(site: Site) -> list[str]:
     """Bring back what lies in a change without a plan; blobs first, so that no link dangles."""
-    things = f"{site.own}/{THINGS}"
-    found: list[str] = []
-    stack = [""]
-    while stack:
-        inside = stack.pop()
-        aside = site.aside(inside) if inside else things
-        try:
-            children = site.below.entries(aside)
-        except OSError:
-            continue
-        for child, _ in children:
-            name = f"{inside}/{child}" if inside else child
-            # A directory that is still there, or that lies on the way to one, was made on the way.
-            if site.below.exists(name):
-                stack.append(name)
-            else:
-                found.append(name)
+    found = site.set_aside_names()
     for name in sorted(found, key=lambda n: ("/blobs/" not in f"/{n}", "/refs/" in n, n)):
         with contextlib.suppress(OSError):
             site.bring_back(name)

@@ -1,9 +1,10 @@
 """One directory while it is changed: the directory itself, and a place in it to set things aside.
 
-Deleting is two steps. First a name is moved into `<root>/.gradience/<id>/things/`, under the same
-relative path: one rename, after which nobody can open it any more, and which can be taken back.
-What was open before is looked for only then, so nothing can slip in between. Then it is removed, or
-kept as trash. The path in the trash says where a thing came from, whoever reads it.
+Deleting is two steps. First a name is moved into `<root>/.gradience/<id>/things/`: one rename,
+after which nobody can open it any more, and which can be taken back. What was open before is looked
+for only then, so nothing can slip in between. Then it is removed, or kept as trash. The name there
+is the whole path it came from, with `/` as `%2F`: it says where a thing belongs, journal or not,
+and costs no directories.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from gradience.storage.change.links import SnapshotLinks
 
 OWN = ".gradience"
 THINGS = "things"
+_MORE = "%%"  # ends a part of a long name
 _TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
     b"# Things that gradience set aside; `gradience cache undo` brings trash back.\n"
@@ -53,7 +55,25 @@ class Site:
 
     def aside(self, name: str) -> str:
         """Where a thing of that name is set aside."""
-        return f"{self.own}/{THINGS}/{name}"
+        quoted = name.replace("%", "%25").replace("/", "%2F")
+        longest = 230 if quoted.isascii() else 57  # a name may have 255 bytes
+        pieces = [quoted[at : at + longest] for at in range(0, len(quoted), longest)]
+        return "/".join((self.own, THINGS, *(p + _MORE for p in pieces[:-1]), pieces[-1]))
+
+    def set_aside_names(self) -> list[str]:
+        """Where everything that lies aside came from."""
+        found = []
+        stack = [(f"{self.own}/{THINGS}", "")]
+        while stack:
+            place, so_far = stack.pop()
+            with contextlib.suppress(FileNotFoundError):
+                for piece, _ in self.below.entries(place):
+                    if piece.endswith(_MORE):
+                        stack.append((f"{place}/{piece}", so_far + piece.removesuffix(_MORE)))
+                    else:
+                        quoted = so_far + piece
+                        found.append(quoted.replace("%2F", "/").replace("%25", "%"))
+        return found
 
     def open_own(self) -> None:
         """Make the directory of this change, with the tag that tells backups to leave it out."""
@@ -64,7 +84,8 @@ class Site:
     def set_aside(self, name: str) -> None:
         """Move a thing out of the way."""
         target = self.aside(name)
-        self.below.make_dirs(target.rpartition("/")[0])
+        if "/" in target.removeprefix(f"{self.own}/{THINGS}/"):
+            self.below.make_dirs(target.rpartition("/")[0])
         self.below.move(name, target)
 
     def bring_back(self, name: str) -> None:
@@ -77,7 +98,8 @@ class Site:
         """
         if not self.below.exists(self.aside(name)):
             return
-        self.below.make_dirs(name.rpartition("/")[0]) if "/" in name else None
+        if "/" in name:
+            self.below.make_dirs(name.rpartition("/")[0])
         self.below.move(self.aside(name), name)
 
     def snapshot_links(self, repo: str) -> SnapshotLinks:
@@ -87,17 +109,10 @@ class Site:
         return self.links[repo]
 
     def close_own(self) -> None:
-        """Remove the directory of this change where nothing is left in it but bookkeeping."""
-        self._prune(f"{self.own}/{THINGS}")
-
-    def _prune(self, name: str) -> bool:
-        """Remove directories that hold nothing but such directories; whether it is gone."""
-        try:
-            inside = [child for child, _ in self.below.entries(name)]
-        except OSError:
-            return not self.below.exists(name)
-        gone = [self._prune(f"{name}/{child}") for child in inside]
-        return all(gone) and self.below.remove_empty(name)
+        """Remove the place for things that are set aside, unless something is left in it."""
+        things = f"{self.own}/{THINGS}"
+        if self.below.exists(things) and not self.set_aside_names():
+            self.below.remove(things, Removed())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[bool | None]:
