@@ -36,6 +36,7 @@ from gradience.bench.verify import SCHEMA as VERIFY_SCHEMA
 from gradience.bench.verify import Verification
 from gradience.compress.records import Compression
 from gradience.errors import GradienceError
+from gradience.storage.change.records import Plan, Receipt
 from gradience.storage.doctor.records import Diagnosis
 from gradience.storage.environment.explain import EnvironmentReport
 from gradience.storage.inventory.records import Inventory
@@ -58,6 +59,8 @@ ARTIFACTS: dict[str, type] = {
     "gradience.inventory/v1": Inventory,
     "gradience.cache_verify/v1": CacheVerification,
     "gradience.cache_watch/v1": Tick,
+    "gradience.plan/v1": Plan,
+    "gradience.receipt/v1": Receipt,
     "gradience.uses/v1": Uses,
     SETTINGS_SCHEMA: Bench,
     TRIAL_SCHEMA: Trial,

@@ -3,14 +3,22 @@
 import os
 import signal
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from gradience.files.below import Below
 from gradience.storage.change import fingerprint
 from gradience.storage.change.apply import apply
+from gradience.storage.change.choose import Rule
+from gradience.storage.change.clean import plan_clean
 from gradience.storage.change.journal import DiskJournal
+from gradience.storage.change.needs import needs, revisions_of
+from gradience.storage.change.protect import Facts
 from gradience.storage.change.records import Action, Item, Plan, Receipt, text_of
+from gradience.storage.change.remote import Fate
 from gradience.storage.change.site import Site
+from gradience.storage.inventory.take import survey
 from gradience.system.holders import Held, Holder, Holders
 
 
@@ -114,3 +122,41 @@ def names_below(root: Path) -> set[str]:
 def top(root: Path) -> list[str]:
     """What lies in a directory, Gradience's own too."""
     return sorted(path.name for path in root.iterdir())
+
+
+def clean_plan(
+    hub: Path,
+    *,
+    verb: str = "delete",
+    holders: Holders | None = None,
+    projects: Sequence[Path] = (),
+    min_age: float = 0.0,
+    force: bool = False,
+    fate: Fate = "served",
+    idle_days: float | None = None,
+    **rule: Any,
+) -> Plan:
+    """The plan of a cleaning of one hub cache."""
+    found = survey(
+        environ={"HF_HUB_CACHE": str(hub)},
+        home=hub.parent,
+        now=datetime.now(UTC),
+        kinds=["hub"],
+    )
+    idle = timedelta(days=idle_days) if idle_days is not None else None
+    needed, _ = needs(projects, revisions_of(found.inventory))
+    space = os.statvfs(hub)
+    return plan_clean(
+        found,
+        [Rule(idle=idle, **rule)],
+        Facts(
+            holders=holders if holders is not None else nobody(),
+            needed=needed,
+            min_age=min_age,
+            force=force,
+        ),
+        change=f"test-{os.urandom(2).hex()}",
+        free={hub.stat().st_dev: space.f_bavail * space.f_frsize},
+        ask=lambda revisions: dict.fromkeys(revisions, fate),
+        verb=verb,
+    )

@@ -12,6 +12,8 @@ from pathlib import Path
 from gradience.errors import UsageError
 
 CACHE_VARIABLE = "GRADIENCE_CACHE_DIR"
+SET_ASIDE = ".gradience"
+"""The directory in a cache that is being changed: what was set aside, and the trash."""
 
 
 def cache_dir(environ: Mapping[str, str], home: Path) -> Path:

@@ -22,6 +22,9 @@ COMMANDS: Registry[click.Command] = Registry(
     {
         "ls": "gradience.cli.cache:ls",
         "du": "gradience.cli.cache:du",
+        "clean": "gradience.cli.cache_clean:clean",
+        "apply": "gradience.cli.cache_clean:apply_plan",
+        "undo": "gradience.cli.cache_undo:undo",
         "verify": "gradience.cli.cache_verify:verify",
         "watch": "gradience.cli.cache_watch:watch",
     },
@@ -31,13 +34,15 @@ _FEW = 40  # rows without --all
 
 @click.group(cls=LazyGroup, table=COMMANDS)
 def cache() -> None:
-    """Look at what lies in the caches of this machine: sizes, last use, damage.
+    """See what lies in the caches of this machine, and remove what is not needed.
 
     \b
     gradience cache ls                  # every repo, dataset, checkpoint, the largest first
     gradience cache du                  # every cache: what it holds, whether it can be had again
     gradience cache verify --deep       # hash files against what the caches themselves say
     gradience cache watch               # free space and growth, live
+    gradience cache clean --dry-run     # what nothing uses
+    gradience cache undo                # bring back what went to the trash
     """
 
 

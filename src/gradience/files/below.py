@@ -135,7 +135,7 @@ class Below:
 
     def make_dirs(self, name: str) -> None:
         """Make a directory and those above it, down from the root."""
-        if name in self._open:
+        if not name or name in self._open:
             return
         above, _, last = name.rpartition("/")
         if above:
@@ -226,11 +226,13 @@ class Below:
     def _lock_file(self, name: str, mode: int, *, create: bool) -> int | None:
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            parent, last = self._parent(name)
-            with contextlib.suppress(FileNotFoundError, PermissionError):
+            with contextlib.suppress(FileNotFoundError):
+                parent, last = self._parent(name)
                 return os.open(last, flags, dir_fd=parent)
             if not create:
                 return None
+            self.make_dirs(name.rpartition("/")[0])
+            parent, last = self._parent(name)
             return os.open(last, flags | os.O_CREAT, mode, dir_fd=parent)
         except OSError:
             return None  # none there, a full or read-only disk, another user's

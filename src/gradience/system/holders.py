@@ -72,8 +72,13 @@ class Holders:
         """Who uses a file, by its `lstat` and any path to it; None if nobody is known to."""
         if not stat.S_ISREG(status.st_mode):
             return None
-        name = os.path.basename(path)  # noqa: PTH119 - names may be no UTF-8
-        for held in self._by_inode.get(status.st_ino, ()):
-            if held.device == status.st_dev or held.name == name:
+        return self.of_inode(status.st_dev, status.st_ino, path)
+
+    def of_inode(self, device: int, inode: int, path: str) -> Holder | None:
+        """Who uses a regular file, by its identity."""
+        for held in self._by_inode.get(inode, ()):
+            # Only now: among tens of thousands of files few are in use.
+            name = os.path.basename(path)  # noqa: PTH119 - names may be no UTF-8
+            if held.device == device or held.name == name:
                 return held.holder
         return None

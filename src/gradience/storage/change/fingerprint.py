@@ -10,7 +10,8 @@ from gradience.files.below import Below
 from gradience.storage.change.records import Fingerprint, Tree
 
 _MASK = (1 << 63) - 1
-OnFile = Callable[[str, os.stat_result], None]
+Status = os.stat_result
+OnFile = Callable[[str, Status], None]
 
 
 def take(below: Below, name: str, on_file: OnFile | None = None) -> Fingerprint:

@@ -44,6 +44,7 @@ GUARDS: Registry[Guard] = Registry(
         "": f"{_HERE}:FREE",
         "hub_blob": f"{_HERE}:HUB_BLOB",
         "hub_part": f"{_HERE}:HUB_PART",
+        "lock_beside": f"{_HERE}:LOCK_BESIDE",
         "hub_store_blob": f"{_HERE}:HUB_STORE_BLOB",
     },
 )
@@ -92,6 +93,21 @@ class _HubPart:
 
     def wanted(self, action: Action, site: Site) -> str:
         """Nobody: its writer holds the lock, and has the file open."""
+        return ""
+
+
+class _LockBeside:
+    """A file that is written under `<name>.lock`, as `datasets` does."""
+
+    @contextlib.contextmanager
+    def hold(self, action: Action, site: Site) -> Iterator[str]:
+        """Hold that lock."""
+        stem = action.name.removesuffix(".json").removesuffix(".incomplete")
+        with site.below.lock(f"{stem}.lock") as ours:
+            yield _busy(ours, action, site)
+
+    def wanted(self, action: Action, site: Site) -> str:
+        """Nobody: who writes it holds the lock."""
         return ""
 
 
@@ -160,3 +176,4 @@ def _busy(ours: bool | None, action: Action, site: Site) -> str:
 
 
 FREE, HUB_BLOB, HUB_PART, HUB_STORE_BLOB = _Free(), _HubBlob(), _HubPart(), _HubStoreBlob()
+LOCK_BESIDE = _LockBeside()

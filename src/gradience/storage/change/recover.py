@@ -90,10 +90,15 @@ def _wanted(site: Site, plan: Plan, unit: tuple[int, ...]) -> bool:
     return False
 
 
+def blobs_first(name: str) -> tuple[bool, bool, str]:
+    """A key that sorts blobs before the snapshots that link to them, and refs to the end."""
+    return "/blobs/" not in f"/{name}", "/refs/" in name, name
+
+
 def _lost(site: Site) -> list[str]:
     """Bring back what lies in a change without a plan; blobs first, so that no link dangles."""
     found = site.set_aside_names()
-    for name in sorted(found, key=lambda n: ("/blobs/" not in f"/{n}", "/refs/" in n, n)):
+    for name in sorted(found, key=blobs_first):
         with contextlib.suppress(OSError):
             site.bring_back(name)
     site.close_own()

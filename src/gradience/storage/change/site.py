@@ -13,10 +13,11 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from gradience import paths
 from gradience.files.below import Below, Removed
 from gradience.storage.change.links import SnapshotLinks
 
-OWN = ".gradience"
+OWN = paths.SET_ASIDE
 THINGS = "things"
 _MORE = "%%"  # ends a part of a long name
 _TAG = (
@@ -98,8 +99,7 @@ class Site:
         """
         if not self.below.exists(self.aside(name)):
             return
-        if "/" in name:
-            self.below.make_dirs(name.rpartition("/")[0])
+        self.below.make_dirs(name.rpartition("/")[0])
         self.below.move(self.aside(name), name)
 
     def snapshot_links(self, repo: str) -> SnapshotLinks:

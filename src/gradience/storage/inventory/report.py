@@ -23,24 +23,24 @@ _RECOVERY = {
     "lost": "only copy",
     "unknown": "not known",
 }
-_PLURAL = {
-    "broken_link": "broken links",
-    "broken_store_link": "broken links to shared blobs",
-    "foreign_link": "links out of the cache",
-    "stale_ref": "stale refs",
-    "unreadable_ref": "unreadable refs",
-    "orphan_blob": "orphan blobs",
-    "orphan_store_blob": "orphan shared blobs",
-    "no_manifest": "shared blobs without a list",
-    "incomplete": "unfinished downloads or builds",
-    "empty_snapshot": "empty snapshots",
-    "no_snapshots": "repos without snapshots",
-    "truncated": "truncated files",
-    "zero_filled": "zero-filled files",
-    "temporary": "abandoned temporary files",
-    "unknown_layout": "unknown layouts",
-    "unreadable": "unreadable paths",
-    "broken_checkpoint": "broken checkpoints",
+_WORDS = {
+    "broken_link": ("broken link", "broken links"),
+    "broken_store_link": ("broken link to a shared blob", "broken links to shared blobs"),
+    "foreign_link": ("link out of the cache", "links out of the cache"),
+    "stale_ref": ("stale ref", "stale refs"),
+    "unreadable_ref": ("unreadable ref", "unreadable refs"),
+    "orphan_blob": ("orphan blob", "orphan blobs"),
+    "orphan_store_blob": ("orphan shared blob", "orphan shared blobs"),
+    "no_manifest": ("shared blob without a list", "shared blobs without a list"),
+    "incomplete": ("unfinished download or build", "unfinished downloads or builds"),
+    "empty_snapshot": ("empty snapshot", "empty snapshots"),
+    "no_snapshots": ("repo without snapshots", "repos without snapshots"),
+    "truncated": ("truncated file", "truncated files"),
+    "zero_filled": ("zero-filled file", "zero-filled files"),
+    "temporary": ("abandoned temporary file", "abandoned temporary files"),
+    "unknown_layout": ("unknown layout", "unknown layouts"),
+    "unreadable": ("unreadable path", "unreadable paths"),
+    "broken_checkpoint": ("broken checkpoint", "broken checkpoints"),
 }
 _ATIME = {
     "strict": "Last use is the newest access or write time of a file.",
@@ -92,6 +92,17 @@ def _row(entry: Entry, now: float, name: str | None = None) -> tuple[str, ...]:
         "" if entry.last_used is None else entry.last_used_from,
         _worst(entry),
     )
+
+
+def counted(code: str, number: int) -> str:
+    """So many of one damage.
+
+    Examples
+    --------
+    >>> counted("orphan_blob", 1), counted("stale_ref", 2)
+    ('1 orphan blob', '2 stale refs')
+    """
+    return f"{number} {_WORDS[code][number != 1]}"
 
 
 def ago(seconds: float) -> str:
@@ -274,7 +285,7 @@ def _damage(inventory: Inventory) -> Iterator[Text]:
         held = sum(1 for d in found if d.code == code and d.held)
         busy = f"; {held} in use by a running process" if held else ""
         size = f", {format_size(taken)}" if taken else ""
-        yield Text(text=f"{number} {_PLURAL[code]}{size}{busy} [{code}]", tone="warn")
+        yield Text(text=f"{counted(code, number)}{size}{busy} [{code}]", tone="warn")
 
 
 def _refused(inventory: Inventory) -> Iterator[Text]:

@@ -38,6 +38,11 @@ class File(NamedTuple):
     nlink: int
     ino: int
 
+    @property
+    def frees_bytes(self) -> int:
+        """What removing this name gives back: nothing where the file has another."""
+        return self.blocks * 512 if self.nlink == 1 else 0
+
 
 # A symbolic link: its name, what it says, and its blocks (a long target takes one of the disk).
 Link = tuple[str, str, int]

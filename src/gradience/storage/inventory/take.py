@@ -9,12 +9,15 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from gradience import paths
 from gradience.storage.environment.readers import Host
 from gradience.storage.inventory.caches import CACHES
-from gradience.storage.inventory.caches.kind import Look
+from gradience.storage.inventory.caches.kind import Look, entry
 from gradience.storage.inventory.places import Place, places
 from gradience.storage.inventory.records import (
     AtimePolicy,
@@ -28,7 +31,27 @@ from gradience.storage.inventory.scan import Progress, Root, Scan, scan
 from gradience.storage.inventory.tally import Tally
 
 
-def take(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """An inventory, and the trees it was read from.
+
+    Attributes
+    ----------
+    inventory : Inventory
+    looks : tuple of Look
+        One per cache of the inventory, in its order.
+    """
+
+    inventory: Inventory
+    looks: tuple[Look, ...]
+
+
+def take(**options: Any) -> Inventory:
+    """Look at every cache of this machine; the options are those of `survey`."""
+    return survey(**options).inventory
+
+
+def survey(
     *,
     environ: Mapping[str, str],
     home: Path,
@@ -40,8 +63,8 @@ def take(
     uses: Mapping[str, float] | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> Inventory:
-    """Look at every cache of this machine.
+) -> Survey:
+    """Look at every cache of this machine, and keep what was seen.
 
     Parameters
     ----------
@@ -84,10 +107,10 @@ def take(
         # Those not asked for are opened and not read: a cache inside another must be known to be
         # left out of it.
         found = scan(roots, read=chosen, threads=threads, progress=progress)
-        caches, union = _read(wanted, found, now.timestamp(), uses or {})
+        caches, looks, union = _read(wanted, found, now.timestamp(), uses or {})
     there = {cache.kind for cache in caches}
     absent = {p.kind: os.fspath(p.path) for p, asked in zip(wanted, chosen, strict=True) if asked}
-    return Inventory(
+    inventory = Inventory(
         caches=tuple(caches),
         absent={kind: path for kind, path in absent.items() if kind not in there},
         physical_bytes=union.physical_bytes,
@@ -96,6 +119,7 @@ def take(
         seconds=time.perf_counter() - start,
         threads=found.threads,
     )
+    return Survey(inventory=inventory, looks=tuple(looks))
 
 
 @contextmanager
@@ -114,11 +138,11 @@ def _collector_at_rest() -> Iterator[None]:
 
 def _read(
     wanted: Sequence[Place], found: Scan, now: float, uses: Mapping[str, float]
-) -> tuple[list[Cache], Tally]:
+) -> tuple[list[Cache], list[Look], Tally]:
     """Let each kind read its tree; and count all of them together, each inode once."""
     pairs = [(p, tree) for p, tree in zip(wanted, found.trees, strict=True) if tree is not None]
     beside = [(place.kind, tree) for place, tree in pairs]
-    union, caches = Tally(), []
+    union, caches, looks = Tally(), [], []
     for place, tree in pairs:
         tally = Tally().add_tree(tree)
         union.join(tally)
@@ -131,13 +155,16 @@ def _read(
             beside=beside,
         )
         caches.append(_cache(place, look, tally, found))
-    return caches, union
+        looks.append(look)
+    return caches, looks, union
 
 
 def _cache(place: Place, look: Look, tally: Tally, found: Scan) -> Cache:
     kind = CACHES[place.kind]
     tree, root = look.tree, look.tree.root
+    aside = list(_set_aside(look))
     entries, layout = kind.entries(look)
+    entries += aside
     refused = found.unreadable[root.path]
     entries = [_with_refusals(e, refused) for e in entries]
     return Cache(
@@ -161,6 +188,22 @@ def _cache(place: Place, look: Look, tally: Tally, found: Scan) -> Cache:
         unreadable=tuple(Unreadable(path=p, reason=r) for p, r in refused),
         unreadable_count=found.unreadable_count[root.path],
     )
+
+
+def _set_aside(look: Look) -> Iterator[Entry]:
+    """What `gradience cache clean` moved to the trash; taken out of the tree, which is not its."""
+    own = look.tree.child(paths.SET_ASIDE)
+    if own is not None:
+        look.tree.dirs.remove(own)
+        yield entry(
+            look,
+            Tally().add_tree(own),
+            what="trash",
+            name="trash of gradience",
+            path=own.path,
+            recoverable="unknown",
+            how="`gradience cache undo` brings it back, `gradience cache undo --empty` removes it.",
+        )
 
 
 def _with_refusals(entry: Entry, refused: Sequence[tuple[str, str]]) -> Entry:

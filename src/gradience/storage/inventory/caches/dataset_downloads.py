@@ -13,9 +13,11 @@ from gradience.storage.inventory.caches.kind import (
     CacheKind,
     Listing,
     Look,
+    Piece,
     entry,
     lock_is_held,
     read_text,
+    whole_entry,
 )
 from gradience.storage.inventory.caches.plain import child_entries
 from gradience.storage.inventory.records import Damage, Entry
@@ -108,6 +110,23 @@ def _rest(look: Look, groups: dict[str, list[File]], files: dict[str, File]) -> 
     )
 
 
+def pieces(look: Look, found: Entry) -> list[Piece]:
+    """Each download with its note, under the lock that `datasets` takes; the lock file stays."""
+    if found.what != "downloads":
+        return whole_entry(look, found)
+    files = {file.name: file for file in look.tree.files}
+    return [
+        Piece(
+            names=(name, f"{name}.json") if f"{name}.json" in files else (name,),
+            frees_bytes=file.frees_bytes,
+            guard="lock_beside",
+        )
+        for name, file in files.items()
+        if not name.endswith((".json", ".lock"))
+        and (source_of(f"{look.tree.path}/{name}.json") or "unknown origin") == found.name
+    ]
+
+
 DATASET_DOWNLOADS = CacheKind(
     title="dataset downloads",
     holds="Raw files of datasets that came from elsewhere than the Hub.",
@@ -116,4 +135,5 @@ DATASET_DOWNLOADS = CacheKind(
     variable="datasets_downloads",
     entries=entries,
     keep=lambda relative: not relative,
+    pieces=pieces,
 )

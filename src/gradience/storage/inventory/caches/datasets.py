@@ -8,7 +8,15 @@ results whose program died. Read from the source of datasets 5.2: builder.py, ar
 import re
 from collections.abc import Iterator
 
-from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look, entry
+from gradience.storage.inventory.caches.kind import (
+    CacheKind,
+    Listing,
+    Look,
+    Piece,
+    entry,
+    piece_of,
+    whole_entry,
+)
 from gradience.storage.inventory.caches.plain import rest
 from gradience.storage.inventory.records import Damage, Entry
 from gradience.storage.inventory.scan import Directory, File
@@ -120,6 +128,15 @@ def _unfinished(look: Look, build: Directory, label: str) -> Damage:
     )
 
 
+def pieces(look: Look, found: Entry) -> list[Piece]:
+    """The files of the results of map(); anything else is one directory."""
+    if found.what != "map_results":
+        return whole_entry(look, found)
+    build = look.below(found.path)
+    mapped, _ = _loose(build) if build is not None else ([], [])
+    return [piece_of(look, f"{found.path}/{file.name}", file) for file in mapped]
+
+
 DATASETS = CacheKind(
     title="datasets",
     holds="Arrow copies of datasets, uncompressed, and results of map(); not the raw downloads.",
@@ -128,4 +145,5 @@ DATASETS = CacheKind(
     variable="datasets",
     entries=entries,
     keep=lambda relative: relative.count("/") < 5,
+    pieces=pieces,
 )

@@ -16,7 +16,7 @@ from gradience.storage.inventory.records import (
     LastUsedFrom,
     Recovery,
 )
-from gradience.storage.inventory.scan import Directory
+from gradience.storage.inventory.scan import Directory, File
 from gradience.storage.inventory.tally import Tally
 
 
@@ -46,12 +46,53 @@ class Look:
     uses: Mapping[str, float] = field(default_factory=dict)
     beside: Sequence[tuple[str, Directory]] = ()
 
+    def below(self, path: str) -> Directory | None:
+        """The directory of that absolute path in the tree."""
+        found: Directory | None = self.tree
+        for part in path[len(self.tree.path) + 1 :].split("/"):
+            found = found.child(part) if found is not None and part else found
+        return found
+
     def age(self, mtime: float) -> float:
         """Seconds since a time, never negative: clocks of network mounts run ahead."""
         return max(0.0, self.now - mtime)
 
 
 Listing = tuple[list[Entry], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Names that removing an entry removes, together or not at all.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Relative to the root of the cache, in the order in which they go.
+    frees_bytes : int
+        Forecast.
+    guard : str
+        Whose protocol protects them: a name of `storage.change.guards.GUARDS`.
+    verb : str
+        "delete" where it may go to the trash instead; otherwise the verb that does it.
+    """
+
+    names: tuple[str, ...]
+    frees_bytes: int
+    guard: str = ""
+    verb: str = "delete"
+
+
+def piece_of(look: Look, path: str, file: File, *, guard: str = "") -> Piece:
+    """One file."""
+    name = path.removeprefix(f"{look.tree.path}/")
+    return Piece(names=(name,), frees_bytes=file.frees_bytes, guard=guard)
+
+
+def whole_entry(look: Look, found: Entry) -> list[Piece]:
+    """An entry that is one file or directory, and nothing else is in it."""
+    name = found.path.removeprefix(f"{look.tree.path}/")
+    return [Piece(names=(name,), frees_bytes=found.frees_bytes)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +115,8 @@ class CacheKind:
         Reads a scanned tree: the entries, and the version of the layout ("" where there is one).
     keep : callable
         Below which directories the names of files are wanted: takes a path relative to the root.
+    pieces : callable
+        What removing an entry, or a part of one, removes. Not asked for "bookkeeping".
     """
 
     title: str
@@ -83,6 +126,7 @@ class CacheKind:
     variable: str
     entries: Callable[[Look], Listing]
     keep: Callable[[str], bool]
+    pieces: Callable[[Look, Entry], list[Piece]] = whole_entry
 
 
 def never(_: str) -> bool:

@@ -13,9 +13,12 @@ from gradience.storage.inventory.caches.kind import (
     CacheKind,
     Listing,
     Look,
+    Piece,
     always,
     entry,
+    piece_of,
     read_text,
+    whole_entry,
 )
 from gradience.storage.inventory.records import Damage, Entry
 from gradience.storage.inventory.scan import Directory, File
@@ -196,6 +199,39 @@ def _part(look: Look, path: str, file: File) -> Damage:
     )
 
 
+def pieces(look: Look, found: Entry) -> list[Piece]:
+    """The states of a checkpoint; of a download, what notes speak of and nobody changed since."""
+    directory = look.below(found.path)
+    if directory is None or found.what == "checkpoint":
+        return whole_entry(look, found)
+    if found.what == "optimizer_state":
+        files, dirs = _resume_state(directory)
+        named = [piece_of(look, f"{directory.path}/{file.name}", file) for file in files]
+        return named + [_directory(look, child) for child in dirs]
+    notes = _notes(directory)
+    assert notes is not None
+    fetched = [
+        piece_of(look, path, file)
+        for (_, path, file, note), _ in _noted(directory, notes)
+        if file.mtime <= _noted_at(note) + 1
+    ]
+    above = notes.parent
+    return [*fetched, *([_directory(look, above)] if above is not None else [])]
+
+
+def _directory(look: Look, directory: Directory) -> Piece:
+    size = Tally().add_tree(directory).frees_bytes
+    return Piece(names=(directory.path.removeprefix(f"{look.tree.path}/"),), frees_bytes=size)
+
+
+def _noted_at(note: str) -> float:
+    """When a download was noted: the third line of its note (huggingface_hub, _local_folder.py)."""
+    try:
+        return float((read_text(note, 1024) or "").splitlines()[2])
+    except (IndexError, ValueError):
+        return 0.0
+
+
 PROJECT = CacheKind(
     title="Project",
     holds="Downloads with local_dir and Trainer checkpoints below this directory; the rest of it "
@@ -205,4 +241,5 @@ PROJECT = CacheKind(
     variable="",
     entries=entries,
     keep=always,
+    pieces=pieces,
 )

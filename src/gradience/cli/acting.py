@@ -1,0 +1,162 @@
+"""Show a plan, ask, carry it out, show the receipt: the same for every command that changes."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gradience.errors import ExitCode, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gradience.storage.change.records import Plan, Receipt
+
+
+def acting(command: "Callable[..., int]") -> "Callable[..., int]":
+    """The options of a command that makes a plan and may carry it out."""
+    options = [
+        click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing."),
+        click.option("--yes", "-y", is_flag=True, help="Do not ask."),
+        click.option(
+            "--json",
+            "as_json",
+            is_flag=True,
+            help="Print the plan (with --dry-run) or the receipt as JSON.",
+        ),
+        click.option(
+            "--plan",
+            "plan_file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="Write the plan to FILE, and change nothing: `gradience cache apply FILE` does.",
+        ),
+        click.option("--all", "show_all", is_flag=True, help="All rows, not only the first."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def new_id(now: datetime) -> str:
+    """A name for a change: when, and four random digits."""
+    import os  # noqa: PLC0415
+
+    return f"{now:%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
+
+
+def settle(
+    plan: "Plan",
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    plan_file: Path | None = None,
+    show_all: bool = False,
+    in_place: bool = False,
+) -> int:
+    """Show a plan, and carry it out once that is agreed; the exit code."""
+    from gradience.storage.change.records import PLAN_SCHEMA  # noqa: PLC0415
+
+    if plan_file is not None:
+        from gradience import files  # noqa: PLC0415
+
+        files.replace(plan_file, encoded(PLAN_SCHEMA, plan))
+        click.echo(f"wrote {plan_file}", err=True)
+    if dry_run or plan_file is not None:
+        _show_plan(plan, as_json=as_json, show_all=show_all)
+        return int(ExitCode.OK)
+    if not plan.actions:
+        if as_json:
+            _show_receipt(_nothing(plan), as_json=True)
+        else:
+            _show_plan(plan, as_json=False, show_all=show_all)
+        return int(ExitCode.OK)
+    if not as_json:
+        _show_plan(plan, as_json=False, show_all=show_all)
+    if not yes:
+        _ask()
+    receipt = carry_out(plan, in_place=in_place)
+    _show_receipt(receipt, as_json=as_json)
+    return int(ExitCode.OK if receipt.complete else ExitCode.BAD_NEWS)
+
+
+def carry_out(plan: "Plan", *, in_place: bool = False) -> "Receipt":
+    """Apply a plan, with a bar where somebody looks."""
+    from gradience import system  # noqa: PLC0415
+    from gradience.cli.progress import progress_bar  # noqa: PLC0415
+    from gradience.storage.change.apply import apply  # noqa: PLC0415
+
+    with progress_bar(shown=sys.stderr.isatty()) as progress:
+        return apply(plan, holders=system.holders, in_place=in_place, progress=progress)
+
+
+def encoded(schema: str, record: object) -> bytes:
+    """A plan or a receipt as a file."""
+    from gradience import artifacts  # noqa: PLC0415
+
+    return artifacts.encode(schema, record, now=datetime.now(UTC))
+
+
+def _ask() -> None:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "nothing was changed: there is no terminal to ask on",
+            remedy="Give --yes to carry it out, or --dry-run to only look.",
+        )
+    click.confirm("Carry it out?", abort=True, err=True)
+
+
+def _show_plan(plan: "Plan", *, as_json: bool, show_all: bool) -> None:
+    from gradience.storage.change.records import PLAN_SCHEMA  # noqa: PLC0415
+
+    if as_json:
+        click.echo(encoded(PLAN_SCHEMA, plan), nl=False)
+        return
+    from gradience.cli.render import show  # noqa: PLC0415
+    from gradience.storage.change.report import plan_page  # noqa: PLC0415
+
+    show(plan_page(plan, limit=None) if show_all else plan_page(plan))
+
+
+def _show_receipt(receipt: "Receipt", *, as_json: bool) -> None:
+    from gradience.storage.change.records import RECEIPT_SCHEMA  # noqa: PLC0415
+
+    if as_json:
+        click.echo(encoded(RECEIPT_SCHEMA, receipt), nl=False)
+        return
+    from gradience.cli.render import show  # noqa: PLC0415
+    from gradience.storage.change.report import receipt_page  # noqa: PLC0415
+
+    show(receipt_page(receipt))
+
+
+def _nothing(plan: "Plan") -> "Receipt":
+    from gradience.storage.change.records import Receipt  # noqa: PLC0415
+
+    return Receipt(
+        plan=plan.id, title=plan.title, outcomes=(), freed=0, planned=0, disks=(), seconds=0.0
+    )
+
+
+def read_plan(path: Path) -> "Plan":
+    """A plan from a file.
+
+    Raises
+    ------
+    StorageError, ArtifactError
+        If the file cannot be read, or is no plan.
+    """
+    from gradience import artifacts  # noqa: PLC0415
+    from gradience.storage.change.records import PLAN_SCHEMA, Plan  # noqa: PLC0415
+
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be read: {error.strerror}",
+            remedy="Make a plan: gradience cache clean --plan plan.json",
+        ) from error
+    return artifacts.decode(data, PLAN_SCHEMA, Plan, source=str(path))

@@ -1,0 +1,119 @@
+"""What must stay, whatever a rule chooses, each with its reason.
+
+`force` is for what a user may know better: that nothing needs a revision, that another copy exists.
+What a process has open and what is being downloaded stays all the same.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gradience.storage.change.candidates import Candidate, downloading, young
+from gradience.storage.change.choose import Key, Rule
+from gradience.storage.change.hub_pieces import Hub
+from gradience.storage.change.needs import Needed
+from gradience.storage.inventory.take import Survey
+from gradience.system.holders import Holders
+
+Why = tuple[str, str]  # a key of records.KEPT, and a sentence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What is known about this machine beside the caches themselves.
+
+    Attributes
+    ----------
+    holders : Holders
+        Which files are in use now.
+    needed : mapping
+        (name of a repository, commit) to the file that needs it.
+    min_age : float
+        Seconds; what is younger may be somebody's work.
+    force : bool
+        Lift what a user may know better.
+    """
+
+    holders: Holders
+    needed: Needed
+    min_age: float
+    force: bool = False
+
+
+def protected(
+    survey: Survey,
+    hubs: Mapping[int, Hub],
+    found: Sequence[Candidate],
+    rules: Sequence[Rule],
+    facts: Facts,
+) -> dict[Key, Why]:
+    """Candidates that must stay, by key."""
+    why: dict[Key, Why] = {}
+    in_use = dict(_in_use(hubs, facts.holders))
+    under_way = {
+        path: damage
+        for cache in survey.inventory.caches
+        for path, damage in downloading(cache, facts.min_age).items()
+    }
+    for candidate in found:
+        entry = candidate.entry
+        if candidate.repo and candidate.repo in under_way:
+            why[candidate.key] = "in_flight", under_way[candidate.repo].message
+        elif entry.path in in_use and not candidate.junk:
+            why[candidate.key] = "in_use", in_use[entry.path]
+        elif not facts.force and (reason := next(_soft(candidate, survey, rules, facts), None)):
+            why[candidate.key] = reason
+    return why
+
+
+def _in_use(hubs: Mapping[int, Hub], holders: Holders) -> Iterator[tuple[str, str]]:
+    """Path of a revision and a sentence, for each that links to a blob in use.
+
+    A blob that two revisions share counts for both: nobody can tell through which it was opened.
+    """
+    for hub in hubs.values():
+        held = {
+            hashed: holder.sentence
+            for hashed, (file, device) in hub.store.payloads.items()
+            if (holder := holders.of_inode(device, file.ino, hashed))
+        }
+        for repo in hub.repos.values():
+            device = repo.directory.dev
+            here = {
+                name: holder.sentence
+                for name, file in repo.blobs.items()
+                if (holder := holders.of_inode(device, file.ino, name))
+            }
+            here |= {name: held[xet] for name, xet in repo.shared.items() if xet in held}
+            for revision in repo.revisions if here else ():
+                for name in revision.blobs & here.keys():
+                    yield revision.directory.path, here[name]
+
+
+def _soft(
+    candidate: Candidate, survey: Survey, rules: Sequence[Rule], facts: Facts
+) -> Iterator[Why]:
+    """What `force` lifts."""
+    entry = candidate.entry
+    if candidate.junk:
+        return
+    if young(candidate, survey.looks[candidate.cache], facts.min_age):
+        yield "in_flight", "it was used or written a moment ago"
+    if file := facts.needed.get((entry.belongs_to, entry.revision)):
+        yield "needed", f"{file} names {entry.belongs_to}"
+    asked_by_kind = any(candidate.kind in r.kinds for r in rules) or _marked(candidate, rules)
+    if entry.recoverable == "unknown" or (entry.recoverable == "lost" and not asked_by_kind):
+        yield "only_copy", entry.how
+    if entry.what == "revision" and not entry.refs and not _named(candidate, rules):
+        yield "pinned", "no ref names it: a program may have pinned it by its commit"
+
+
+def _named(candidate: Candidate, rules: Sequence[Rule]) -> bool:
+    """Whether a user named this revision."""
+    return _marked(candidate, rules) or any(
+        candidate.entry.revision.startswith(begin) for rule in rules for begin in rule.revisions
+    )
+
+
+def _marked(candidate: Candidate, rules: Sequence[Rule]) -> bool:
+    """Whether a user marked it by eye."""
+    return any(rule.marked is not None and candidate.key in rule.marked for rule in rules)

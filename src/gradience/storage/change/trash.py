@@ -1,0 +1,170 @@
+"""The trash: what changes set aside and kept, brought back or emptied."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from gradience.errors import StorageError, UsageError
+from gradience.files.below import Below, Removed
+from gradience.storage.change import journal
+from gradience.storage.change.records import Plan, text_of
+from gradience.storage.change.recover import blobs_first
+from gradience.storage.change.site import THINGS, Site, changes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trash:
+    """What one change set aside below one root.
+
+    Attributes
+    ----------
+    root, id : str
+    plan : Plan or None
+        None where it is lost: the names tell where things belong all the same.
+    names : tuple of str
+        Where the things came from, relative to the root.
+    """
+
+    root: str
+    id: str
+    plan: Plan | None
+    names: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Returned:
+    """What an undo did: how many things came back or went, and why others did not."""
+
+    things: int = 0
+    freed: int = 0
+    stayed: tuple[str, ...] = ()
+
+
+def find(roots: Iterable[str]) -> list[Trash]:
+    """The trash in these roots, the newest first."""
+    found = []
+    for root in dict.fromkeys(roots):
+        with contextlib.suppress(OSError), Below(root) as below:
+            for change in changes(below):
+                plan, _ = journal.read(below, change)
+                names = tuple(Site(below, change).set_aside_names())
+                if names:
+                    found.append(Trash(root=below.root, id=change, plan=plan, names=names))
+    return sorted(found, key=lambda trash: trash.id, reverse=True)
+
+
+def bring_back(trash: Trash) -> Returned:
+    """Move everything back to where it was; what has its name by now stays in the trash.
+
+    Raises
+    ------
+    StorageError
+        If the root cannot be opened, or another process changes it.
+    """
+    with _opened(trash) as site:
+        done = Returned()
+        stayed = []
+        for name in _in_order(trash):
+            try:
+                site.bring_back(name)
+            except FileExistsError:
+                stayed.append(f"{text_of(name)}: something has that name by now")
+            except OSError as error:
+                stayed.append(f"{text_of(name)}: {error.strerror}")
+            else:
+                done.things += 1
+        done.stayed = tuple(stayed)
+        site.close_own()
+        journal.close(site, keep=site.below.exists(f"{site.own}/{THINGS}"))
+        return done
+
+
+def empty(trash: Trash) -> Returned:
+    """Remove it for good, and count what that frees.
+
+    Raises
+    ------
+    StorageError
+        If the root cannot be opened, or another process changes it.
+    """
+    with _opened(trash) as site:
+        removed, things = Removed(), 0
+        stayed = []
+        for name in trash.names:
+            try:
+                site.below.remove(site.aside(name), removed)
+            except OSError as error:
+                stayed.append(f"{text_of(name)}: {error.strerror}")
+            else:
+                things += 1
+        site.close_own()
+        journal.close(site, keep=site.below.exists(f"{site.own}/{THINGS}"))
+        return Returned(things=things, freed=removed.bytes, stayed=tuple(stayed))
+
+
+def choose(found: Sequence[Trash], change: str | None) -> list[Trash]:
+    """The trash of one change, by default the last.
+
+    Raises
+    ------
+    UsageError
+        If there is none of that name.
+    """
+    if change is None:
+        return [trash for trash in found if trash.id == found[0].id]
+    chosen = [trash for trash in found if trash.id == change]
+    if not chosen:
+        raise UsageError(
+            f"there is no trash named {change}",
+            remedy="`gradience cache undo --list` shows what there is.",
+        )
+    return chosen
+
+
+def dangling(trash: Trash) -> list[str]:
+    """Links among the things of a trash that lead nowhere now that they are back."""
+    found = []
+    with Below(trash.root) as below:
+
+        def seen(path: bytes, status: os.stat_result) -> None:
+            place = os.path.join(os.fsencode(below.root), path)  # noqa: PTH118 - bytes
+            if stat.S_ISLNK(status.st_mode) and not os.path.exists(place):  # noqa: PTH110
+                found.append(text_of(os.fsdecode(path)))
+
+        for name in trash.names:
+            with contextlib.suppress(OSError):
+                status = below.status(name)
+                if stat.S_ISDIR(status.st_mode):
+                    below.walk(name, seen)
+                else:
+                    seen(os.fsencode(name), status)
+    return found
+
+
+def _in_order(trash: Trash) -> list[str]:
+    """The last that went first: blobs before the snapshots that link to them, refs at the end."""
+    planned = [action.name for action in trash.plan.actions] if trash.plan else []
+    place = {name: -number for number, name in enumerate(planned)}
+    return sorted(trash.names, key=lambda n: (n in place, place.get(n, 0), *blobs_first(n)))
+
+
+@contextlib.contextmanager
+def _opened(trash: Trash) -> Iterator[Site]:
+    try:
+        below = Below(trash.root)
+    except OSError as error:
+        raise StorageError(
+            f"{text_of(trash.root)} cannot be opened: {error.strerror}",
+            remedy="Run it as the owner of that directory.",
+        ) from error
+    with below:
+        site = Site(below, trash.id)
+        with site.locked() as ours:
+            if ours is False:
+                raise StorageError(
+                    f"another process changes {text_of(trash.root)} now",
+                    remedy="Wait until that `gradience cache` command has ended.",
+                )
+            yield site
