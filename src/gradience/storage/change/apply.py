@@ -6,10 +6,11 @@ final. Nothing between a check and an act can be missed: what is set aside has n
 """
 
 import contextlib
+import errno
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -220,15 +221,51 @@ class _Run:
 
     def _batch(self, batch: Sequence[tuple[int, ...]]) -> None:
         self.held = self.holders()
-        done = [unit for unit in batch if self._do(unit)]
+        busy = self._busy(batch)
+        done = [unit for unit in batch if not self._leave(unit, busy) and self._do(unit)]
         if not done:
             return
+        self._wait(done)
         self.held = self.holders()
         done = self._put_back_what_is_held(done)
         for unit in done:
             self._finish(unit)
         if self.progress is not None and done:
             self.progress("changing", done[-1][-1] + 1, len(self.plan.actions))
+
+    def _busy(self, batch: Sequence[tuple[int, ...]]) -> dict[int, str]:
+        """Groups of which something is open already; it spares moving them back and forth.
+
+        What lies in a directory is looked at when that has been set aside; before, only where
+        things are removed at once.
+        """
+        busy: dict[int, str] = {}
+        for unit in batch:
+            for index in unit:
+                action = self.plan.actions[index]
+                try:
+                    if self.site.in_place and action.fingerprint.tree is not None:
+                        fingerprint.take(self.site.below, action.name, self._refuse_held)
+                    else:
+                        self._refuse_held(action.name, self.site.below.status(action.name))
+                except _HeldError as error:
+                    busy[action.group] = _words(error)
+                except OSError:
+                    continue  # the check of the act itself says why
+        return busy
+
+    def _leave(self, unit: tuple[int, ...], busy: Mapping[int, str]) -> bool:
+        """Whether a unit stays because its group is in use."""
+        why = busy.get(self._group(unit))
+        if why is not None:
+            self._skip(unit, self.plan.actions[unit[0]], why)
+        return why is not None
+
+    def _wait(self, done: Sequence[tuple[int, ...]]) -> None:
+        """Let those who waited for a lock of ours come to light."""
+        actions = self.plan.actions
+        aside = [] if self.site.in_place else [actions[i] for unit in done for i in unit]
+        time.sleep(max((GUARDS[action.guard].grace for action in aside), default=0.0))
 
     def _do(self, unit: tuple[int, ...]) -> bool:
         """Check and do the acts of a unit under their guards; whether all were done."""
@@ -253,7 +290,7 @@ class _Run:
             try:
                 removed = VERBS[action.verb].do(action, self.site)
             except OSError as error:
-                self.tallies[action.item].failed = True
+                self.tallies[action.item].failed |= error.errno != errno.ENOTEMPTY
                 self._skip(unit[position:], action, _words(error))
                 self._undo(unit[:position])
                 return False
@@ -271,7 +308,6 @@ class _Run:
             return "" if fingerprint.same_inode(status, action.fingerprint) else _CHANGED
         if not fingerprint.same(status, action.fingerprint):
             return _CHANGED
-        self._refuse_held(action.name, status)
         # A tree is compared when it has been set aside, and nobody can reach it; here only where
         # it is removed at once.
         if self.site.in_place:

@@ -258,7 +258,8 @@ class _InUseError(Exception):
 def _print(below: Below, name: str, piece: Piece, holders: Holders) -> tuple[Fingerprint, int]:
     """The fingerprint of a name, and what removing it would give back."""
     if piece.verb == "prune":
-        return fingerprint.of_status(below.status(name)), piece.frees_bytes
+        status = below.status(name)
+        return fingerprint.of_status(status), status.st_blocks * BLOCK
     frees = 0
 
     def look(path: str, status: fingerprint.Status) -> None:

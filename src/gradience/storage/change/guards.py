@@ -27,7 +27,16 @@ _OLD_SECONDS = 86400.0
 
 
 class Guard(Protocol):
-    """What protects one kind of name."""
+    """What protects one kind of name.
+
+    Attributes
+    ----------
+    grace : float
+        Seconds after the lock was given back in which somebody who waited for it may still make use
+        of what is gone: `wanted` is asked after that.
+    """
+
+    grace: float
 
     def hold(self, action: Action, site: Site) -> contextlib.AbstractContextManager[str]:
         """Hold the lock; yield why the act must not be done, "" if it may."""
@@ -53,6 +62,8 @@ GUARDS: Registry[Guard] = Registry(
 class _Free:
     """Nobody else has a say."""
 
+    grace = 0.0
+
     @contextlib.contextmanager
     def hold(self, action: Action, site: Site) -> Iterator[str]:
         """Hold nothing."""
@@ -65,6 +76,9 @@ class _Free:
 
 class _HubBlob:
     """A blob of a repository: `<repo>/blobs/<etag>`, under `.locks/<repo>/<etag>.lock`."""
+
+    # filelock asks for a lock every 50 ms; the client then links to the blob without a second look.
+    grace = 0.25
 
     @contextlib.contextmanager
     def hold(self, action: Action, site: Site) -> Iterator[str]:
@@ -83,6 +97,8 @@ class _HubBlob:
 class _HubPart:
     """A part of a download: `<repo>/blobs/<etag>[.<8 hex>].incomplete`."""
 
+    grace = 0.0
+
     @contextlib.contextmanager
     def hold(self, action: Action, site: Site) -> Iterator[str]:
         """Hold the lock of its download."""
@@ -99,6 +115,8 @@ class _HubPart:
 class _LockBeside:
     """A file that is written under `<name>.lock`, as `datasets` does."""
 
+    grace = 0.0
+
     @contextlib.contextmanager
     def hold(self, action: Action, site: Site) -> Iterator[str]:
         """Hold that lock."""
@@ -113,6 +131,8 @@ class _LockBeside:
 
 class _HubStoreBlob:
     """A shared blob, or its list: `blobs/<2 hex>/<hash>[.refs]`, under `<hash>.lock`."""
+
+    grace = 0.0
 
     @contextlib.contextmanager
     def hold(self, action: Action, site: Site) -> Iterator[str]:

@@ -110,8 +110,21 @@ def rest_pieces(hub: Hub, repo: Repo) -> Iterator[Piece]:
         if noted.name not in commits:
             size = Tally().add_tree(noted).frees_bytes
             yield Piece(names=(f"{here}/.no_exist/{noted.name}",), frees_bytes=size)
-    size = sum(directory.blocks * BLOCK for directory in _skeleton(repo.directory))
-    yield Piece(names=(here,), frees_bytes=size, verb="prune")
+    directories = sorted(_skeleton(repo.directory), key=_prune_order)
+    yield Piece(
+        names=tuple(hub.relative(directory.path) for directory in directories),
+        frees_bytes=sum(directory.blocks * BLOCK for directory in directories),
+        verb="prune",
+    )
+
+
+def _prune_order(directory: Directory) -> tuple[int, bool]:
+    """From below; `snapshots` before `blobs`, which the client makes the other way round.
+
+    So a download that begins in this moment has put something into `snapshots`, or it makes that
+    again: then the rest is put back.
+    """
+    return -directory.path.count("/"), directory.name != "snapshots"
 
 
 def _skeleton(repo: Directory) -> Iterator[Directory]:
