@@ -1,5 +1,7 @@
 """Show a plan, ask, carry it out, show the receipt: the same for every command that changes."""
 
+import contextlib
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gradience.cli.cache import host_and_places
+from gradience.cli.visible import visible
 from gradience.errors import ExitCode, StorageError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from gradience.storage.change.records import Plan, Receipt
 
@@ -42,8 +46,6 @@ def acting(command: "Callable[..., int]") -> "Callable[..., int]":
 
 def new_id(now: datetime) -> str:
     """A name for a change: when, and four random digits."""
-    import os  # noqa: PLC0415
-
     return f"{now:%Y%m%d-%H%M%S}-{os.urandom(2).hex()}"
 
 
@@ -98,6 +100,26 @@ def encoded(schema: str, record: object) -> bytes:
     from gradience import artifacts  # noqa: PLC0415
 
     return artifacts.encode(schema, record, now=datetime.now(UTC))
+
+
+def all_roots(also: tuple[str, ...], projects: tuple[Path, ...]) -> list[str]:
+    """The directories that commands which change may touch, without links."""
+    from gradience.storage.inventory.places import places  # noqa: PLC0415
+
+    machine, named = host_and_places(also)
+    known = places(machine["environ"], machine["home"], host=machine["host"])
+    wanted = [*(place.path for place in (*named, *known)), *(p.absolute() for p in projects)]
+    return [os.path.realpath(path) for path in dict.fromkeys(wanted)]
+
+
+def settle_roots(roots: "Iterable[str]") -> None:
+    """Finish or take back what a change that was cut off left behind, and say so."""
+    from gradience.storage.change.recover import recover  # noqa: PLC0415
+
+    for root in roots:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            for note in recover(root):
+                click.echo(visible(note), err=True)
 
 
 def _ask() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gradience.cli.acting import acting, new_id, settle
+from gradience.cli.acting import acting, all_roots, new_id, settle, settle_roots
 from gradience.cli.cache import host_and_places, places
 from gradience.errors import UsageError
 
@@ -116,6 +116,8 @@ def clean(*, names: tuple[str, ...], emergency: bool, pick: bool, **options: Any
         options["kinds"] = options["kinds"] or _EMERGENCY
         options["offline"] = True
     wish = _wish(names, emergency=emergency, **options)
+    if not (acts["dry_run"] or acts["plan_file"]):
+        settle_roots(all_roots(wish.also, wish.projects))
     plan = _pick(wish) if pick else _plan(wish)
     return settle(plan, in_place=emergency, **acts)
 
@@ -211,7 +213,7 @@ def _pick(wish: Wish) -> "Plan":
 
 
 def _survey(wish: Wish) -> "Survey":
-    """Look at the caches, after what an earlier change left behind was settled."""
+    """Look at the caches."""
     from gradience import paths, uses  # noqa: PLC0415
     from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.storage.inventory.take import survey  # noqa: PLC0415

@@ -1,13 +1,13 @@
 """`gradience cache undo`: bring back what went to the trash, or empty it."""
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from gradience.cli.cache import host_and_places, places
+from gradience.cli.acting import all_roots, settle_roots
+from gradience.cli.cache import places
 from gradience.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -46,13 +46,10 @@ def undo(
 
     Exit codes: 0 done; 1 something stayed in the trash; 2 usage; 5 the disk refused.
     """
-    from gradience.storage.change.recover import recover  # noqa: PLC0415
     from gradience.storage.change.trash import bring_back, choose, empty, find  # noqa: PLC0415
 
-    roots = _roots(also, projects)
-    for root in roots:
-        for note in recover(root) if Path(root).is_dir() else ():
-            click.echo(note, err=True)
+    roots = all_roots(also, projects)
+    settle_roots(roots)
     found = find(roots)
     if as_list or not found:
         return _show(_listed(found))
@@ -61,15 +58,6 @@ def undo(
         _ask(chosen)
     done = [empty(trash) if emptying else bring_back(trash) for trash in chosen]
     return _show_done(chosen, done, emptying=emptying)
-
-
-def _roots(also: tuple[str, ...], projects: tuple[Path, ...]) -> list[str]:
-    from gradience.storage.inventory.places import places as all_places  # noqa: PLC0415
-
-    machine, named = host_and_places(also)
-    known = all_places(machine["environ"], machine["home"], host=machine["host"])
-    wanted = [*(place.path for place in (*named, *known)), *(p.absolute() for p in projects)]
-    return [os.path.realpath(path) for path in dict.fromkeys(wanted)]
 
 
 def _ask(chosen: "Sequence[Trash]") -> None:

@@ -64,9 +64,9 @@ class Rule:
     @property
     def only_junk(self) -> bool:
         """Nothing asks for sound things."""
-        asked = (self.names, self.revisions, self.idle, self.at_least)
-        limits = (self.keep_last, self.max_size, self.min_free)
-        return not any(asked) and all(limit is None for limit in limits) and not self.kinds
+        asked = (self.names, self.kinds, self.revisions, self.at_least)
+        limits = (self.idle, self.keep_last, self.max_size, self.min_free)
+        return not any(asked) and all(limit is None for limit in limits)
 
     @property
     def has_budget(self) -> bool:

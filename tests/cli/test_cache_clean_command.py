@@ -1,0 +1,217 @@
+"""`gradience cache clean`, `apply` and `undo` as a user runs them."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from factories_caches import HubMaker, commit_of
+from factories_changes import top
+from factories_disks import tmpfs
+
+FILES = {"w.safetensors": b"w" * 200_000, "config.json": b"{}"}
+OLD = ("--min-age", "0s", "--offline")
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> HubMaker:
+    made = HubMaker(tmp_path / "hf" / "hub")
+    made.add("org/old", "a", FILES)
+    made.add("org/new", "b", {"x": b"x" * 9000})
+    (made.repo("org/new") / "blobs" / "orphan").write_bytes(b"o" * 5000)
+    then = time.time() - 90 * 86400
+    for blob in (made.repo("org/old") / "blobs").iterdir():
+        os.utime(blob, (then, then))
+    return made
+
+
+@pytest.fixture
+def gradience(tmp_path: Path):
+    def run(*words: str, stdin: str | None = None, **environ: str):
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_"))}
+        kept |= {"HF_HOME": str(tmp_path / "hf"), "HOME": str(tmp_path), "COLUMNS": "150"}
+        kept |= {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
+        return subprocess.run(
+            [sys.executable, "-m", "gradience", "cache", *words],
+            env=kept | environ,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+
+    return run
+
+
+def repos(hub: HubMaker) -> set[str]:
+    return {name for name in top(hub.hub) if name.startswith("models--")}
+
+
+def test_a_dry_run_shows_the_plan_and_changes_nothing(gradience, hub):
+    done = gradience("clean", "--idle", "30d", "--dry-run", *OLD)
+    assert done.returncode == 0
+    assert "Delete 2 things" in done.stdout
+    assert "last used 90 d ago" in done.stdout
+    assert "1 orphan blob" in done.stdout
+    assert repos(hub) == {"models--org--new", "models--org--old"}
+    assert ".gradience" not in top(hub.hub)
+
+
+def test_without_a_terminal_and_without_yes_it_refuses(gradience, hub):
+    done = gradience("clean", "--idle", "30d", *OLD, stdin="y\n")
+    assert done.returncode == 2
+    assert "there is no terminal to ask on" in done.stderr
+    assert "--yes" in done.stderr
+    assert len(repos(hub)) == 2
+
+
+def test_yes_carries_it_out_and_json_is_the_receipt(gradience, hub):
+    done = gradience("clean", "--idle", "30d", "--yes", "--json", *OLD)
+    assert done.returncode == 0
+    receipt = json.loads(done.stdout)
+    assert receipt["schema"] == "gradience.receipt/v1"
+    assert 200_000 < receipt["content"]["freed"] <= receipt["content"]["planned"]
+    assert repos(hub) == {"models--org--new"}
+
+
+def test_a_plan_is_written_and_applied_later_and_what_changed_by_then_stays(
+    gradience, hub, tmp_path
+):
+    written = gradience("clean", "--idle", "30d", "--plan", "plan.json", *OLD)
+    assert written.returncode == 0
+    assert len(repos(hub)) == 2
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["schema"] == "gradience.plan/v1"
+    hub.add("org/new", "c", {"y": b"o" * 5000}, ref="late")
+    (hub.repo("org/new") / "blobs" / "orphan").write_bytes(b"changed")
+    done = gradience("apply", "plan.json", "--yes")
+    assert done.returncode == 1
+    assert "it changed after the" in done.stdout
+    assert repos(hub) == {"models--org--new"}
+    again = gradience("apply", "plan.json", "--yes")
+    assert again.returncode == 1
+    assert "it is gone" in again.stdout
+    assert gradience("apply", "none.json", "--yes").returncode == 5
+    (tmp_path / "odd.json").write_text("{}")
+    assert gradience("apply", "odd.json", "--yes").returncode == 3
+
+
+def test_trash_is_listed_brought_back_and_emptied(gradience, hub):
+    done = gradience("clean", "org/old", "--trash", "--yes", *OLD)
+    assert "frees no byte" in done.stdout
+    assert "gradience cache undo" in done.stdout
+    assert repos(hub) == {"models--org--new"}
+    assert "org/old@" in gradience("undo", "--list").stdout
+    assert "trash of gradience" in gradience("ls").stdout
+    back = gradience("undo")
+    assert "Brought back" in back.stdout
+    snapshot = hub.repo("org/old") / "snapshots" / commit_of("a")
+    assert (snapshot / "w.safetensors").read_bytes() == FILES["w.safetensors"]
+    gradience("clean", "org/old", "--trash", "--yes", *OLD)
+    assert gradience("undo", "--empty").returncode == 2
+    assert "Freed" in gradience("undo", "--empty", "--yes").stdout
+    assert "empty" in gradience("undo").stdout
+
+
+def test_undo_never_overwrites_what_came_in_the_meantime(gradience, hub):
+    gradience("clean", "org/old", "--trash", "--yes", *OLD)
+    again = hub.add("org/old", "a", {"w.safetensors": b"new"})
+    done = gradience("undo")
+    assert done.returncode == 1
+    assert "something has that name by now" in done.stdout
+    assert (again / "w.safetensors").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "policy.toml", "policy.yaml"])
+def test_a_policy_file_is_an_ordered_list_of_rules(gradience, hub, tmp_path, name):
+    rules = [{"names": ["org/old"], "keep": True}, {"idle": "30d", "junk": False}]
+    if name.endswith("yaml"):
+        text = json.dumps({"rules": rules, "min-age": "0s"})
+    else:
+        table = "tool.gradience.cache" if name == "pyproject.toml" else None
+        rows = ['names = ["org/old"]\nkeep = true\n', 'idle = "30d"\njunk = false\n']
+        prefix = f"{table}." if table else ""
+        text = f"[{table}]\n" if table else ""
+        text += 'min-age = "0s"\n' + "".join(f"[[{prefix}rules]]\n{row}" for row in rows)
+    (tmp_path / name).write_text(text)
+    done = gradience("clean", "--policy", name, "--dry-run", "--offline")
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to do" in done.stdout
+    assert "a rule keeps it" in done.stdout
+
+
+def test_a_typo_in_a_policy_names_the_key_and_the_file(gradience, hub, tmp_path):
+    (tmp_path / "p.toml").write_text('[[rules]]\nidel = "30d"\n')
+    done = gradience("clean", "--policy", "p.toml", "--dry-run")
+    assert done.returncode == 2
+    assert "p.toml" in done.stderr
+    assert "idel" in done.stderr
+    (tmp_path / "p.toml").write_text('[[rules]]\nidle = "30 dogs"\n')
+    assert "30 dogs" in gradience("clean", "--policy", "p.toml").stderr
+    done = gradience("clean", "--policy", "p.toml", "--idle", "3d")
+    assert (done.returncode, "cannot be combined" in done.stderr) == (2, True)
+
+
+@pytest.mark.root
+def test_emergency_frees_a_disk_without_a_byte_left(gradience, tmp_path):
+    with tmpfs(tmp_path / "inductor", "size=1m") as disk:
+        (disk / "abc").mkdir()
+        (disk / "abc" / "kernel.py").write_bytes(b"x" * 500_000)
+        with pytest.raises(OSError, match="No space"):
+            (disk / "fill").write_bytes(b"x" * 2**20)
+        start = time.perf_counter()
+        done = gradience("clean", "--emergency", "--min-age", "0s", "--yes")
+        assert time.perf_counter() - start < 20
+        assert done.returncode == 0, done.stderr
+        assert top(disk) == ["fill"]
+
+
+def test_a_cut_off_change_is_settled_before_the_next_plan(gradience, hub):
+    from gradience.files.below import Below  # noqa: PLC0415
+    from gradience.storage.change.site import Site  # noqa: PLC0415
+
+    with Below(str(hub.hub)) as below:
+        site = Site(below, "lost")
+        site.open_own()
+        site.set_aside("models--org--new/refs/main")
+    assert gradience("clean", "--dry-run", *OLD).returncode == 0
+    assert not (hub.repo("org/new") / "refs" / "main").exists()  # a dry run changes nothing
+    done = gradience("clean", "--yes", *OLD)
+    assert "put back" in done.stderr
+    assert (hub.repo("org/new") / "refs" / "main").read_text() == commit_of("b")
+
+
+def test_pick_marks_by_eye_and_shows_the_plan_of_what_was_marked(hub):
+    pytest.importorskip("textual")
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from gradience.cli.pick_screen import PickScreen  # noqa: PLC0415
+    from gradience.storage.change.candidates import candidates  # noqa: PLC0415
+    from gradience.storage.inventory.take import survey  # noqa: PLC0415
+
+    found = survey(
+        environ={"HF_HUB_CACHE": str(hub.hub)},
+        home=hub.hub.parent,
+        now=datetime.now(UTC),
+        kinds=["hub"],
+    )
+    screen = PickScreen(candidates(found, 0.0), found.inventory.made)
+
+    async def use() -> None:
+        async with screen.run_test() as pilot:
+            await pilot.press("space", "a", "s", "enter")
+
+    asyncio.run(use())
+    (marked,) = screen.return_value or ()
+    assert marked.name.startswith("org/old@")
+
+
+def test_pick_without_a_terminal_says_so(gradience, hub):
+    done = gradience("clean", "--pick", stdin="")
+    assert (done.returncode, "needs a terminal" in done.stderr) == (2, True)
