@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gradience.files.below import Below
 from gradience.storage.change import fingerprint
-from gradience.storage.change.candidates import Candidate
+from gradience.storage.change.candidates import Candidate, within
 from gradience.storage.change.choose import Choice, Key
 from gradience.storage.change.hub_pieces import (
     Hub,
@@ -72,21 +72,19 @@ def actions(
 
 
 def _plain_parts(look: Look, choices: Sequence[Choice], indexes: Sequence[int]) -> Iterator[Part]:
-    inside = [choices[i].candidate.entry.path for i in indexes if not choices[i].candidate.junk]
+    whole = {c.entry.path for c in (choices[i].candidate for i in indexes) if c.is_whole}
     for index in indexes:
         candidate = choices[index].candidate
         path = candidate.entry.path
         if candidate.junk:
             for damage in candidate.junk:
                 # What lies in a directory that goes as a whole goes with it.
-                if not any(damage.path == p or damage.path.startswith(f"{p}/") for p in inside):
+                if not within(damage.path, whole):
                     yield Part(
                         piece=_junk(look, damage.path, damage.physical_bytes, candidate),
                         choice=index,
                         group=damage.path,
                     )
-            continue
-        if candidate.entry.what in ("map_results", "optimizer_state") and inside.count(path) > 1:
             continue
         for piece in CACHES[candidate.kind].pieces(look, candidate.entry):
             yield Part(piece=piece, choice=index, group=path)

@@ -6,7 +6,7 @@ place, apart from the rest: it is never missed, so it needs no rule to be chosen
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from gradience.storage.change.hub_pieces import Hub
@@ -30,6 +30,8 @@ JUNK = frozenset(
     }
 )
 """Damage that nothing uses, and nobody misses."""
+PARTS = ("map_results", "optimizer_state")
+"""Some of the files of a directory that is itself a candidate, or belongs to one."""
 _NOT_CHOSEN = ("bookkeeping", "trash", "store", "link", "other", "directory")
 LOCKLESS_SECONDS = 86400.0
 """Where no lock can tell (another host's, on a network mount), what is younger is left alone."""
@@ -68,6 +70,11 @@ class Candidate:
         return self.cache, self.entry.path, self.entry.what, bool(self.junk)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all that lies at its path goes with it."""
+        return not self.junk and self.entry.what not in PARTS
+
+    @property
     def what(self) -> str:
         """What it is, in a word."""
         return "junk" if self.junk else self.entry.what
@@ -90,6 +97,15 @@ def candidates(survey: Survey, min_age: float) -> list[Candidate]:
         for entry in listed(cache):
             found += _of_entry(index, entry, min_age)
     return found
+
+
+def within(path: str, above: Collection[str]) -> bool:
+    """Whether a path is one of these, or lies below one."""
+    while path:
+        if path in above:
+            return True
+        path = path.rpartition("/")[0]
+    return False
 
 
 def _of_entry(index: int, entry: Entry, min_age: float) -> Iterator[Candidate]:
@@ -119,7 +135,7 @@ def _of_entry(index: int, entry: Entry, min_age: float) -> Iterator[Candidate]:
     run = entry.path.rpartition("/")[0] if entry.what == "checkpoint" else ""
     yield Candidate(cache=index, entry=entry, name=entry.name, run=run)
     for part in (p for e in (entry, *entry.parts) for p in e.parts):
-        if part.what in ("map_results", "optimizer_state"):
+        if part.what in PARTS:
             yield Candidate(cache=index, entry=part, name=f"{entry.name}: {part.name}")
 
 
@@ -133,7 +149,7 @@ def young(candidate: Candidate, look: Look, min_age: float) -> bool:
     if candidate.junk:
         return False
     used = candidate.entry.last_used
-    return used is not None and look.now - used < min_age
+    return used is not None and look.age(used) < min_age
 
 
 def settled(damage: Damage, min_age: float) -> bool:

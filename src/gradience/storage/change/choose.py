@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
 
-from gradience.storage.change.candidates import Candidate, newest_first
+from gradience.storage.change.candidates import PARTS, Candidate, newest_first, within
 from gradience.storage.change.ledger import Ledger
 from gradience.storage.inventory.report import ago
 from gradience.units import format_size
@@ -148,7 +148,15 @@ def choose(
             chosen[candidate.key] = Choice(
                 candidate=candidate, reasons=_reasons(candidate, rule, space.now)
             )
-    return list(chosen.values()), back
+    return _outermost(list(chosen.values())), back
+
+
+def _outermost(choices: Sequence[Choice]) -> list[Choice]:
+    """Without the parts of what goes as a whole."""
+    whole = {c.candidate.entry.path for c in choices if c.candidate.is_whole}
+    parts = (c for c in choices if c.candidate.entry.what in PARTS)
+    inner = {c.candidate.key for c in parts if within(c.candidate.entry.path, whole)}
+    return [choice for choice in choices if choice.candidate.key not in inner]
 
 
 def fitting(found: Sequence[Candidate], rules: Sequence[Rule], now: float) -> list[Candidate]:
@@ -181,7 +189,7 @@ def _named(candidate: Candidate, rule: Rule) -> bool:
 
 def _matches(candidate: Candidate, rule: Rule, now: float) -> bool:
     entry = candidate.entry
-    if entry.what in ("map_results", "optimizer_state") and not (rule.kinds or rule.names):
+    if entry.what in PARTS and not (rule.kinds or rule.names):
         return False  # a part of something that is a candidate itself
     if rule.revisions and not any(entry.revision.startswith(r) for r in rule.revisions):
         return False

@@ -1,0 +1,199 @@
+"""Cleaning what is no hub cache: datasets, raw downloads, projects, compiled code."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from factories_caches import environ_of, generate
+from factories_changes import carry_out, names_below, nobody
+from gradience import system
+from gradience.storage.change.choose import Rule
+from gradience.storage.change.clean import plan_clean
+from gradience.storage.change.protect import Facts
+from gradience.storage.change.records import Plan
+from gradience.storage.change.remote import unasked
+from gradience.storage.inventory.take import survey
+from gradience.system.holders import Holders
+
+PLACES = {
+    "datasets": "HF_DATASETS_CACHE",
+    "dataset_downloads": "HF_DATASETS_DOWNLOADED_DATASETS_PATH",
+    "inductor": "TORCHINDUCTOR_CACHE_DIR",
+    "hf_home": "HF_HOME",
+}
+
+
+def plan(
+    root: Path,
+    kind: str,
+    rule: Rule,
+    *,
+    min_age: float = 0.0,
+    force: bool = False,
+    holders: Holders | None = None,
+) -> Plan:
+    projects: Sequence[Path] = [root] if kind == "project" else []
+    environ = {PLACES[kind]: str(root)} if kind in PLACES else {}
+    found = survey(
+        environ=environ,
+        home=root.parent / "home",
+        now=datetime.now(UTC),
+        kinds=[kind],
+        projects=projects,
+    )
+    facts = Facts(
+        holders=holders if holders is not None else nobody(),
+        needed={},
+        min_age=min_age,
+        force=force,
+    )
+    return plan_clean(found, [rule], facts, change="test", free={}, ask=unasked)
+
+
+def write(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x" * 5000)
+
+
+def test_temporary_files_of_map_go_when_they_are_old_and_results_when_asked_for(tmp_path):
+    build = "org___set/default/0.0.0/hash"
+    root = tmp_path / "datasets"
+    write(root, f"{build}/set-train.arrow", f"{build}/cache-1.arrow", f"{build}/tmpabcdefgh")
+    assert plan(root, "datasets", Rule(), min_age=900).actions == ()
+    old = time.time() - 3600
+    os.utime(root / build / "tmpabcdefgh", (old, old))
+    assert carry_out(plan(root, "datasets", Rule(), min_age=900)).complete
+    left = {Path(name).name for name in names_below(root)}
+    assert {"set-train.arrow", "cache-1.arrow"} <= left
+    assert "tmpabcdefgh" not in left
+    named = plan(root, "datasets", Rule(names=["org/set: *"]))
+    assert [item.what for item in named.items] == ["map_results"]
+    carry_out(named)
+    assert {n for n in names_below(root) if n.endswith(".arrow")} == {f"{build}/set-train.arrow"}
+    carry_out(plan(root, "datasets", Rule(names=["org/set"])))
+    assert names_below(root) == set()
+
+
+def test_a_raw_download_goes_with_its_note_under_its_lock(tmp_path):
+    root = tmp_path / "downloads"
+    write(root, "aa", "bb", "bb.incomplete")
+    for name in ("aa", "bb"):
+        note = {"url": "https://example.org/x", "etag": None}
+        (root / f"{name}.json").write_text(json.dumps(note))
+    with (root / "bb.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        receipt = carry_out(plan(root, "dataset_downloads", Rule(names=["example.org"])))
+        assert not receipt.complete
+        assert names_below(root) >= {"bb", "bb.json", "bb.incomplete"}
+    assert "aa" not in names_below(root)
+    assert "aa.json" not in names_below(root)
+
+
+def test_the_login_is_never_removed(tmp_path):
+    root = tmp_path / "hf"
+    write(root, "token", "evaluate/x")
+    for force in (False, True):
+        found = plan(root, "hf_home", Rule(names=["*"]), force=force)
+        assert found.actions == ()
+    assert (root / "token").exists()
+
+
+def checkpoint(root: Path, step: int) -> None:
+    write(root, f"checkpoint-{step}/model.safetensors", f"checkpoint-{step}/optimizer.pt")
+    (root / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+
+
+def test_the_last_checkpoints_of_each_run_stay(tmp_path):
+    root = tmp_path / "runs"
+    for run in ("a", "b"):
+        for step in (5, 10, 100):
+            checkpoint(root / run, step)
+    found = plan(root, "project", Rule(keep_last=2))
+    assert {kept.code for kept in found.kept} == {"only_copy"}
+    assert found.actions == ()
+    found = plan(root, "project", Rule(kinds=["project"], keep_last=2))
+    assert {item.name for item in found.items} == {"a/checkpoint-5", "b/checkpoint-5"}
+    assert all(item.warnings for item in found.items)
+    assert carry_out(found).complete
+    assert {p.name for p in (root / "a").iterdir()} == {"checkpoint-10", "checkpoint-100"}
+
+
+def test_optimizer_states_go_and_weights_stay(tmp_path):
+    checkpoint(tmp_path / "runs", 5)
+    found = plan(tmp_path / "runs", "project", Rule(kinds=["project"], names=["checkpoint-5: *"]))
+    carry_out(found)
+    assert {p.name for p in (tmp_path / "runs/checkpoint-5").iterdir()} == {
+        "model.safetensors",
+        "trainer_state.json",
+    }
+
+
+def test_a_local_dir_loses_what_was_downloaded_and_keeps_what_is_yours(tmp_path):
+    root = tmp_path / "p"
+    write(root, "model/w.bin", "model/changed.bin", "model/mine.txt")
+    notes = root / "model" / ".cache" / "huggingface" / "download"
+    notes.mkdir(parents=True)
+    now = time.time()
+    for name in ("w.bin", "changed.bin"):
+        (notes / f"{name}.metadata").write_text(f"{'a' * 40}\netag\n{now}\n")
+    os.utime(root / "model/changed.bin", (now + 60, now + 60))
+    carry_out(plan(root, "project", Rule(kinds=["project"], names=["model"])))
+    left = {name for name in names_below(root) if (root / name).is_file()}
+    assert left == {"model/changed.bin", "model/mine.txt"}
+
+
+LOAD = """
+import sys
+from datasets import load_dataset
+found = load_dataset("json", data_files=sys.argv[1], cache_dir=sys.argv[2], split="train")
+print(len(found), flush=True)
+sys.stdin.readline()
+print(sum(found["n"]), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_dataset_that_a_process_has_loaded_is_kept(tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(1000)))
+    root = tmp_path / "datasets"
+    environ: dict[str, Any] = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", LOAD, tmp_path / "rows.jsonl", root],
+        env=environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1000\n"
+        everything = Rule(names=["*"], kinds=["datasets"])
+        found = plan(root, "datasets", everything, force=True, holders=system.holders())
+        assert {kept.code for kept in found.kept} == {"in_use"}
+        carry_out(plan(root, "datasets", everything, force=True), holders=system.holders)
+        said, _ = process.communicate("\n")
+        assert int(said) == sum(range(1000))
+    assert carry_out(plan(root, "datasets", everything, force=True)).complete
+
+
+def test_the_synthetic_cache_is_emptied_of_everything_that_can_be_had_again(tmp_path):
+    generate(tmp_path / "c", repos=6, files=8)
+    found = survey(
+        environ=environ_of(tmp_path / "c"), home=tmp_path / "home", now=datetime.now(UTC)
+    )
+    facts = Facts(holders=nobody(), needed={}, min_age=0.0, force=True)
+    made = plan_clean(found, [Rule(names=["*"])], facts, change="all", free={}, ask=unasked)
+    receipt = carry_out(made)
+    assert receipt.complete, [o for o in receipt.outcomes if o.state != "done"]
+    assert 0 < receipt.freed <= made.frees_bytes
