@@ -36,19 +36,20 @@ def main() -> None:
     broken: list[str] = []
     kinds: Counter[str] = Counter()
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as name, serve(org__m=repo()) as hub:
-        with client(hub, Path(name, "home")) as process:
-            for number in range(arguments.rounds):
-                place = Path(name, str(number))
-                kind = "killed" if number % 3 == 2 else "raced"
-                kinds[kind] += 1
-                what = (
-                    killed(place, chance) if kind == "killed" else round_of(process, place, chance)
-                )
-                if what:
-                    broken.append(f"round {number} ({kind}): {what}")
-                    print(broken[-1], flush=True)
-                shutil.rmtree(place)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        serve(org__m=repo()) as hub,
+        client(hub, Path(name, "home")) as process,
+    ):
+        for number in range(arguments.rounds):
+            place = Path(name, str(number))
+            kind = "killed" if number % 3 == 2 else "raced"
+            kinds[kind] += 1
+            what = killed(place, chance) if kind == "killed" else round_of(process, place, chance)
+            if what:
+                broken.append(f"round {number} ({kind}): {what}")
+                print(broken[-1], flush=True)
+            shutil.rmtree(place)
     seconds = time.monotonic() - start
     print(f"{dict(kinds)} rounds in {seconds:.0f} s, {len(broken)} broken")
     sys.exit(bool(broken))

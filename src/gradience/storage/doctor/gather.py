@@ -33,10 +33,10 @@ from gradience.storage.environment.readers import Host
 from gradience.storage.inventory.places import Place as CachePlace
 from gradience.storage.inventory.places import places as cache_places
 from gradience.storage.inventory.records import Inventory
-from gradience.storage.inventory.take import take
+from gradience.storage.inventory.take import survey
 from gradience.storage.room.headroom import headroom
 from gradience.storage.verify.records import Verification
-from gradience.storage.verify.run import verify
+from gradience.storage.verify.run import check
 from gradience.system.records import Mount
 
 _CACHES = frozenset({MODELS, ARROW, TORCH_HUB})
@@ -298,7 +298,7 @@ def _contents(
     host = Host(cwd=machine.cwd, user=look.user_name(os.geteuid()), system=sys.platform)
     also = _also(interpreter, settings, environ, machine, host)
     try:
-        inventory = take(
+        found = survey(
             environ=environ,
             home=machine.home,
             now=machine.now,
@@ -308,15 +308,14 @@ def _contents(
             kinds=_KINDS,
             progress=progress,
         )
-        checked = verify(
-            environ=environ,
-            home=machine.home,
-            now=machine.now,
-            host=host,
-            projects=projects,
-            also=also,
-            progress=progress,
-        )
+        inventory = found.inventory
+        refused = [
+            (one.path, one.reason)
+            for cache in inventory.caches
+            if cache.kind in ("hub", "project")
+            for one in cache.unreadable
+        ]
+        checked = check(found.looks, refused, progress=progress)
     except (GradienceError, OSError) as error:
         return _Contents(unasked=(f"the caches could not be listed: {error}",))
     yesterday = machine.now.timestamp() - _DAY

@@ -5,13 +5,13 @@ is offered as commands that copy, compare, and only then remove: a quota hit hal
 """
 
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from gradience.storage.environment.exports.export import posix_quoted
 from gradience.storage.environment.readers import Resolved
 from gradience.storage.environment.records import LeftBehind
+from gradience.storage.room.usage import used_below
 
 # What is compiled or temporary is made again in minutes; these are downloads and data.
 PLACES = (
@@ -46,7 +46,7 @@ def left_behind(
     for (old, new), places in moves.items():
         if any(o != old and o in old.parents for o, n in moves if n in new.parents):
             continue  # it travels with the directory above it
-        if size := physical_bytes(old, skip=new):
+        if size := _file_bytes(old, skip=new):
             missing = _missing(old, new, size)
             found.append(
                 LeftBehind(
@@ -63,28 +63,11 @@ def left_behind(
     return tuple(found)
 
 
-def physical_bytes(directory: Path, *, skip: Path | None = None) -> int:
-    """Allocated bytes of regular files below a directory, each inode once; 0 for none."""
-    seen: set[tuple[int, int]] = set()
-    total = 0
-    stack = [os.fspath(directory)]
-    avoided = os.fspath(skip) if skip is not None else None
-    while stack:
-        try:
-            with os.scandir(stack.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        if entry.path != avoided:
-                            stack.append(entry.path)
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                    key = (status.st_dev, status.st_ino)
-                    if stat.S_ISREG(status.st_mode) and key not in seen:
-                        seen.add(key)
-                        total += status.st_blocks * 512
-        except OSError:
-            continue  # not ours to read, or just deleted: what can be seen is counted
-    return total
+def _file_bytes(directory: Path, *, skip: Path) -> int:
+    """Allocated bytes of the files below a directory, which may itself be a link."""
+    below = [Path(os.path.realpath(directory))]
+    left_out = [Path(os.path.realpath(skip))]
+    return used_below(below, seconds=float("inf"), skip=left_out).file_bytes
 
 
 def _holds_others(

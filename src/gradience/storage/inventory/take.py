@@ -7,12 +7,12 @@ counted by itself and left out of the outer one.
 import gc
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec
 
 from gradience import paths
 from gradience.storage.environment.readers import Host
@@ -30,6 +30,8 @@ from gradience.storage.inventory.records import (
 from gradience.storage.inventory.scan import Progress, Root, Scan, scan
 from gradience.storage.inventory.tally import Tally
 
+P = ParamSpec("P")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
@@ -44,11 +46,6 @@ class Survey:
 
     inventory: Inventory
     looks: tuple[Look, ...]
-
-
-def take(**options: Any) -> Inventory:
-    """Look at every cache of this machine; the options are those of `survey`."""
-    return survey(**options).inventory
 
 
 def survey(
@@ -120,6 +117,17 @@ def survey(
         threads=found.threads,
     )
     return Survey(inventory=inventory, looks=tuple(looks))
+
+
+def _inventory_of(look: Callable[P, Survey]) -> Callable[P, Inventory]:
+    def take(*arguments: P.args, **options: P.kwargs) -> Inventory:
+        """Look at every cache of this machine; the parameters are those of `survey`."""
+        return look(*arguments, **options).inventory
+
+    return take
+
+
+take = _inventory_of(survey)
 
 
 @contextmanager

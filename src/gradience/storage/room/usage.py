@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -20,6 +20,8 @@ class Usage:
     ----------
     bytes, inodes : int
         Of what was seen.
+    file_bytes : int
+        The part of `bytes` in regular files: 0 where there are only directories.
     complete : bool
         False where the time ran out or a directory refused: the figures are lower bounds.
     """
@@ -27,9 +29,10 @@ class Usage:
     bytes: int
     inodes: int
     complete: bool
+    file_bytes: int = 0
 
 
-def used_below(roots: Iterable[Path], *, seconds: float) -> Usage:
+def used_below(roots: Iterable[Path], *, seconds: float, skip: Iterable[Path] = ()) -> Usage:
     """Physical bytes and inodes below some directories, which may hold one another.
 
     Parameters
@@ -38,46 +41,61 @@ def used_below(roots: Iterable[Path], *, seconds: float) -> Usage:
         Those that do not exist count as empty.
     seconds : float
         How long it may take.
+    skip : iterable of Path
+        Directories that are left out.
     """
     deadline = time.monotonic() + seconds
     seen: set[tuple[int, int]] = set()
-    size = 0
+    size = files = 0
     complete = True
+    left_out = {os.fspath(path) for path in skip}
     todo: list[tuple[str, int | None]] = [(os.fspath(root), None) for root in roots]
-    while todo:
-        if time.monotonic() > deadline:
-            return Usage(bytes=size, inodes=len(seen), complete=False)
+    while todo and time.monotonic() <= deadline:
         directory, device = todo.pop()
-        added, below, readable = _read(directory, device, seen)
-        size += added
-        todo += below
-        complete = complete and readable
-    return Usage(bytes=size, inodes=len(seen), complete=complete)
+        if directory in left_out:
+            continue
+        found = _read(directory, device, seen)
+        size += found.bytes
+        files += found.file_bytes
+        todo += found.below
+        complete = complete and found.readable
+    return Usage(bytes=size, inodes=len(seen), complete=complete and not todo, file_bytes=files)
 
 
-def _read(
-    directory: str, device: int | None, seen: set[tuple[int, int]]
-) -> tuple[int, list[tuple[str, int | None]], bool]:
-    """Bytes of one directory and its files, the directories below, and whether it could be read."""
+@dataclass(slots=True)
+class _Read:
+    """What one directory holds, and the directories in it, which are still to be read."""
+
+    bytes: int = 0
+    file_bytes: int = 0
+    below: list[tuple[str, int | None]] = field(default_factory=list)
+    readable: bool = True
+
+
+def _read(directory: str, device: int | None, seen: set[tuple[int, int]]) -> _Read:
+    found = _Read()
     try:
         own = os.lstat(directory)
         if not stat.S_ISDIR(own.st_mode) or (device is not None and own.st_dev != device):
-            return 0, [], True
+            return found
         size = _charge(own, seen)
         if size is None:
-            return 0, [], True
-        below: list[tuple[str, int | None]] = []
+            return found
+        found.bytes = size
         with os.scandir(directory) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    below.append((entry.path, own.st_dev))
+                    found.below.append((entry.path, own.st_dev))
                 else:
-                    size += _charge(entry.stat(follow_symlinks=False), seen) or 0
+                    status = entry.stat(follow_symlinks=False)
+                    size = _charge(status, seen) or 0
+                    found.bytes += size
+                    found.file_bytes += size if stat.S_ISREG(status.st_mode) else 0
     except FileNotFoundError:
-        return 0, [], True  # gone meanwhile, or never there
+        return _Read()  # gone meanwhile, or never there
     except OSError:
-        return 0, [], False
-    return size, below, True
+        return _Read(readable=False)
+    return found
 
 
 def _charge(status: os.stat_result, seen: set[tuple[int, int]]) -> int | None:

@@ -64,22 +64,45 @@ def verify(
         *(Place(kind="project", path=path, chosen_by="--project") for path in projects),
     ]
     found = scan([Root(os.fspath(p.path), CACHES[p.kind].keep) for p in wanted], progress=progress)
+    looks = [
+        Look(kind=place.kind, tree=tree, now=now.timestamp())
+        for place, tree in zip(wanted, found.trees, strict=True)
+        if tree is not None
+    ]
+    refused = [pair for pairs in found.unreadable.values() for pair in pairs]
+    return check(looks, refused, names=names, deep=deep, progress=progress)
+
+
+def check(
+    looks: Sequence[Look],
+    refused: Sequence[tuple[str, str]],
+    *,
+    names: Sequence[str] = (),
+    deep: bool = False,
+    progress: Progress | None = None,
+) -> Verification:
+    """As `verify`, of trees that were scanned already.
+
+    Parameters
+    ----------
+    looks : sequence of Look
+        Hub caches and projects; other kinds say nothing of their files.
+    refused : sequence of (str, str)
+        Paths that could not be read, and why.
+    """
     everything = Expectations([], [], {})
     roots = []
-    for place, tree in zip(wanted, found.trees, strict=True):
-        if tree is None:
+    for look in looks:
+        if look.kind not in ("hub", "project"):
             continue
-        roots.append(tree.path)
-        look = Look(kind=place.kind, tree=tree, now=now.timestamp())
-        read = hub_expectations if place.kind == "hub" else project_expectations
-        part = read(look)
+        roots.append(look.tree.path)
+        part = hub_expectations(look) if look.kind == "hub" else project_expectations(look)
         everything.items += part.items
         everything.problems += part.problems
         everything.partial |= part.partial
     run = _Run(_only(everything, names), progress)
-    for refused in found.unreadable.values():
-        for path, reason in refused:
-            run.refuse(path, reason)
+    for path, reason in refused:
+        run.refuse(path, reason)
     return run.all(tuple(roots), deep=deep)
 
 
