@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from factories_caches import HubMaker, commit_of
-from factories_changes import clean_plan, dies
+from factories_changes import clean_plan, dies, nobody
 from factories_races import FILES, client, repo, round_of
 from gradience.storage.change.recover import recover
 from hub_server import serve
@@ -61,7 +61,7 @@ def killed(place: Path, chance: random.Random) -> str:
     stays = hub.add("org/m", "b", FILES)
     hub.add("org/m", "a", {**FILES, "old.bin": b"o" * 5000}, ref="v1")
     dies(clean_plan(hub.hub, revisions=[commit_of("a")]), chance.randrange(70))
-    recover(str(hub.hub))
+    recover(str(hub.hub), nobody)
     dangling = [p for p in place.glob("models--*/*/**/*") if not p.exists()]
     if dangling:
         return f"dangling: {dangling}"

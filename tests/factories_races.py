@@ -71,7 +71,7 @@ def round_of(process: "subprocess.Popen[str]", place: Path, random_: random.Rand
     then = time.time() - 86400
     for blob in (hub.repo("org/m") / "blobs").iterdir():
         os.utime(blob, (then, then))
-    plan = clean_plan(hub.hub, revisions=[commit_of("a")])
+    plan = clean_plan(hub.hub, revisions=[commit_of("a")], min_age=900)
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(f"{place}\n")

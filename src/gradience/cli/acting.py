@@ -114,11 +114,12 @@ def all_roots(also: tuple[str, ...], projects: tuple[Path, ...]) -> list[str]:
 
 def settle_roots(roots: "Iterable[str]") -> None:
     """Finish or take back what a change that was cut off left behind, and say so."""
+    from gradience import system  # noqa: PLC0415
     from gradience.storage.change.recover import recover  # noqa: PLC0415
 
     for root in roots:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            for note in recover(root):
+            for note in recover(root, system.holders):
                 click.echo(visible(note), err=True)
 
 

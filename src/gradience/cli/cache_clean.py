@@ -31,6 +31,9 @@ _EMERGENCY = (
 )
 """Kinds that are made again without anybody noticing much; small trees, scanned in seconds."""
 
+_WITH_JUNK = ("hub", "datasets", "dataset_downloads")
+"""Kinds of which an emergency takes what nothing uses, and nothing else."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
@@ -113,7 +116,6 @@ def clean(*, names: tuple[str, ...], emergency: bool, pick: bool, **options: Any
     """
     acts = {key: options.pop(key) for key in ("dry_run", "yes", "as_json", "plan_file", "show_all")}
     if emergency:
-        options["kinds"] = options["kinds"] or _EMERGENCY
         options["offline"] = True
     wish = _wish(names, emergency=emergency, **options)
     if not (acts["dry_run"] or acts["plan_file"]):
@@ -155,7 +157,8 @@ def _wish(
         rules = tuple(rule.rule() for rule in read.rules)
         min_age = min_age or read.min_age
     else:
-        rules = (_rule(names, kinds, **asked),)
+        rules = _rules(names, kinds, emergency=emergency, **asked)
+        kinds = tuple({kind: None for rule in rules for kind in rule.kinds})
     age = parse_duration(min_age or DEFAULT_MIN_AGE).total_seconds()
     absolute = tuple(project.absolute() for project in projects)
     return Wish(
@@ -171,10 +174,11 @@ def _wish(
     )
 
 
-def _rule(
+def _rules(
     names: tuple[str, ...],
     kinds: tuple[str, ...],
     *,
+    emergency: bool,
     idle: str | None,
     larger: str | None,
     revisions: tuple[str, ...],
@@ -182,14 +186,14 @@ def _rule(
     max_size: str | None,
     min_free: str | None,
     junk: bool,
-) -> "Rule":
+) -> "tuple[Rule, ...]":
     from dataclasses import replace  # noqa: PLC0415
 
     from gradience.storage.change.policy import PolicyRule  # noqa: PLC0415
 
     rule = PolicyRule(
         names=names,
-        kinds=kinds,
+        kinds=kinds or (_EMERGENCY if emergency else ()),
         idle=idle,
         larger=larger,
         keep_last=keep_last,
@@ -197,7 +201,10 @@ def _rule(
         min_free=min_free,
         junk=junk,
     ).rule()
-    return replace(rule, revisions=tuple(revision.lower() for revision in revisions))
+    rule = replace(rule, revisions=tuple(revision.lower() for revision in revisions))
+    if emergency and not kinds:
+        return rule, replace(rule, kinds=_WITH_JUNK, sound=False)
+    return (rule,)
 
 
 def _plan(wish: Wish) -> "Plan":

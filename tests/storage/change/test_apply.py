@@ -11,7 +11,7 @@ import pytest
 from factories_caches import du
 from factories_changes import carry_out, dies, holding, names_below, nobody, plan_of, states, top
 from factories_disks import tmpfs
-from gradience.errors import StorageError, UnknownNameError
+from gradience.errors import ArtifactError, StorageError, UnknownNameError
 from gradience.files.below import Below, Removed
 from gradience.storage.change.records import Plan
 from gradience.storage.change.recover import recover
@@ -128,7 +128,7 @@ def test_awkward_names_come_back_from_a_lost_journal(root):
         for name in odd:
             site.set_aside(name)
     assert names_below(root) != before
-    recover(str(root))
+    recover(str(root), nobody)
     assert names_below(root) == before
     assert ".gradience" not in top(root)
 
@@ -212,7 +212,7 @@ def test_killed_at_any_step_everything_is_whole_after_the_next_change(tmp_path):
     while True:
         root = tmp_path / str(steps)
         killed = dies(make(root), steps)
-        recover(str(root))
+        recover(str(root), nobody)
         left = names_below(root)
         assert "kept" in left
         assert ("ref" in left) == ("snapshot" in left) == ("snapshot/one" in left)
@@ -233,7 +233,7 @@ def test_a_change_whose_journal_is_lost_goes_back(root):
     assert names_below(root) != before
     for name in ("plan.json", "state"):
         (root / ".gradience/test" / name).unlink()
-    (note,) = recover(str(root))
+    (note,) = recover(str(root), nobody)
     assert "put back" in note
     assert names_below(root) == before
 
@@ -254,3 +254,33 @@ def test_a_disk_without_a_free_byte_is_cleaned_in_place(tmp_path):
         assert "no room for a journal" in receipt.notes[0]
         with pytest.raises(StorageError, match="no room"):
             carry_out(plan_of(disk, "fill1", verb="trash"), in_place=True)
+
+
+def test_what_is_open_goes_back_when_a_cut_off_change_is_settled(root):
+    assert dies(plan_of(root, ["a", "b"]), 9)
+    aside = [p for p in (root / ".gradience/test/things").rglob("*") if p.name == "two"]
+    recover(str(root), lambda: holding(*aside))
+    assert bool(aside) == ((root / "a/deep/two").exists())
+    assert aside
+
+
+@pytest.mark.parametrize("change", ["../x", "", "a/b", "."])
+def test_a_plan_with_a_forged_id_is_refused(root, change):
+    plan = msgspec.structs.replace(plan_of(root, "b"), id=change)
+    with pytest.raises(ArtifactError):
+        carry_out(plan)
+
+
+def test_a_root_that_is_gone_does_not_keep_the_others_from_being_cleaned(root):
+    other = root.parent / "other"
+    other.mkdir()
+    (other / "x").write_bytes(b"x" * 5000)
+    one, two = plan_of(root, "b"), plan_of(other, "x")
+    moved = msgspec.structs.replace(two.actions[0], item=1, unit=1, group=1)
+    both = msgspec.structs.replace(
+        one, actions=(*one.actions, moved), items=(*one.items, *two.items)
+    )
+    other.rename(root.parent / "gone")
+    receipt = carry_out(both)
+    assert states(receipt) == ["done", "failed"]
+    assert "cannot be opened" in receipt.outcomes[1].reasons[0]

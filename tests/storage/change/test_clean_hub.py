@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from factories_caches import HubMaker, codes, commit_of, du, hub_cache
-from factories_changes import carry_out, clean_plan, dies, holding, top
+from factories_changes import carry_out, clean_plan, dies, holding, nobody, top
 from gradience.storage.change.records import Plan
 from gradience.storage.change.recover import recover
 
@@ -41,7 +41,8 @@ def age(path: Path, days: float) -> None:
     """Let a file, or what a snapshot links to, look unused for so long."""
     then = time.time() - days * DAY
     for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
-        os.utime(file.resolve(), (then, then))
+        if file.exists():
+            os.utime(file.resolve(), (then, then))
 
 
 @layouts
@@ -119,7 +120,7 @@ def test_without_a_wish_only_what_nothing_uses_goes(make):
     (hub.repo("org/m") / "refs" / "gone").write_text(commit_of("f"))
     (snapshot / "dangling").symlink_to("../../blobs/nowhere")
     hub.repo("org/empty").mkdir()
-    for path in [*blobs.iterdir(), hub.repo("org/m") / "refs" / "gone"]:
+    for path in [*blobs.iterdir(), hub.repo("org/m") / "refs" / "gone", *snapshot.parent.iterdir()]:
         age(path, 3)
     plan = clean_plan(hub.hub, min_age=900)
     assert {(item.name, item.what) for item in plan.items} == {
@@ -288,7 +289,7 @@ def test_killed_at_any_step_no_link_dangles_and_no_kept_file_is_lost(tmp_path, s
             assert (stays / "w.safetensors").read_bytes() == SHARED["w.safetensors"]
             assert (hub.repo("org/m") / "refs" / "main").read_text() == commit_of("a")
             if point == 0:
-                recover(str(hub.hub))
+                recover(str(hub.hub), nobody)
         assert ".gradience" not in top(hub.hub)
         ref, snapshot = (
             (hub.repo("org/m") / "refs" / "v2").exists(),
@@ -303,3 +304,17 @@ def test_killed_at_any_step_no_link_dangles_and_no_kept_file_is_lost(tmp_path, s
             break
         step += 4  # each state has a step before and after; the slow sweep takes them all
     assert step > 20
+
+
+def test_while_a_snapshot_is_being_written_no_blob_of_its_repo_goes(make):
+    hub = make()
+    hub.add("org/m", "a", SHARED)
+    for blob in (hub.repo("org/m") / "blobs").iterdir():
+        age(blob, 3)
+    plan = clean_plan(hub.hub, revisions=[commit_of("a")], min_age=900)
+    # The client makes this directory, then looks for the blob, then waits for its lock.
+    (hub.repo("org/m") / "snapshots" / commit_of("b")).mkdir()
+    receipt = carry_out(plan)
+    assert any("is being written" in r for o in receipt.outcomes for r in o.reasons)
+    assert len(list((hub.repo("org/m") / "blobs").iterdir())) == len(SHARED)
+    assert not (hub.repo("org/m") / "snapshots" / commit_of("a")).exists()

@@ -8,6 +8,7 @@ final. Nothing between a check and an act can be missed: what is set aside has n
 import contextlib
 import errno
 import os
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from gradience.errors import StorageError
+from gradience.errors import ArtifactError, StorageError
 from gradience.files.below import Below, Removed
 from gradience.storage.change import fingerprint, journal
 from gradience.storage.change.guards import GUARDS
@@ -38,6 +39,7 @@ from gradience.system.holders import Holders
 
 Progress = Callable[[str, int, int], None]
 
+_ID = re.compile(r"[\w-]{1,100}")
 _CHANGED = "it changed after the plan was made"
 _BATCH = 2000  # acts between two looks at all processes, which take some milliseconds
 
@@ -78,28 +80,31 @@ def apply(
     Raises
     ------
     StorageError
-        If a root is gone, or another process changes it now.
-    UnknownNameError
-        If the plan has a verb or a guard that this release does not know.
+        If no root could be changed: it is gone, read-only, or another process changes it now.
+        Where that holds for some roots only, the receipt says so.
+    UnknownNameError, ArtifactError
+        If the plan has a verb or a guard that this release does not know, or contradicts itself.
     """
-    for action in plan.actions:
-        _ = VERBS[action.verb], GUARDS[action.guard]
+    _check_plan(plan)
     start = time.perf_counter()
     tallies: dict[int, _Tally] = defaultdict(_Tally)
     before = {root: _free(path_of(root)) for root in plan.roots()}
     notes: list[str] = []
     trash: list[str] = []
+    errors: list[StorageError] = []
     for root in plan.roots():
-        part = _part(plan, root)
-        with _site(root, plan.id) as site:
-            notes += settle(site.below)
-            run = _Run(site, part, holders, tallies, progress)
-            chosen: Journal = NoJournal() if in_place else new_journal()
-            run.begin(chosen)
-            run.all()
-            notes += run.notes
-            if run.end():
-                trash.append(f"{root}/{site.own}")
+        run = _Run(_part(plan, root), holders, tallies, progress)
+        try:
+            with _site(root, plan) as site:
+                notes += settle(site.below, holders)
+                if run.all(site, NoJournal() if in_place else new_journal()):
+                    trash.append(f"{root}/{site.own}")
+        except StorageError as error:
+            errors.append(error)
+            run.refused(str(error))
+        notes += run.notes
+    if errors and len(errors) == len(before):
+        raise errors[0]
     outcomes = tuple(_outcome(plan, index, tallies[index]) for index in range(len(plan.items)))
     return Receipt(
         plan=plan.id,
@@ -117,6 +122,17 @@ def apply(
     )
 
 
+def _check_plan(plan: Plan) -> None:
+    for action in plan.actions:
+        _ = VERBS[action.verb], GUARDS[action.guard]
+        if not 0 <= action.item < len(plan.items):
+            raise ArtifactError(
+                f"{action.where} belongs to no item of the plan", remedy="Make the plan again."
+            )
+    if not _ID.fullmatch(plan.id):
+        raise ArtifactError(f"{plan.id!r} is no id of a plan", remedy="Make the plan again.")
+
+
 def _part(plan: Plan, root: str) -> Plan:
     """The acts below one root."""
     actions = tuple(action for action in plan.actions if action.root == root)
@@ -124,7 +140,7 @@ def _part(plan: Plan, root: str) -> Plan:
 
 
 @contextlib.contextmanager
-def _site(root: str, change: str) -> Iterator[Site]:
+def _site(root: str, plan: Plan) -> Iterator[Site]:
     """A root, opened and locked."""
     path = path_of(root)
     try:
@@ -134,7 +150,7 @@ def _site(root: str, change: str) -> Iterator[Site]:
             f"{root} cannot be opened: {error.strerror}", remedy="Make a new plan."
         ) from error
     with below:
-        site = Site(below, change)
+        site = Site(below, plan.id, min_age=plan.min_age)
         with site.locked() as ours:
             if ours is False:
                 raise StorageError(
@@ -147,15 +163,15 @@ def _site(root: str, change: str) -> Iterator[Site]:
 class _Run:
     """The acts of a plan below one root."""
 
+    site: Site
+
     def __init__(
         self,
-        site: Site,
         plan: Plan,
         holders: Callable[[], Holders],
         tallies: dict[int, _Tally],
         progress: Progress | None,
     ) -> None:
-        self.site = site
         self.plan = plan
         self.holders = holders
         self.tallies = tallies
@@ -164,7 +180,22 @@ class _Run:
         self.notes: list[str] = []
         self.held: Holders | None = None
 
-    def begin(self, chosen: Journal) -> None:
+    def all(self, site: Site, chosen: Journal) -> bool:
+        """Do everything below a root; whether something stays in the trash."""
+        self.site = site
+        self._begin(chosen)
+        self._batches()
+        site.close_own()
+        kept = site.below.exists(f"{site.own}/{THINGS}")
+        self.journal.end(keep=kept)
+        return kept
+
+    def refused(self, why: str) -> None:
+        """Note that nothing could be done below this root."""
+        for action in self.plan.actions:
+            self._failed(action, why)
+
+    def _begin(self, chosen: Journal) -> None:
         """Open the journal; without room for one, only what needs none is done."""
         self.journal = chosen
         try:
@@ -196,8 +227,7 @@ class _Run:
                     remedy="Free some bytes first: gradience cache clean --emergency.",
                 )
 
-    def all(self) -> None:
-        """Do everything, batch by batch."""
+    def _batches(self) -> None:
         batch: list[tuple[int, ...]] = []
         size = 0
         for unit in units(self.plan.actions):
@@ -211,13 +241,6 @@ class _Run:
 
     def _group(self, unit: tuple[int, ...]) -> int:
         return self.plan.actions[unit[0]].group
-
-    def end(self) -> bool:
-        """End the journal; whether something stays in the trash."""
-        self.site.close_own()
-        kept = self.site.below.exists(f"{self.site.own}/{THINGS}")
-        self.journal.end(keep=kept)
-        return kept
 
     def _batch(self, batch: Sequence[tuple[int, ...]]) -> None:
         self.held = self.holders()

@@ -43,6 +43,8 @@ class Rule:
         Only until each disk has so much free.
     junk : bool
         What nothing uses goes, whatever the rest says, where names and kinds fit.
+    sound : bool
+        Not only what nothing uses goes.
     keep : bool
         What fits is kept by all later rules instead.
     marked : collection, optional
@@ -58,12 +60,15 @@ class Rule:
     max_size: int | None = None
     min_free: int | None = None
     junk: bool = True
+    sound: bool = True
     keep: bool = False
     marked: Collection[Key] | None = None
 
     @property
     def only_junk(self) -> bool:
         """Nothing asks for sound things."""
+        if not self.sound:
+            return True
         asked = (self.names, self.kinds, self.revisions, self.at_least)
         limits = (self.idle, self.keep_last, self.max_size, self.min_free)
         return not any(asked) and all(limit is None for limit in limits)

@@ -54,6 +54,7 @@ def plan_clean(
         kept=tuple(planner.kept()),
         notes=(*notes, *planner.notes()),
         frees_bytes=sum(action.frees_bytes for action in actions),
+        min_age=facts.min_age,
     )
 
 

@@ -22,6 +22,8 @@ from gradience.storage.change.site import Site
 _HERE = "gradience.storage.change.guards"
 _STORE_BLOB = re.compile(r"blobs/(?P<shelf>[0-9a-f]{2})/(?P<hash>[0-9a-f]{64})(\.refs)?")
 _USER = re.compile(r"(?:model|dataset|space)s--[^/]+/blobs/[^/]+")
+_QUIET_SECONDS = 60.0
+"""From the directory for a link to the link itself, a client that waits for no lock and no byte."""
 _OLD_SECONDS = 86400.0
 """Where locks tell nothing, what was not written for a day is taken for abandoned."""
 
@@ -88,10 +90,13 @@ class _HubBlob:
             yield _busy(ours, action, site) or self.wanted(action, site)
 
     def wanted(self, action: Action, site: Site) -> str:
-        """A snapshot that links to it."""
+        """A snapshot that links to it, or is being written."""
         repo, _, blob = action.name.partition("/blobs/")
-        link = site.snapshot_links(repo).to(blob)
-        return f"{text_of(link.removeprefix(f'{repo}/'))} links to it" if link else ""
+        links = site.snapshot_links(repo)
+        if link := links.to(blob):
+            return f"{text_of(link.removeprefix(f'{repo}/'))} links to it"
+        writing = links.written_within(min(site.min_age, _QUIET_SECONDS), site.touched)
+        return f"{text_of(writing)} is being written" if writing else ""
 
 
 class _HubPart:

@@ -3,6 +3,7 @@
 import os
 import stat
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from gradience.files.below import Below
@@ -44,6 +45,28 @@ class SnapshotLinks:
             if blob in listing.blobs:
                 return listing.blobs[blob]
             stack += listing.dirs
+        return ""
+
+    def written_within(self, seconds: float, but: Collection[str]) -> str:
+        """A directory of a snapshot in which a name was made or removed so lately; "" if none.
+
+        The client makes the directory for a link before it looks whether it has the blob.
+
+        Parameters
+        ----------
+        but : collection of str
+            Directories that we changed ourselves.
+        """
+        limit = time.time_ns() - int(seconds * 1e9)
+        top = self._listing(f"{self._repo}/snapshots")
+        stack = list(top.dirs) if top is not None else []
+        while stack:
+            name = stack.pop()
+            listing = self._listing(name)
+            if listing is not None:
+                if listing.stamp[1] > limit and name not in but:
+                    return name
+                stack += listing.dirs
         return ""
 
     def _listing(self, name: str) -> _Listing | None:

@@ -208,6 +208,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         What the reader should know: what could not be asked, what is not certain.
     frees_bytes : int
         Forecast: what carrying it all out would free.
+    min_age : float
+        Seconds: what was written later may be somebody's work, also when it is carried out.
     """
 
     id: str
@@ -218,6 +220,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kept: tuple[Kept, ...] = ()
     notes: tuple[str, ...] = ()
     frees_bytes: int = 0
+    min_age: float = 0.0
 
     def roots(self) -> tuple[str, ...]:
         """The directories it touches, in order of their first act."""

@@ -6,19 +6,27 @@ goes back as a whole: bringing things back is right whatever was meant.
 """
 
 import contextlib
+import os
+from collections.abc import Callable
 
 from gradience.files.below import Below
-from gradience.storage.change import journal
+from gradience.storage.change import fingerprint, journal
 from gradience.storage.change.guards import GUARDS
-from gradience.storage.change.records import Plan, text_of, units
+from gradience.storage.change.records import Action, Plan, text_of, units
 from gradience.storage.change.site import OWN, THINGS, Site, changes
 from gradience.storage.change.verbs import VERBS
+from gradience.system.holders import Holders
 
 
-def recover(root: str) -> list[str]:
+def recover(root: str, holders: Callable[[], Holders]) -> list[str]:
     """Finish or take back every change of a root that was cut off; sentences that say so.
 
     Trash is not touched. Nothing happens while another process changes the root.
+
+    Parameters
+    ----------
+    holders : callable
+        Who has which files open, now: `system.holders`. What is open goes back.
 
     Raises
     ------
@@ -29,17 +37,18 @@ def recover(root: str) -> list[str]:
         if not below.exists(OWN):
             return []
         with Site(below, "").locked() as ours:
-            return [] if ours is False else settle(below)
+            return [] if ours is False else settle(below, holders)
 
 
-def settle(below: Below) -> list[str]:
+def settle(below: Below, holders: Callable[[], Holders]) -> list[str]:
     """As `recover`; the caller holds the root's lock."""
     notes = []
     for change in changes(below):
         plan, states = journal.read(below, change)
         site = Site(below, change)
         if plan is not None and states is not None:
-            finished, undone = _settle(site, plan, states)
+            site.min_age = plan.min_age
+            finished, undone = _settle(site, plan, states, holders())
             notes.append(
                 f"A change of {text_of(below.root)} had been cut off ({change}): {finished} acts "
                 f"were finished, {undone} taken back."
@@ -49,12 +58,14 @@ def settle(below: Below) -> list[str]:
     return notes
 
 
-def _settle(site: Site, plan: Plan, states: bytes) -> tuple[int, int]:
+def _settle(site: Site, plan: Plan, states: bytes, held: Holders) -> tuple[int, int]:
     """Units that are wholly done are finished, in order; the others undone, from the last."""
     whole, broken = [], []
+    busy = {action.group for action in plan.actions if _is_held(site, action, held)}
     for unit in units(plan.actions):
         marks = {states[index : index + 1] for index in unit}
-        if marks <= {journal.DONE, journal.FINISHED} and not _wanted(site, plan, unit):
+        stays = plan.actions[unit[0]].group in busy or _wanted(site, plan, unit)
+        if marks <= {journal.DONE, journal.FINISHED} and not stays:
             whole.append(unit)
         elif marks & {journal.BEGUN, journal.DONE}:
             broken.append(unit)
@@ -75,6 +86,21 @@ def _settle(site: Site, plan: Plan, states: bytes) -> tuple[int, int]:
     site.close_own()
     journal.close(site, keep=site.below.exists(f"{site.own}/{THINGS}"))
     return finished, undone
+
+
+def _is_held(site: Site, action: Action, held: Holders) -> bool:
+    """Whether a process has something open of what was set aside."""
+    name = VERBS[action.verb].where(action, site)
+    found: list[str] = []
+
+    def look(path: str, status: os.stat_result) -> None:
+        if held.of(status, path) is not None:
+            found.append(path)
+
+    with contextlib.suppress(OSError):
+        if name:
+            fingerprint.take(site.below, name, look)
+    return bool(found)
 
 
 def _wanted(site: Site, plan: Plan, unit: tuple[int, ...]) -> bool:

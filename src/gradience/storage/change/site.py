@@ -40,6 +40,10 @@ class Site:
         Of the plan.
     in_place : bool
         Nothing is set aside: things are removed where they are, which needs no free byte.
+    min_age : float
+        Of the plan.
+    touched : set of str
+        Directories in which this change made or removed a name: their times tell of nobody else.
     links : mapping
         Links of the snapshots of repositories that were looked at, by the repository's name.
     """
@@ -47,6 +51,8 @@ class Site:
     below: Below
     id: str
     in_place: bool = False
+    min_age: float = 0.0
+    touched: set[str] = field(default_factory=set)
     links: dict[str, SnapshotLinks] = field(default_factory=dict)
 
     @property
@@ -88,6 +94,7 @@ class Site:
         if "/" in target.removeprefix(f"{self.own}/{THINGS}/"):
             self.below.make_dirs(target.rpartition("/")[0])
         self.below.move(name, target)
+        self.touched.add(name.rpartition("/")[0])
 
     def bring_back(self, name: str) -> None:
         """Move a thing back; nothing happens where it is not set aside.
@@ -101,6 +108,7 @@ class Site:
             return
         self.below.make_dirs(name.rpartition("/")[0])
         self.below.move(self.aside(name), name)
+        self.touched.add(name.rpartition("/")[0])
 
     def snapshot_links(self, repo: str) -> SnapshotLinks:
         """Which blobs the snapshots of a repository link to, now."""
