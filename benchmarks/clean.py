@@ -15,11 +15,11 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-GENERATOR = Path(__file__).parents[2] / "shared" / "tools" / "gen_cache.py"
+from caches import both_layouts
+
 PLAN = ["clean", "--kind", "hub", "--idle", "0s", "--min-age", "0s", "--force", "--offline"]
 
 
@@ -29,16 +29,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--dir", help="where to make the cache")
     arguments = parser.parse_args()
-    if not GENERATOR.is_file():
-        sys.exit("../shared/tools/gen_cache.py is not beside this checkout")
-    with tempfile.TemporaryDirectory(dir=arguments.dir) as name:
-        for shared in (False, True):
-            out = Path(name) / ("shared" if shared else "per_repo")
-            command = [sys.executable, GENERATOR, out, "--repos", str(arguments.repos)]
-            subprocess.run(
-                [*command, *["--shared"] * shared], check=True, stdout=subprocess.DEVNULL
-            )
-            measure(out, "shared blobs" if shared else "blobs per repo", arguments.runs)
+    for out, layout in both_layouts(arguments.repos, arguments.dir):
+        measure(out, layout, arguments.runs)
 
 
 def measure(out: Path, layout: str, runs: int) -> None:

@@ -15,30 +15,21 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from caches import both_layouts
 from gradience.storage.inventory.take import take
 
-GENERATOR = Path(__file__).parents[2] / "shared" / "tools" / "gen_cache.py"
 DROP = Path("/proc/sys/vm/drop_caches")
 
 
 def main() -> None:
     arguments = parse()
-    if not GENERATOR.is_file():
-        sys.exit("../shared/tools/gen_cache.py is not beside this checkout")
-    with tempfile.TemporaryDirectory(dir=arguments.dir) as name:
-        for shared in (False, True):
-            out = Path(name) / ("shared" if shared else "per_repo")
-            command = [sys.executable, GENERATOR, out, "--repos", str(arguments.repos)]
-            subprocess.run(
-                [*command, *["--shared"] * shared], check=True, stdout=subprocess.DEVNULL
-            )
-            measure(out, "shared blobs" if shared else "blobs per repo", arguments)
+    for out, layout in both_layouts(arguments.repos, arguments.dir):
+        measure(out, layout, arguments)
 
 
 def parse() -> argparse.Namespace:

@@ -197,3 +197,15 @@ def test_the_synthetic_cache_is_emptied_of_everything_that_can_be_had_again(tmp_
     receipt = carry_out(made)
     assert receipt.complete, [o for o in receipt.outcomes if o.state != "done"]
     assert 0 < receipt.freed <= made.frees_bytes
+
+
+def test_groups_of_raw_downloads_are_told_apart_although_they_share_a_directory(tmp_path):
+    root = tmp_path / "downloads"
+    write(root, "aa", "bb")
+    for name, host in (("aa", "one"), ("bb", "two")):
+        note = {"url": f"https://{host}.example/x", "etag": None}
+        (root / f"{name}.json").write_text(json.dumps(note))
+    carry_out(plan(root, "dataset_downloads", Rule(names=["one.example"])))
+    assert {n for n in names_below(root) if not n.endswith(".lock")} == {"bb", "bb.json"}
+    carry_out(plan(root, "dataset_downloads", Rule(names=["*"])))
+    assert {n for n in names_below(root) if not n.endswith(".lock")} == set()

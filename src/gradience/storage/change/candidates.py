@@ -32,6 +32,8 @@ JUNK = frozenset(
 """Damage that nothing uses, and nobody misses."""
 PARTS = ("map_results", "optimizer_state")
 """Some of the files of a directory that is itself a candidate, or belongs to one."""
+_SOME_FILES = ("downloads", "local_dir")
+"""Things whose path is a directory in which other things lie too."""
 _NOT_CHOSEN = ("bookkeeping", "trash", "store", "link", "other", "directory")
 LOCKLESS_SECONDS = 86400.0
 """Where no lock can tell (another host's, on a network mount), what is younger is left alone."""
@@ -67,12 +69,12 @@ class Candidate:
     @property
     def key(self) -> tuple[int, str, str, bool]:
         """Tells it from every other candidate of the survey."""
-        return self.cache, self.entry.path, self.entry.what, bool(self.junk)
+        return self.cache, self.entry.path, self.name, bool(self.junk)
 
     @property
     def is_whole(self) -> bool:
         """Whether all that lies at its path goes with it."""
-        return not self.junk and self.entry.what not in PARTS
+        return not self.junk and self.entry.what not in (*PARTS, *_SOME_FILES)
 
     @property
     def what(self) -> str:
@@ -185,6 +187,6 @@ def newest_first(found: list[Candidate]) -> dict[str, list[Candidate]]:
 
 
 def _newness(candidate: Candidate) -> tuple[bool, int, float]:
-    step = candidate.name.rpartition("-")[2]
-    named = bool(candidate.entry.refs)
-    return named, int(step) if step.isdigit() else 0, candidate.entry.last_used or 0.0
+    entry = candidate.entry
+    step = entry.name.rpartition("-")[2] if entry.what == "checkpoint" else ""
+    return bool(entry.refs), int(step) if step.isdigit() else 0, entry.last_used or 0.0

@@ -7,7 +7,7 @@ what shares its blobs with something that stays frees little and costs as much.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -265,8 +265,3 @@ def _reasons(candidate: Candidate, rule: Rule, now: float) -> tuple[str, ...]:
     if rule.marked is not None:
         reasons.append("marked")
     return tuple(reasons) or ("of the kind that was asked for",)
-
-
-def pinned(found: Iterable[Candidate]) -> list[Candidate]:
-    """Revisions that no ref names: nobody can tell a pinned one from one that was replaced."""
-    return [c for c in found if c.entry.what == "revision" and not c.junk and not c.entry.refs]
