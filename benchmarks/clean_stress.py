@@ -50,6 +50,8 @@ def main() -> None:
                 broken.append(f"round {number} ({kind}): {what}")
                 print(broken[-1], flush=True)
             shutil.rmtree(place)
+            if number % 50 == 49:
+                print(f"{number + 1} rounds, {len(broken)} broken", flush=True)
     seconds = time.monotonic() - start
     print(f"{dict(kinds)} rounds in {seconds:.0f} s, {len(broken)} broken")
     sys.exit(bool(broken))
