@@ -87,12 +87,23 @@ def _row(
         control=control,
         score=fmean(scores.values()),
         by_seed=scores,
-        nbytes=fmean(a.nbytes for a in adapters),
+        nbytes=fmean(_size(result) for result in results),
         parameters=fmean(a.parameters for a in adapters),
         seconds=fmean(result.seconds for result in results),
         ranks=(min(ranks), fmean(ranks), max(ranks)),
         error=fmean(errors) if errors else None,
     )
+
+
+def _size(result: TrialResult) -> int:
+    """Bytes of an adapter; of the int8 yardstick, those it would have.
+
+    What is evaluated of it is written as the float32 numbers that its integers stand for.
+    """
+    adapter = result.adapter
+    if result.trial.spec.variant.action != "int8":
+        return adapter.nbytes
+    return adapter.nbytes - 4 * adapter.parameters + adapter.factor_bytes
 
 
 def probe_of(found: Sequence[Row]) -> Row | None:
