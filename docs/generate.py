@@ -37,6 +37,7 @@ from gradience.bench.verify import Verification
 from gradience.compress.records import Compression
 from gradience.errors import GradienceError
 from gradience.storage.change.records import Plan, Receipt
+from gradience.storage.checkpoints.records import Listing as Checkpoints
 from gradience.storage.doctor.records import Diagnosis
 from gradience.storage.environment.explain import EnvironmentReport
 from gradience.storage.inventory.records import Inventory
@@ -61,6 +62,7 @@ ARTIFACTS: dict[str, type] = {
     "gradience.cache_watch/v1": Tick,
     "gradience.plan/v1": Plan,
     "gradience.receipt/v1": Receipt,
+    "gradience.checkpoints/v1": Checkpoints,
     "gradience.uses/v1": Uses,
     SETTINGS_SCHEMA: Bench,
     TRIAL_SCHEMA: Trial,

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,9 +79,9 @@ def ext4(where: Path, *, reserved_percent: int = 20) -> contextlib.AbstractConte
 
 
 @contextlib.contextmanager
-def btrfs_with_quota(where: Path, limit: int) -> Iterator[Path]:
+def btrfs_with_quota(where: Path, limit: int, *, image: int = 256 * 2**20) -> Iterator[Path]:
     """A subvolume that may hold `limit` bytes, on a btrfs whose df does not show it."""
-    with loop(where, 256 * 2**20, "mkfs.btrfs", "-q", "-f") as top:
+    with loop(where, image, "mkfs.btrfs", "-q", "-f") as top:
         sub = top / "sub"
         for command in (
             ["subvolume", "create", str(sub)],
@@ -89,6 +90,31 @@ def btrfs_with_quota(where: Path, limit: int) -> Iterator[Path]:
         ):
             subprocess.run(["btrfs", *command], check=True, capture_output=True)
         yield sub
+
+
+@contextlib.contextmanager
+def fuse_with_quota(where: Path, limit: int) -> Iterator[Path]:
+    """A FUSE mount that looks like MooseFS: df shows 90 TB, writes end at `limit`, no fallocate."""
+    server = SHARED / "tools" / "quotafs.py"
+    if not server.is_file() or not Path("/dev/fuse").exists():
+        pytest.skip("needs /dev/fuse and ../shared/tools/quotafs.py")
+    need("fusermount")
+    source = where.parent / f"{where.name}-source"
+    for path in (source, where):
+        path.mkdir()
+    process = subprocess.Popen([sys.executable, str(server), str(source), str(where), str(limit)])
+    try:
+        for _ in range(100):
+            if os.path.ismount(where):
+                break
+            time.sleep(0.05)
+        else:
+            pytest.skip("the FUSE mount was refused")
+        yield where
+    finally:
+        subprocess.run(["fusermount", "-u", "-z", str(where)], check=False, capture_output=True)
+        process.terminate()
+        process.wait()
 
 
 def as_nobody(code: str, directory: Path) -> str:

@@ -6,12 +6,18 @@ sees the old content or the new, never a part, and a process killed at any point
 """
 
 import contextlib
+import errno
+import io
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from gradience.errors import StorageError
+from gradience.system.allocate import fallocate, reserving_kind
+
+_CHUNK_BYTES = 2**20
 
 
 def make_dir(path: Path, *, mode: int = 0o777) -> None:
@@ -184,6 +190,98 @@ def locked(path: Path, *, timeout: float = 60.0) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or directory within one file system, durably; the target must not exist.
+
+    Raises
+    ------
+    StorageError
+        If the target is there already, or the file system refuses.
+    """
+    make_dir(target.parent)
+    try:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        source.rename(target)
+        _sync_dir(target.parent)
+        _sync_dir(source.parent)
+    except OSError as error:
+        raise _refused(f"{source} cannot be moved to {target}", error) from error
+
+
+def remove_tree(path: Path, *, by_way_of: Path) -> None:
+    """Remove a directory and everything in it; nothing happens where there is none.
+
+    It is renamed into `by_way_of` first, a directory of the same file system: a process killed
+    half-way leaves half of it there, and never half of it under its name.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses.
+    """
+    try:
+        if path.parent != by_way_of:
+            by_way_of.mkdir(parents=True, exist_ok=True)
+            path = path.rename(by_way_of / f"{path.name}.{os.urandom(4).hex()}")
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _refused(f"{path} cannot be removed", error) from error
+
+
+def sync_tree(path: Path) -> None:
+    """Make every file below a directory durable; a full disk that was hidden so far speaks here.
+
+    Raises
+    ------
+    OSError
+        As the file system says it.
+    """
+    for directory, _, names in os.walk(path):
+        for name in names:
+            with open(os.path.join(directory, name), "rb") as file:  # noqa: PTH118, PTH123 - strings
+                os.fsync(file.fileno())
+        _sync_dir(Path(directory))
+
+
+def reserve(path: Path, nbytes: int) -> None:
+    """Make a file that holds `nbytes` of the disk: reserved where that is proof, else written.
+
+    Written bytes are random ones: a file system that compresses or leaves out zeros would hold
+    nothing. It is given back with `remove`, never by truncating: btrfs at its quota refuses that.
+
+    Raises
+    ------
+    OSError
+        As the file system says it; nothing is left then.
+    """
+    make_dir(path.parent)
+    proven = reserving_kind(path.parent) is not None
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            code = fallocate(descriptor, nbytes) if proven and nbytes else 0
+            if code:
+                raise OSError(code, os.strerror(code), os.fspath(path))
+            if not proven:
+                _write_random(file, nbytes)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _write_random(file: io.FileIO, nbytes: int) -> None:
+    left = nbytes
+    while left > 0:
+        chunk = os.urandom(min(left, _CHUNK_BYTES))
+        if file.write(chunk) < len(chunk):  # half a write is what a full disk takes
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left -= len(chunk)
+    os.fsync(file.fileno())  # network file systems tell of their quota here
 
 
 def _sync_dir(directory: Path) -> None:

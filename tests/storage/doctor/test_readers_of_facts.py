@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gradience.errors import UsageError
-from gradience.storage.doctor.checkpoints import cut_off
+from gradience.storage.checkpoints.contents import cut_off
 from gradience.storage.doctor.facts import Interpreter
 from gradience.storage.doctor.locks import idle_lock_files, lock_test
 from gradience.storage.doctor.places import hub_clients, place

@@ -8,10 +8,8 @@ Never `posix_fallocate`: glibc emulates it by writing every block.
 """
 
 import contextlib
-import ctypes
 import errno
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,24 +17,15 @@ from enum import StrEnum
 from pathlib import Path
 
 from gradience.errors import StorageError, UsageError
+from gradience.system.allocate import fallocate, on_linux, reserving_kind
 from gradience.system.base import existing_parent
 from gradience.system.memory import available, memory_limit
 from gradience.units import format_size
 
-# statfs(2). ZFS, NFS, CephFS and FUSE may say yes without reserving anything.
-_PROVES = {
-    0xEF53: "ext4",
-    0x58465342: "xfs",
-    0x9123683E: "btrfs",
-    0x01021994: "tmpfs",
-    0x794C7630: "overlay",
-}
-_KEEP_SIZE = 0x01
 _TMPFS_MOST_BYTES = 256 * 2**20  # the probe takes real memory there
 # What others must find free while the probe holds the rest: that much, and a tenth of all.
 _SPARE_BYTES = 64 * 2**20
 _SPARE_PART = 10
-_RETRIES = 5
 
 
 class Verdict(StrEnum):
@@ -103,7 +92,7 @@ def probe(path: str | os.PathLike[str], nbytes: int) -> ProbeResult:
         return result(*doubt)
     try:
         with _nameless_file(directory) as descriptor:
-            code = _fallocate(descriptor, nbytes) if nbytes else 0
+            code = fallocate(descriptor, nbytes) if nbytes else 0
     except OSError as failure:
         if failure.errno in (errno.ENOSPC, errno.EDQUOT):
             name = errno.errorcode[failure.errno]
@@ -129,9 +118,9 @@ def _judge(code: int, nbytes: int) -> tuple[Verdict, str, str]:
 
 def _why_not(directory: Path, nbytes: int) -> tuple[Verdict, str, str] | None:
     """An answer without a reservation, or None where one may be tried."""
-    if not sys.platform.startswith("linux"):
+    if not on_linux():
         return Verdict.UNPROVEN, "Only Linux reserves space without writing it.", ""
-    kind = _PROVES.get(_magic(directory))
+    kind = reserving_kind(directory)
     if kind is None:
         return Verdict.UNPROVEN, "A reservation proves nothing on this file system.", ""
     space = os.statvfs(directory)
@@ -168,14 +157,6 @@ def _why_not_memory(nbytes: int) -> tuple[Verdict, str, str] | None:
     return None
 
 
-def _magic(directory: Path) -> int:
-    """`f_type` of statfs(2): the first word of its buffer; 0 where it is not to be had."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    buffer = (ctypes.c_long * 64)()
-    failed = libc.statfs(os.fsencode(directory), ctypes.byref(buffer))
-    return 0 if failed else int(buffer[0]) & 0xFFFFFFFF
-
-
 @contextlib.contextmanager
 def _nameless_file(directory: Path) -> Iterator[int]:
     """A descriptor of a file that has no name, and is gone when it closes."""
@@ -191,17 +172,3 @@ def _nameless_file(directory: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _fallocate(descriptor: int, nbytes: int) -> int:
-    """An errno, 0 if the bytes were reserved."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    call = getattr(libc, "fallocate64", None) or libc.fallocate  # musl has but the second
-    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    for _ in range(_RETRIES):
-        if call(descriptor, _KEEP_SIZE, 0, nbytes) == 0:
-            return 0
-        code = ctypes.get_errno()
-        if code != errno.EINTR:
-            return code
-    return errno.EINTR

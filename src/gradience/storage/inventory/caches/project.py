@@ -6,9 +6,9 @@
 resume needs.
 """
 
-import re
 from collections.abc import Iterator
 
+from gradience.storage.checkpoints.names import CHECKPOINT, RESUME, STATE, WEIGHTS, lacking
 from gradience.storage.inventory.caches.kind import (
     CacheKind,
     Listing,
@@ -24,9 +24,6 @@ from gradience.storage.inventory.records import Damage, Entry
 from gradience.storage.inventory.scan import Directory, File
 from gradience.storage.inventory.tally import BLOCK, Tally
 
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_RESUME = re.compile(r"optimizer.*|scheduler\.pt|scaler\.pt|rng_state.*|global_step\d+")
-_WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|gguf|distcp)")
 _TRAINED = "Written by a training run: nowhere else unless you pushed it."
 _STATE = "Written by a training run; only a resume from this step needs it."
 _FETCHED = "Downloaded again from the Hub; files you changed would be lost."
@@ -38,7 +35,7 @@ def entries(look: Look) -> Listing:
     stack = [look.tree]
     while stack:
         directory = stack.pop()
-        if _CHECKPOINT.fullmatch(directory.name) and _is_checkpoint(directory):
+        if CHECKPOINT.fullmatch(directory.name) and _is_checkpoint(directory):
             found.append(_checkpoint(look, directory))
             continue
         notes = _notes(directory)
@@ -50,9 +47,7 @@ def entries(look: Look) -> Listing:
 
 def _is_checkpoint(directory: Directory) -> bool:
     return any(
-        file.name == "trainer_state.json"
-        or _RESUME.fullmatch(file.name)
-        or _WEIGHTS.fullmatch(file.name)
+        file.name == STATE or RESUME.fullmatch(file.name) or WEIGHTS.fullmatch(file.name)
         for file in directory.files
     )
 
@@ -75,8 +70,8 @@ def _checkpoint(look: Look, directory: Directory) -> Entry:
 
 def _resume_state(directory: Directory) -> tuple[list[File], list[Directory]]:
     return (
-        [file for file in directory.files if _RESUME.fullmatch(file.name)],
-        [child for child in directory.dirs if _RESUME.fullmatch(child.name)],
+        [file for file in directory.files if RESUME.fullmatch(file.name)],
+        [child for child in directory.dirs if RESUME.fullmatch(child.name)],
     )
 
 
@@ -101,21 +96,28 @@ def _state_entry(
 
 
 def _broken(directory: Directory) -> Iterator[Damage]:
-    """A checkpoint without trainer_state.json: it is written last, and a resume dies without it."""
-    if not any(file.name == "trainer_state.json" for file in directory.files):
+    """What names and sizes in a checkpoint tell; `gradience checkpoints verify` looks closer."""
+    names = [*(file.name for file in directory.files), *(d.name for d in directory.dirs)]
+    adapters = any(_has_adapter(child) for child in directory.dirs)
+    why = lacking(names, subdirectories_with_adapter=adapters)
+    if why:
         yield Damage(
             code="broken_checkpoint",
             path=directory.path,
-            message=f"{directory.name} has no trainer_state.json: its save was cut off, and "
-            "resume_from_checkpoint=True would choose it if it is the newest",
+            message=f"{directory.name}: {'; '.join(why)}. resume_from_checkpoint=True would choose "
+            "it if it is the newest",
         )
     for file in directory.files:
-        if file.size == 0 and _WEIGHTS.fullmatch(file.name):
+        if file.size == 0 and WEIGHTS.fullmatch(file.name):
             yield Damage(
                 code="truncated",
                 path=f"{directory.path}/{file.name}",
                 message=f"{file.name} is empty",
             )
+
+
+def _has_adapter(directory: Directory) -> bool:
+    return any(file.name.startswith("adapter_model.") for file in directory.files)
 
 
 def _notes(directory: Directory) -> Directory | None:

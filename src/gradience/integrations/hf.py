@@ -1,0 +1,394 @@
+"""`GradienceCallback`: a Trainer that survives a full disk.
+
+Everything turns on one place, `Trainer._save_checkpoint`. A callback has no event before a save and
+cannot see one fail, so this one finds the Trainer that it was given to and wraps three of its
+methods: `train` (what an earlier crash left is set aside before a resume looks), `_save_checkpoint`
+(room is made before, a failure is met after) and `_get_output_dir` (a save goes into a directory of
+the guard's own, and gets its name when it is whole).
+"""
+
+import functools
+import inspect
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from gradience.errors import StorageError, UsageError
+from gradience.integrations.hf_ranks import Ranks
+from gradience.integrations.hf_state import (
+    RandomStates,
+    kept,
+    planned_saves,
+    weigh,
+    write_smallest,
+)
+from gradience.storage.checkpoints.names import STATE
+from gradience.storage.guard import need
+from gradience.storage.guard.need import Start
+from gradience.storage.guard.records import Act, Cleaner, EventSink
+from gradience.storage.guard.run import Guard
+from gradience.storage.guard.watcher import EVERY_SECONDS, Watcher
+
+OnFull = Literal["warn", "stop", "error"]
+Preflight = Callable[[Guard, int, int | None], Start]
+"""Asked before a run with its guard, how often it saves, and how many checkpoints it keeps."""
+
+
+def guard(trainer: Trainer, **options: Any) -> "GradienceCallback":
+    """Look after a Trainer that was built without a `GradienceCallback`; takes its options.
+
+    Examples
+    --------
+    >>> guard(trainer)  # doctest: +SKIP
+    """
+    callback = GradienceCallback(**options)
+    trainer.add_callback(callback)
+    callback.attach(trainer)
+    return callback
+
+
+class GradienceCallback(TrainerCallback):
+    """Refuses a run that cannot save, and lets every other one end with a checkpoint that resumes.
+
+    Parameters
+    ----------
+    on_full : {"error", "stop", "warn"}
+        What happens at the start of a run for which there is not enough room: raise, end the run
+        after its first step, or go on with a warning.
+    rotate : bool
+        Whether older complete checkpoints may go when room is short; never the best, nor the
+        newest complete one.
+    clean : callable, optional
+        A plan to clean that you allow: called with the bytes that are missing, returns those that
+        it freed.
+    on_event : callable, optional
+        Is told of everything that happens, as a `GuardEvent`.
+    preflight : callable, optional
+        Decides on the start in place of the guard's own arithmetic.
+    watch_seconds : float
+        Between two looks at the disk during the run.
+
+    Examples
+    --------
+    >>> Trainer(model, args, callbacks=[GradienceCallback()])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        on_full: OnFull = "error",
+        rotate: bool = True,
+        clean: Cleaner | None = None,
+        on_event: EventSink | None = None,
+        preflight: Preflight | None = None,
+        watch_seconds: float = EVERY_SECONDS,
+    ) -> None:
+        if on_full not in ("warn", "stop", "error"):
+            raise UsageError(
+                f"on_full={on_full!r} is not known", remedy='Give "warn", "stop" or "error".'
+            )
+        self._on_full = on_full
+        self._options: dict[str, Any] = {"rotate": rotate, "clean": clean, "sink": on_event}
+        self._preflight = preflight or _own_preflight
+        self._watch_seconds = watch_seconds
+        self._trainer: Trainer | None = None
+        self._guard: Guard | None = None
+        self._ranks = Ranks()
+        self._watcher: Watcher | None = None
+        self._staging = False
+        self._weighed = False
+        self._stepping: int | None = None  # the step that was counted when the optimizer moved on
+        self._random: tuple[int, RandomStates] | None = None
+
+    @property
+    def stopped(self) -> str:
+        """Why the run was stopped, and how to go on; "" if it was not."""
+        return self._guard.stopped if self._guard else ""
+
+    def attach(self, trainer: Trainer) -> None:
+        """Wrap the methods of this Trainer; once."""
+        if self._trainer is not None:
+            return
+        self._trainer = trainer
+        self._ranks = Ranks(trainer.args.world_size, first=trainer.is_world_process_zero())
+        self._guard = Guard(Path(str(trainer.args.output_dir)), **self._options)
+        for name, around in (
+            ("train", self._around_train),
+            ("_save_checkpoint", self._around_save),
+            ("_get_output_dir", self._around_output_dir),
+        ):
+            original = getattr(trainer, name)
+            setattr(trainer, name, functools.wraps(original)(functools.partial(around, original)))
+        self._sweep()
+
+    # ---- events
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Take hold of the Trainer, and set aside what an earlier crash left."""
+        trainer = _trainer_of(self)
+        if trainer is not None:
+            self.attach(trainer)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Hold what the run will write against what can be written, and keep a reserve."""
+        self._stepping = state.global_step
+        trainer = self._trainer or _trainer_of(self)
+        if trainer is None:
+            raise UsageError(
+                "GradienceCallback was not given to a Trainer, so it cannot guard its saves",
+                remedy="Call gradience.vnext.integrations.hf.guard(trainer) before training.",
+            )
+        self.attach(trainer)
+        saves = planned_saves(args, state)
+        if not saves or not self._guards(None):
+            return
+        self._weighed = False
+        self._take_weight(trainer, args)
+        self._start(args, control, saves)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """From here on, until the next step is counted, the model is ahead of it."""
+        self._stepping = state.global_step
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Remember the random states; pass on what the watcher saw."""
+        self._random = (state.global_step, RandomStates())
+        if not self._weighed and self._watcher is not None and self._trainer is not None:
+            self._take_weight(self._trainer, args)
+            self._weighed = True
+            self._hold_reserve()
+        if self._watcher is not None and (news := self._watcher.news()):
+            self._held.tell("room", news, state.global_step, grave=True)
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """An evaluation draws random numbers."""
+        self._random = (state.global_step, RandomStates())
+
+    # ---- around the Trainer's methods
+
+    def _around_train(self, original: Callable[..., Any], *words: Any, **options: Any) -> Any:
+        self._sweep()
+        self._held.stopped = ""
+        if self._ranks.first and self._guards(None):
+            self._held.own.claim()
+        try:
+            return original(*words, **options)
+        except Exception as error:
+            self._rescue(error)
+            raise
+        finally:
+            self._finish()
+
+    def _around_output_dir(self, original: Callable[..., str], trial: Any = None) -> str:
+        # After a stop the Trainer would delete all but the best one, if save_total_limit=1.
+        elsewhere = self._staging or (self.stopped and self._guards(trial))
+        return str(self._held.own.saving) if elsewhere else original(trial)
+
+    def _around_save(self, original: Callable[..., None], model: Any, trial: Any) -> None:
+        if not self._guards(trial):
+            original(model, trial)
+            return
+        if self.stopped:
+            return
+        trainer = self._trainer
+        assert trainer is not None
+        step, best = trainer.state.global_step, _best_name(trainer.state)
+        act = self._ranks.agreed(lambda: self._held.make_room(step, best))
+        while act is Act.SAVE:
+            error = self._try(lambda: original(model, trial), step)
+            if error is None:
+                self._after(trainer, step)
+                return
+            act = self._ranks.agreed(lambda: self._held.make_room(step, best))
+        self._end(trainer, step, act)
+
+    # ---- the parts of a save
+
+    def _try(self, write: Callable[[], None], step: int) -> BaseException | None:
+        """Save into the guard's own place and publish it; the error, if the disk was why."""
+        staged = self._held.own.saving / f"checkpoint-{step}"
+        error: BaseException | None = None
+        self._staging = True
+        try:
+            if self._ranks.first:
+                self._held.own.stage(staged.name)
+            write()
+        except Exception as raised:  # noqa: BLE001 - torch says RuntimeError, others what they like
+            error = raised
+        finally:
+            self._staging = False
+        if self._ranks.all(error is None) and self._ranks.first:
+            try:
+                self._publish(staged)
+            except Exception as raised:  # noqa: BLE001 - as above
+                error = raised
+        if self._ranks.all(error is None):
+            return None
+        self._met(error, staged, step)
+        return error or StorageError("another process failed to save", remedy="See its log.")
+
+    def _publish(self, staged: Path) -> None:
+        trainer = self._trainer
+        assert trainer is not None
+        state = trainer.state
+        if state.best_model_checkpoint == str(staged):
+            # It is best from now on, under the name that it gets.
+            state.best_model_checkpoint = str(Path(str(trainer.args.output_dir)) / staged.name)
+            state.save_to_json(str(staged / STATE))
+        self._held.own.publish(staged)
+
+    def _met(self, error: BaseException | None, staged: Path, step: int) -> None:
+        """Count a failure if the disk was why, and raise it again if it was not."""
+        was_disk = self._ranks.agreed(
+            lambda: error is None or self._held.disk_was_why(error), default=True
+        )
+        if not was_disk and error is not None:
+            self._held.own.discard(staged)
+            raise error
+        # The traceback holds the writer, and the writer the file: it would still take its room.
+        traceback.clear_frames(error.__traceback__ if error else None)
+        if self._ranks.first:
+            self._held.failed(step, error or StorageError("", remedy=""), staged)
+
+    def _after(self, trainer: Trainer, step: int) -> None:
+        if self._ranks.first:
+            checkpoint = self._held.run / f"checkpoint-{step}"
+            self._held.saved(step, checkpoint)
+            self._held.keep(trainer.args.save_total_limit, _best_name(trainer.state))
+            self._hold_reserve()
+
+    def _end(self, trainer: Trainer, step: int, act: Act) -> None:
+        """The last save, and a clean stop."""
+        checkpoint = self._save_smallest(trainer, step) if act is Act.SMALLEST else None
+        if self._ranks.first:
+            self._held.stop(step, checkpoint, smallest=checkpoint is not None)
+        else:
+            self._held.stopped = "stopped"
+        trainer.control.should_training_stop = True
+
+    def _save_smallest(self, trainer: Trainer, step: int) -> Path | None:
+        """The smallest form that resumes exactly; where nothing else is left, without optimizer."""
+        self._held.ballast.release()
+        for optimizer in (True, False):
+            if not optimizer and self._ranks.agreed(lambda: self._held.newest() is not None):
+                return None  # what resumes exactly from an earlier step is worth more
+            folder = self._held.own.saving / f"checkpoint-{step}"
+            write = functools.partial(write_smallest, trainer, folder, optimizer=optimizer)
+            if self._try(write, step) is None:
+                return self._held.run / folder.name
+        return None
+
+    def _rescue(self, error: Exception) -> None:
+        """A run dies: if its disk is full, save what is in memory before it goes."""
+        trainer = self._trainer
+        if trainer is None or self._watcher is None or self.stopped or not self._guards(None):
+            return
+        if self._ranks.several or not self._held.disk_was_why(error):
+            return  # other processes may still be in the middle of a step
+        step, newest = trainer.state.global_step, self._held.newest()
+        checkpoint: Path | None = None
+        # Half-way through a step, what is in memory does not belong together.
+        if self._stepping != step and (not newest or newest.step < step):
+            if self._random is not None and self._random[0] == step:
+                self._random[1].restore()
+            checkpoint = self._save_smallest(trainer, step)
+        error.add_note(self._held.stop(step, checkpoint, smallest=checkpoint is not None))
+
+    # ---- the parts of a run
+
+    @property
+    def _held(self) -> Guard:
+        assert self._guard is not None
+        return self._guard
+
+    def _guards(self, trial: Any) -> bool:
+        """Not the runs of a hyper-parameter search, nor a directory that is pushed to the Hub."""
+        trainer = self._trainer
+        return (
+            trainer is not None
+            and trial is None
+            and trainer.hp_search_backend is None
+            and not trainer.args.push_to_hub
+        )
+
+    def _sweep(self) -> None:
+        if self._ranks.first:
+            self._held.sweep()
+        self._ranks.wait()
+
+    def _take_weight(self, trainer: Trainer, args: TrainingArguments) -> None:
+        weights = weigh(trainer)
+        self._held.whole = need.whole(weights, only_model=args.save_only_model)
+        self._held.smallest = need.smallest(weights)
+
+    def _start(self, args: TrainingArguments, control: TrainerControl, saves: int) -> None:
+        start = self._ranks.agreed(lambda: self._preflight(self._held, saves, kept(args)))
+        words = " ".join(start.lines)
+        if start.refused and self._on_full != "warn":
+            message = f"There is not enough room below {self._held.run} for this run. {words}"
+            if self._on_full == "error":
+                raise StorageError(
+                    message,
+                    remedy="Free space, save less (save_total_limit, save_only_model, an adapter), "
+                    'or name another output_dir; on_full="warn" goes on regardless.',
+                )
+            self._held.stopped = message
+            self._held.tell("stopped", message, grave=True)
+            control.should_training_stop = True
+            return
+        self._held.tell("start", words, grave=start.refused or start.tight)
+        self._hold_reserve()
+        if self._watcher is None:
+            self._watcher = self._held.watcher(every=self._watch_seconds)
+            self._watcher.start()
+
+    def _hold_reserve(self) -> None:
+        if self._ranks.first:
+            self._held.hold_reserve()
+
+    def _finish(self) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher = None
+        self._random = None
+        if self._ranks.first:
+            self._held.leave()
+
+
+def _own_preflight(held: Guard, saves: int, keeps: int | None) -> Start:
+    return held.judge_start(saves=saves, keeps=keeps)
+
+
+def _best_name(state: TrainerState) -> str:
+    if state.best_model_checkpoint:
+        return Path(state.best_model_checkpoint).name
+    step = getattr(state, "best_global_step", None)
+    return f"checkpoint-{step}" if step else ""
+
+
+def _trainer_of(callback: TrainerCallback) -> Trainer | None:
+    """The Trainer that is calling this callback.
+
+    Events carry the model, the optimizer and much else, but not the Trainer. Every event is called
+    from one of its methods, so it stands in the stack.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, Trainer) and callback in caller.callback_handler.callbacks:
+            return caller
+        frame = frame.f_back
+    return None

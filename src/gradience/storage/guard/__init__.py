@@ -1,0 +1,1 @@
+"""A training run that survives a full disk: what to do before a save, and when one failed."""

@@ -1,0 +1,139 @@
+"""The guard's own directory below a run: staging, ballast, and a lock that says "in use".
+
+    <run>/.gradience/saving/checkpoint-<step>    a save that goes on
+    <run>/.gradience/replaced/checkpoint-<step>  the earlier save of the same step, until it is done
+    <run>/.gradience/removing/...                what is being deleted
+    <run>/.gradience/ballast/...                 the reserve
+    <run>/.gradience/in-use.lock                 held while a run goes on
+
+A checkpoint appears under its name by one rename, when it is whole and on the disk, and disappears
+by one. So `checkpoint-*` is complete at every moment, and what a killed process leaves lies here.
+"""
+
+import contextlib
+from pathlib import Path
+
+import filelock
+
+from gradience import files
+from gradience.errors import StorageError
+from gradience.storage.checkpoints.find import (
+    BALLAST,
+    IN_USE,
+    REMOVING,
+    REPLACED,
+    SAVING,
+    checkpoint_dirs,
+    in_use,
+)
+from gradience.storage.checkpoints.judge import judge
+from gradience.storage.checkpoints.names import BROKEN_PREFIX, OWN_DIR
+from gradience.storage.checkpoints.records import Checkpoint
+
+
+class OwnDir:
+    """The directory below a run in which nothing is a checkpoint yet, or any more."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.path = run / OWN_DIR
+        self.ballast = self.path / BALLAST
+        self.saving = self.path / SAVING
+        self._lock: filelock.BaseFileLock | None = None
+
+    def claim(self) -> None:
+        """Say that a run goes on here; nothing happens where locks or new files are refused."""
+        if self._lock is not None:
+            return
+        with contextlib.suppress(OSError, StorageError, filelock.Timeout):
+            for part in (SAVING, REPLACED, REMOVING):
+                files.make_dir(self.path / part)  # a full disk may refuse them later
+            lock = filelock.FileLock(self.path / IN_USE, timeout=0)
+            lock.acquire()
+            self._lock = lock
+
+    def leave(self) -> None:
+        """Take away everything of one's own."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        if not in_use(self.run):
+            with contextlib.suppress(StorageError):
+                files.remove_tree(self.path, by_way_of=self.run)
+
+    def sweep(self) -> list[Checkpoint]:
+        """Undo what an earlier run left half-way; the broken checkpoints that were set aside.
+
+        Nothing is touched while another process saves here.
+
+        Raises
+        ------
+        StorageError
+            If a broken checkpoint cannot be set aside.
+        """
+        if self._lock is None and in_use(self.run):
+            return []
+        for earlier in _in(self.path / REPLACED):
+            if not (self.run / earlier.name).exists():
+                files.move(earlier, self.run / earlier.name)
+        for part in (SAVING, REPLACED, REMOVING, BALLAST):
+            files.remove_tree(self.path / part, by_way_of=self.path)
+        broken = [c for c in map(judge, checkpoint_dirs(self.run)) if not c.complete]
+        for checkpoint in broken:
+            self._set_aside(Path(checkpoint.path))
+        return broken
+
+    def stage(self, name: str) -> Path:
+        """An empty place for a checkpoint that is being written; earlier attempts are removed."""
+        staged = self.saving / name
+        self.discard(staged)
+        files.make_dir(self.saving)
+        return staged
+
+    def discard(self, staged: Path) -> None:
+        """Remove what was half written, as far as the file system lets go of it.
+
+        FUSE and NFS keep a file that a process still has open under another name: the next sweep
+        removes it.
+        """
+        with contextlib.suppress(StorageError):
+            files.remove_tree(staged, by_way_of=self.path / REMOVING)
+
+    def publish(self, staged: Path) -> Path:
+        """Make a staged checkpoint durable and give it its name, in one rename.
+
+        Raises
+        ------
+        OSError, StorageError
+            If the disk refuses, also by telling so only when its caches are flushed.
+        """
+        files.sync_tree(staged)
+        target = self.run / staged.name
+        earlier = self.path / REPLACED / staged.name
+        if target.exists():
+            files.move(target, earlier)
+        files.move(staged, target)
+        self.discard(earlier)
+        return target
+
+    def remove(self, checkpoint: Path) -> None:
+        """Remove a checkpoint: at once from where a resume looks, then from the disk.
+
+        Raises
+        ------
+        StorageError
+            If the file system refuses.
+        """
+        files.remove_tree(checkpoint, by_way_of=self.path / REMOVING)
+
+    def _set_aside(self, checkpoint: Path) -> None:
+        target = self.run / f"{BROKEN_PREFIX}{checkpoint.name}"
+        number = 2
+        while target.exists():
+            target = self.run / f"{BROKEN_PREFIX}{checkpoint.name}-{number}"
+            number += 1
+        files.move(checkpoint, target)
+
+
+def _in(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []

@@ -1,0 +1,61 @@
+"""What a run is told when its disk is full: pure text."""
+
+from pathlib import PurePath
+
+from gradience.units import format_seconds, format_size
+
+_FULL = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "os error 28",
+    "os error 122",
+    "unexpected pos",  # torch.save: the archive's position is not where its bytes should end
+    "iostream error",
+    "file write failed",
+    "database or disk is full",
+    "bytes requested and",
+)
+_FULL_NUMPY = " requested and "
+
+
+def speaks_of_full_disk(messages: list[str]) -> bool:
+    """Whether the words of an exception are those that libraries have for a full disk.
+
+    Examples
+    --------
+    >>> speaks_of_full_disk(["[enforce fail at inline_container.cc:672] . unexpected pos 704"])
+    True
+    >>> speaks_of_full_disk(["25165824 requested and 5234656 written"])
+    True
+    >>> speaks_of_full_disk(["CUDA out of memory"])
+    False
+    """
+    return any(
+        any(word in text for word in _FULL) or (_FULL_NUMPY in text and text.endswith(" written"))
+        for text in messages
+    )
+
+
+def how_to_go_on(run: str, checkpoint: str | None, *, short_bytes: int | None) -> str:
+    """Two sentences: what to free, and how to resume."""
+    free = (
+        f"Free {format_size(short_bytes)} or more below {run} (`gradience cache du` and "
+        f"`gradience checkpoints ls {run}` say what is there)"
+        if short_bytes
+        else f"Free space below {run} (`gradience cache du` says what is there)"
+    )
+    if checkpoint is None:
+        return f"{free}, then start the run again: it has no checkpoint yet."
+    return (
+        f"{free}, then run the same program with trainer.train(resume_from_checkpoint=True): it "
+        f"goes on from {PurePath(checkpoint).name}."
+    )
+
+
+def growth(place: str, seconds: float, per_second: float, free: int | None) -> str:
+    """When the disk will be full, at the pace of the last minutes."""
+    left = "" if free is None else f", {format_size(free)} left"
+    return (
+        f"{place} fills with {format_size(round(per_second))}/s{left}: full in "
+        f"{format_seconds(seconds)} at this pace."
+    )

@@ -1,0 +1,1 @@
+"""Gradience inside other people's training loops; re-exports only."""

@@ -1,0 +1,239 @@
+"""`GradienceCallback` in a Trainer of this process: what it promises beside surviving."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("datasets")
+pytest.importorskip("peft")
+
+import torch
+import transformers
+from datasets import Dataset
+from tokenizers import Tokenizer, models
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from factories_checkpoints import make_checkpoint
+from factories_disks import tmpfs
+from gradience.errors import StorageError, UsageError
+from gradience.storage.checkpoints.judge import judge
+from gradience.vnext.integrations.hf import GradienceCallback, guard
+from survival_run import make_data, make_model
+
+# peft and trl still say what transformers calls activation_checkpointing by now.
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def arguments(out: Path, **more: object) -> TrainingArguments:
+    plain = {"max_steps": 4, "save_steps": 2, "per_device_train_batch_size": 4, "use_cpu": True}
+    plain |= {"report_to": [], "disable_tqdm": True, "logging_steps": 100}
+    return TrainingArguments(output_dir=str(out), **{**plain, **more})
+
+
+def make_trainer(out: Path, *callbacks: TrainerCallback, adapter: bool = False, **more: object):
+    return Trainer(
+        model=make_model("tiny", adapter=adapter),
+        args=arguments(out, **more),
+        train_dataset=make_data(),
+        eval_dataset=make_data(),
+        callbacks=list(callbacks),
+    )
+
+
+class FullDisk(TrainerCallback):
+    """Says that the disk is full at the end of a step, in the words of torch."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704")
+
+
+def test_checkpoints_are_those_of_the_trainer_and_nothing_of_ours_stays(tmp_path):
+    out = tmp_path / "out"
+    make_trainer(out, GradienceCallback(), save_total_limit=1).train()
+    assert [p.name for p in out.iterdir()] == ["checkpoint-4"]
+    assert judge(out / "checkpoint-4").resumes == "exactly"
+    saved = torch.load(out / "checkpoint-4" / "training_args.bin", weights_only=False)
+    assert saved.output_dir == str(out)
+
+
+def test_the_best_checkpoint_is_recorded_under_its_final_name_and_stays(tmp_path):
+    out = tmp_path / "out"
+    trainer = make_trainer(
+        out,
+        GradienceCallback(),
+        max_steps=6,
+        save_total_limit=1,
+        eval_strategy="steps",
+        eval_steps=2,
+        load_best_model_at_end=True,
+        learning_rate=10.0,  # so that the first evaluation is the best
+    )
+    trainer.train()
+    best = Path(trainer.state.best_model_checkpoint)
+    assert best.parent == out
+    assert best.is_dir()
+    state = json.loads((best / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == str(best)
+
+
+def test_a_broken_checkpoint_is_out_of_the_way_when_the_trainer_is_made(tmp_path):
+    out = tmp_path / "out"
+    make_trainer(out).train()
+    (out / "checkpoint-4" / "trainer_state.json").unlink()
+    trainer = make_trainer(out, GradienceCallback(), max_steps=6)
+    assert get_last_checkpoint(str(out)) == str(out / "checkpoint-2")
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 6
+
+
+def test_guard_looks_after_a_trainer_that_exists(tmp_path):
+    out = tmp_path / "out"
+    make_checkpoint(out, 9, without=("trainer_state.json",))
+    trainer = make_trainer(out)
+    callback = guard(trainer)
+    assert (out / "broken-checkpoint-9").is_dir()
+    trainer.train()
+    assert callback.stopped == ""
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_run_that_dies_of_a_full_disk_saves_where_it_is_and_says_how_to_go_on(tmp_path, adapter):
+    out = tmp_path / "out"
+    trainer = make_trainer(out, FullDisk(3), GradienceCallback(), adapter=adapter)
+    with pytest.raises(RuntimeError, match="unexpected pos") as died:
+        trainer.train()
+    assert "goes on from checkpoint-3" in died.value.__notes__[-1]
+    names = {p.name for p in (out / "checkpoint-3").iterdir()}
+    assert not any(name.startswith("tokenizer") or name == "training_args.bin" for name in names)
+    assert ("adapter_model.safetensors" in names) == adapter
+    again = make_trainer(out, GradienceCallback(), adapter=adapter)
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 4
+
+
+def test_a_run_that_dies_of_something_else_is_left_to_die(tmp_path):
+    class Other(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 3:
+                raise RuntimeError("CUDA out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        make_trainer(tmp_path / "out", Other(), GradienceCallback()).train()
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["checkpoint-2"]
+
+
+def test_a_save_that_fails_for_another_reason_fails_as_it_did(tmp_path):
+    class Broken(Trainer):
+        def _save_rng_state(self, output_dir):
+            raise ValueError("no such state")
+
+    trainer = Broken(
+        model=make_model("tiny", adapter=False),
+        args=arguments(tmp_path / "out"),
+        train_dataset=make_data(),
+        callbacks=[GradienceCallback()],
+    )
+    with pytest.raises(ValueError, match="no such state"):
+        trainer.train()
+    assert list((tmp_path / "out").iterdir()) == [], "and leaves nothing half"
+
+
+@pytest.mark.root
+def test_a_run_without_room_is_refused_with_the_arithmetic_before_it_starts(tmp_path):
+    with tmpfs(tmp_path / "disk", "size=3m") as place:
+        trainer = make_trainer(place / "out", GradienceCallback())
+        with pytest.raises(StorageError, match="can be written") as refused:
+            trainer.train()
+        assert "One checkpoint takes 2.5" in str(refused.value)
+        assert trainer.state.global_step == 0
+
+
+@pytest.mark.root
+def test_on_full_chooses_between_refusing_stopping_and_going_on(tmp_path):
+    with tmpfs(tmp_path / "disk", "size=4m") as place:
+        callback = GradienceCallback(on_full="stop")
+        trainer = make_trainer(place / "stop", callback)
+        trainer.train()
+        assert "not enough room" in callback.stopped
+        assert list((place / "stop").glob("checkpoint-*")) == []
+        callback = GradienceCallback(on_full="warn")
+        trainer = make_trainer(place / "warn", callback, max_steps=8)
+        trainer.train()
+        newest = get_last_checkpoint(str(place / "warn"))
+        assert judge(Path(newest)).resumes == "exactly"
+    with pytest.raises(UsageError, match="explode"):
+        GradienceCallback(on_full="explode")
+
+
+def test_events_go_to_the_sink_and_a_sink_that_fails_harms_nothing(tmp_path):
+    told = []
+
+    def sink(event):
+        told.append(event)
+        raise ValueError("the sink is broken")
+
+    make_trainer(tmp_path / "out", GradienceCallback(on_event=sink)).train()
+    assert [event.kind for event in told] == ["start", "saved", "saved"]
+    assert told[1].step == 2
+    assert told[1].facts["bytes"] > 0
+
+
+def test_what_a_caller_decides_on_the_start_goes(tmp_path):
+    def refuse(held, saves, keeps):
+        start = held.judge_start(saves=saves, keeps=keeps)
+        return type(start)(refused=True, tight=True, lines=(f"{saves} saves, keeps {keeps}",))
+
+    callback = GradienceCallback(preflight=refuse)
+    with pytest.raises(StorageError, match="2 saves, keeps 3"):
+        make_trainer(tmp_path / "out", callback, save_total_limit=3).train()
+
+
+def test_sfttrainer_takes_it_in_one_line(tmp_path):
+    trl = pytest.importorskip("trl")
+    out = tmp_path / "out"
+    config = transformers.LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        pad_token_id=0,
+    )
+    data = Dataset.from_list([{"input_ids": [1, 2, 3, 4, 5, 6]}] * 16)
+    words = {f"t{i}": i for i in range(64)}
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="t1")),
+        pad_token="t0",
+        eos_token="t2",
+    )
+    trainer = trl.SFTTrainer(
+        model=transformers.LlamaForCausalLM(config),
+        args=trl.SFTConfig(
+            output_dir=str(out),
+            max_steps=4,
+            save_steps=2,
+            save_total_limit=1,
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            disable_tqdm=True,
+        ),
+        train_dataset=data,
+        processing_class=tokenizer,
+        callbacks=[GradienceCallback()],
+    )
+    trainer.train()
+    assert judge(out / "checkpoint-4").resumes == "exactly"
+    assert sorted(p.name for p in out.glob("*checkpoint*")) == ["checkpoint-4"]

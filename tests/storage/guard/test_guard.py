@@ -1,0 +1,217 @@
+"""The guard on real disks: a reserve that is real, a publication that is atomic."""
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from factories_checkpoints import cut, make_checkpoint
+from factories_disks import btrfs_with_quota, fuse_with_quota, tmpfs
+from gradience import files
+from gradience.storage.guard.ballast import Ballast
+from gradience.storage.guard.own import OwnDir
+from gradience.storage.guard.records import Act, Answer, Need
+from gradience.storage.guard.room import disk_was_why, fits
+from gradience.storage.guard.run import Guard
+
+MB = 2**20
+DISKS = {
+    "btrfs": lambda where: btrfs_with_quota(where, 20 * MB),
+    "tmpfs": lambda where: tmpfs(where, "size=20m,nr_inodes=60"),
+    "fuse": lambda where: fuse_with_quota(where, 20 * MB),
+}
+
+
+@pytest.fixture(params=DISKS)
+def small_disk(request, tmp_path):
+    with DISKS[request.param](tmp_path / "disk") as place:
+        yield place
+
+
+def fill(path: Path) -> int:
+    """Write until the disk refuses; how much it took."""
+    size = 0
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while size < 100 * MB:
+            took = file.write(os.urandom(2**16))
+            os.fsync(file.fileno())
+            size += took
+            if took < 2**16:
+                break
+    return size
+
+
+@pytest.mark.root
+def test_what_the_reserve_held_can_be_written_when_the_disk_is_full(small_disk):
+    ballast = Ballast(small_disk / "ballast")
+    assert ballast.reserve(Need(bytes=6 * MB, inodes=8), count_inodes=True) == ""
+    assert fill(small_disk / "filler") <= 15 * MB, "the reserve takes its room"
+    assert ballast.release() == Need(bytes=6 * MB, inodes=8)
+    with (small_disk / "last").open("wb") as file:
+        file.write(os.urandom(5 * MB))
+        os.fsync(file.fileno())
+
+
+@pytest.mark.root
+def test_a_reserve_that_does_not_fit_says_why_and_leaves_nothing(small_disk):
+    ballast = Ballast(small_disk / "ballast")
+    problem = ballast.reserve(Need(bytes=90 * MB, inodes=0), count_inodes=False)
+    assert "quota" in problem or "space" in problem
+    assert fill(small_disk / "filler") > 17 * MB
+
+
+@pytest.mark.root
+def test_a_reserve_holds_inodes_too(tmp_path):
+    with tmpfs(tmp_path / "disk", "size=20m,nr_inodes=40") as place:
+        ballast = Ballast(place / "ballast")
+        assert ballast.reserve(Need(bytes=MB, inodes=10), count_inodes=True) == ""
+        made = 0
+        with contextlib.suppress(OSError):
+            for made in range(100):
+                (place / str(made)).touch()
+        assert made < 30
+        assert fits(place, Need(bytes=10, inodes=5), {}, tmp_path) is Answer.NO
+        ballast.release()
+        for number in range(10):
+            (place / f"last-{number}").touch()
+
+
+def test_a_reserve_grows_by_what_is_missing(tmp_path):
+    ballast = Ballast(tmp_path / "ballast")
+    for size in (3 * MB, 2 * MB, 5 * MB):
+        assert ballast.reserve(Need(bytes=size, inodes=0), count_inodes=False) == ""
+    held = sum(p.stat().st_blocks * 512 for p in (tmp_path / "ballast").iterdir())
+    assert 5 * MB <= held <= 5 * MB + 2**16
+    ballast.release()
+    assert not (tmp_path / "ballast").exists()
+
+
+def test_words_without_an_errno_are_known_for_a_full_disk(tmp_path):
+    need = Need(bytes=100, inodes=1)
+    for error in (
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"),
+        ValueError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"),
+        OSError("25165824 requested and 5234656 written"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+    ):
+        assert disk_was_why(error, tmp_path, need)
+    assert not disk_was_why(RuntimeError("CUDA out of memory"), tmp_path, need)
+
+
+@pytest.mark.root
+def test_without_words_the_disk_is_asked(small_disk):
+    fill(small_disk / "filler")
+    assert disk_was_why(RuntimeError("something"), small_disk, Need(bytes=8 * MB, inodes=1))
+
+
+def test_what_a_crash_left_broken_is_set_aside_and_the_complete_one_is_next(tmp_path):
+    make_checkpoint(tmp_path, 2)
+    cut(make_checkpoint(tmp_path, 4) / "optimizer.pt")
+    (tmp_path / "broken-checkpoint-4").mkdir()
+    told = []
+    Guard(tmp_path, sink=told.append).sweep()
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["broken-checkpoint-4", "broken-checkpoint-4-2", "checkpoint-2"]
+    assert [event.kind for event in told] == ["aside"]
+    assert "optimizer.pt" in told[0].message
+
+
+def test_a_sweep_does_not_touch_what_another_run_is_saving(tmp_path):
+    broken = make_checkpoint(tmp_path, 4, without=("trainer_state.json",))
+    other = OwnDir(tmp_path)
+    other.claim()
+    staged = other.stage("checkpoint-6")
+    staged.mkdir()
+    Guard(tmp_path).sweep()
+    assert broken.is_dir()
+    assert staged.is_dir()
+    other.leave()
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from gradience import files
+from gradience.storage.guard.own import OwnDir
+
+run, calls = Path(sys.argv[1]), int(sys.argv[2])
+def count(event, _):
+    global calls
+    if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"):
+        calls -= 1
+        if calls < 0:
+            os.kill(os.getpid(), 9)
+own = OwnDir(run)
+staged = own.saving / "checkpoint-4"
+sys.addaudithook(count)
+own.publish(staged)
+print("done")
+"""
+
+
+def test_killed_at_any_point_of_a_publication_a_complete_checkpoint_is_there(tmp_path):
+    for calls in range(30):
+        run = tmp_path / str(calls)
+        make_checkpoint(run, 2)
+        make_checkpoint(run, 4)
+        make_checkpoint(run / ".gradience" / "saving", 4)
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(run), str(calls)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        guard = Guard(run)
+        guard.sweep()
+        assert [c.resumes for c in guard.found().checkpoints] == ["exactly", "exactly"]
+        guard.leave()
+        assert sorted(p.name for p in run.iterdir()) == ["checkpoint-2", "checkpoint-4"]
+        if done.stdout:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.stdout == "done\n", "every point was tried"
+    assert calls > 5
+
+
+@pytest.mark.root
+def test_room_is_made_by_an_older_checkpoint_then_by_cleaning_then_by_the_reserve(tmp_path):
+    with tmpfs(tmp_path / "disk", "size=8m") as place:
+        for step in (1, 2, 3):
+            folder = make_checkpoint(place, step)
+            (folder / "more.txt").write_bytes(bytes(MB))
+        cleanable = place / "cache"
+        cleanable.write_bytes(bytes(MB))
+        told = []
+
+        def clean(nbytes: int) -> int:
+            cleanable.unlink()
+            return MB
+
+        guard = Guard(place, clean=clean, sink=told.append)
+        guard.smallest = Need(bytes=MB, inodes=1)
+        guard.hold_reserve()
+        for need, kinds in ((3, ["rotated"]), (4, ["cleaned"]), (5, ["released"])):
+            told.clear()
+            guard.whole = Need(bytes=need * MB, inodes=1)
+            assert guard.make_room(4, "checkpoint-2") is Act.SAVE
+            assert [event.kind for event in told] == kinds
+        guard.whole = Need(bytes=6 * MB, inodes=1)
+        assert guard.make_room(4, "checkpoint-2") is Act.SMALLEST
+        assert sorted(p.name for p in place.glob("checkpoint-*")) == [
+            "checkpoint-2",
+            "checkpoint-3",
+        ]
+
+
+def test_files_are_moved_and_trees_removed_only_as_asked(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "f").write_text("x")
+    files.move(folder, tmp_path / "b" / "a")
+    files.remove_tree(tmp_path / "b" / "a", by_way_of=tmp_path / "gone")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["b", "gone"]
