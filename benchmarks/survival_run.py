@@ -109,7 +109,8 @@ class Fault(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Let it happen."""
         spec = self.spec
-        if state.global_step != spec.at_step or spec.fault in ("", "kill"):
+        due = state.global_step == spec.at_step and state.is_world_process_zero
+        if not due or spec.fault in ("", "kill"):
             return
         if spec.fault == "inodes":
             fill_inodes(Path(spec.out), leave=3)
@@ -189,6 +190,7 @@ def train(spec: Spec) -> dict[str, Any]:
         output_dir=spec.out,
         max_steps=spec.steps,
         per_device_train_batch_size=8,
+        ddp_backend="gloo" if "WORLD_SIZE" in os.environ else None,
         save_strategy="steps",
         save_steps=spec.save_steps,
         save_total_limit=spec.limit,
@@ -237,7 +239,7 @@ def digest(tensors: dict[str, torch.Tensor]) -> str:
 
 def main(spec: Spec) -> None:
     """Run and report; the words of the program go into a file beside the report."""
-    report = Path(spec.report)
+    report = Path(f"{spec.report}{os.environ.get('RANK', '')}")
     with report.with_suffix(".log").open("w") as words:
         os.dup2(words.fileno(), 1)
         os.dup2(words.fileno(), 2)

@@ -21,7 +21,7 @@ from factories_disks import tmpfs
 from gradience.errors import StorageError, UsageError
 from gradience.storage.checkpoints.judge import judge
 from gradience.vnext.integrations.hf import GradienceCallback, guard
-from survival_run import make_data, make_model
+from survival_run import fill, make_data, make_model
 
 # peft and trl still say what transformers calls activation_checkpointing by now.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
@@ -121,6 +121,57 @@ def test_a_run_that_dies_of_a_full_disk_saves_where_it_is_and_says_how_to_go_on(
     again = make_trainer(out, GradienceCallback(), adapter=adapter)
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 4
+
+
+class Fill(TrainerCallback):
+    """Fills the disk at the end of a step."""
+
+    def __init__(self, out: Path, step: int) -> None:
+        self.out, self.step = out, step
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            fill(self.out, leave=0)
+
+
+def mostly_frozen(out: Path, *callbacks: TrainerCallback) -> Trainer:
+    """A model of which training changes the head alone: 13 MB of 13 MB stay as they are."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=50_000,
+        hidden_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+    )
+    model = transformers.BertForSequenceClassification(config)
+    model.bert.requires_grad_(False)
+    return Trainer(
+        model=model, args=arguments(out), train_dataset=make_data(), callbacks=list(callbacks)
+    )
+
+
+@pytest.mark.root
+def test_where_a_whole_checkpoint_does_not_fit_the_smallest_form_resumes_to_the_same_end(tmp_path):
+    calm = mostly_frozen(tmp_path / "calm")
+    calm.train()
+    with tmpfs(tmp_path / "disk", "size=40m") as place:
+        out = place / "out"
+        callback = GradienceCallback()
+        trainer = mostly_frozen(out, Fill(out, 2), callback)
+        trainer.train()
+        assert trainer.state.global_step == 2
+        assert "smallest form" in callback.stopped
+        found = judge(out / "checkpoint-2")
+        assert found.resumes == "exactly"
+        assert found.bytes < 100_000
+        assert not (out / "checkpoint-2" / "config.json").exists(), "a part is not a model"
+        (out / "filler").unlink()
+        again = mostly_frozen(out, GradienceCallback())
+        again.train(resume_from_checkpoint=True)
+        assert again.state.global_step == 4
+        for name, weight in again.model.state_dict().items():
+            assert torch.equal(weight, calm.model.state_dict()[name]), name
 
 
 def test_a_run_that_dies_of_something_else_is_left_to_die(tmp_path):

@@ -3,9 +3,10 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ pytest.importorskip("transformers")
 pytest.importorskip("datasets")
 pytest.importorskip("peft")
 
-from factories_disks import SHARED
-from survival import Lab, newest
+from factories_disks import SHARED, tmpfs
+from survival import Lab, newest, wipe
 from survival_run import Spec
 
 SLICE = [
@@ -49,12 +50,53 @@ def test_without_the_guard_the_run_is_lost_and_with_it_it_ends_as_if_nothing_hap
 @pytest.mark.slow
 def test_killed_while_it_saves_a_run_resumes_from_the_save_before(lab, tmp_path):
     plain = Spec(out=str(tmp_path / "out"), report=str(tmp_path / "report.json"))
-    spec = Spec(**{**asdict(plain), "guarded": True, "fault": "kill", "at_step": 4})
+    spec = replace(plain, guarded=True, fault="kill", at_step=4)
     assert lab.run(spec) == {"died": "killed"}
     assert newest(tmp_path / "out") == 2
-    again = lab.run(Spec(**{**asdict(spec), "fault": "", "resume": True}))
+    again = lab.run(replace(spec, fault="", resume=True))
     assert again["weights"] == lab.undisturbed(plain)["weights"]
     assert not (tmp_path / "out" / ".gradience").exists()
+
+
+@pytest.mark.root
+@pytest.mark.slow
+def test_two_processes_agree_on_what_to_do_and_on_the_resume(tmp_path):
+    with tmpfs(tmp_path / "disk", "size=24m") as place:
+        spec = Spec(
+            out=str(place / "out"),
+            report=str(tmp_path / "report.json"),
+            guarded=True,
+            fault="fill",
+            at_step=2,
+            leave=0.1,
+            checkpoint_bytes=1_300_000,
+        )
+        stopped = in_two_processes(spec)
+        assert stopped["step"] == 4
+        assert "checkpoint-2 is the newest complete" in stopped["stopped"]
+        wipe(place / "out")
+        assert not (place / "out" / ".gradience").exists()
+        again = in_two_processes(replace(spec, fault="", resume=True))
+        assert (again["step"], again["stopped"]) == (8, "")
+
+
+def in_two_processes(spec: Spec) -> dict[str, object]:
+    """Train with gloo; what the first process reports."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environ = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    environ |= {"MASTER_PORT": str(port)}
+    child = Path(sys.modules["survival_run"].__file__)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, child, json.dumps(asdict(spec))],
+            env=environ | {"RANK": rank, "LOCAL_RANK": rank},
+        )
+        for rank in ("0", "1")
+    ]
+    assert [process.wait(timeout=100) for process in processes] == [0, 0]
+    return json.loads(Path(f"{spec.report}0").read_text())
 
 
 @pytest.mark.slow
@@ -72,11 +114,11 @@ def test_where_nothing_can_be_freed_the_run_stops_at_the_last_complete_checkpoin
     budget = {"QB_DIR": spec.out, "QB_BYTES": str(round(2.5 * calm["bytes"])), "QB_ERRNO": "122"}
     child = Path(sys.modules["survival_run"].__file__)
     subprocess.run(
-        [sys.executable, child, json.dumps(asdict(spec) | {"preflight": False})],
+        [sys.executable, child, json.dumps(asdict(spec))],
         env=os.environ | budget | {"LD_PRELOAD": str(library)},
         check=True,
     )
     found = json.loads(Path(spec.report).read_text())
-    assert "checkpoint-4 is the newest complete checkpoint" in found["stopped"]
-    again = lab.run(Spec(**{**asdict(spec), "resume": True}))
+    assert "checkpoint-2 is the newest complete checkpoint" in found["stopped"]
+    again = lab.run(replace(spec, resume=True))
     assert again["weights"] == calm["weights"]

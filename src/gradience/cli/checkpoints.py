@@ -187,6 +187,7 @@ def _json(found: "Listing") -> int:
 
     from gradience import artifacts  # noqa: PLC0415
     from gradience.storage.checkpoints.records import SCHEMA  # noqa: PLC0415
+    from gradience.storage.inventory.records import for_json  # noqa: PLC0415
 
-    click.echo(artifacts.encode(SCHEMA, found, now=datetime.now(UTC)), nl=False)
+    click.echo(artifacts.encode(SCHEMA, for_json(found), now=datetime.now(UTC)), nl=False)
     return int(ExitCode.OK)

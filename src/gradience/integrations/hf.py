@@ -183,7 +183,7 @@ class GradienceCallback(TrainerCallback):
         self._sweep()
         self._held.stopped = ""
         if self._ranks.first and self._guards(None):
-            self._held.own.claim()
+            self._held.claim()
         try:
             return original(*words, **options)
         except Exception as error:
@@ -238,7 +238,7 @@ class GradienceCallback(TrainerCallback):
         if self._ranks.all(error is None):
             return None
         self._met(error, staged, step)
-        return error or StorageError("another process failed to save", remedy="See its log.")
+        return error or _elsewhere()
 
     def _publish(self, staged: Path) -> None:
         trainer = self._trainer
@@ -252,16 +252,14 @@ class GradienceCallback(TrainerCallback):
 
     def _met(self, error: BaseException | None, staged: Path, step: int) -> None:
         """Count a failure if the disk was why, and raise it again if it was not."""
-        was_disk = self._ranks.agreed(
-            lambda: error is None or self._held.disk_was_why(error), default=True
-        )
-        if not was_disk and error is not None:
-            self._held.own.discard(staged)
-            raise error
+        if not self._ranks.all(error is None or self._held.disk_was_why(error, staged)):
+            if self._ranks.first:
+                self._held.own.discard(staged)
+            raise error or _elsewhere()
         # The traceback holds the writer, and the writer the file: it would still take its room.
         traceback.clear_frames(error.__traceback__ if error else None)
         if self._ranks.first:
-            self._held.failed(step, error or StorageError("", remedy=""), staged)
+            self._held.failed(step, error or _elsewhere(), staged)
 
     def _after(self, trainer: Trainer, step: int) -> None:
         if self._ranks.first:
@@ -282,7 +280,7 @@ class GradienceCallback(TrainerCallback):
     def _save_smallest(self, trainer: Trainer, step: int) -> Path | None:
         """The smallest form that resumes exactly; where nothing else is left, without optimizer."""
         self._held.ballast.release()
-        for optimizer in (True, False):
+        for optimizer in (False,) if trainer.args.save_only_model else (True, False):
             if not optimizer and self._ranks.agreed(lambda: self._held.newest() is not None):
                 return None  # what resumes exactly from an earlier step is worth more
             folder = self._held.own.saving / f"checkpoint-{step}"
@@ -332,7 +330,7 @@ class GradienceCallback(TrainerCallback):
     def _take_weight(self, trainer: Trainer, args: TrainingArguments) -> None:
         weights = weigh(trainer)
         self._held.whole = need.whole(weights, only_model=args.save_only_model)
-        self._held.smallest = need.smallest(weights)
+        self._held.smallest = need.smallest(weights, only_model=args.save_only_model)
 
     def _start(self, args: TrainingArguments, control: TrainerControl, saves: int) -> None:
         start = self._ranks.agreed(lambda: self._preflight(self._held, saves, kept(args)))
@@ -370,6 +368,10 @@ class GradienceCallback(TrainerCallback):
 
 def _own_preflight(held: Guard, saves: int, keeps: int | None) -> Start:
     return held.judge_start(saves=saves, keeps=keeps)
+
+
+def _elsewhere() -> StorageError:
+    return StorageError("another process of this run failed to save", remedy="See its log.")
 
 
 def _best_name(state: TrainerState) -> str:

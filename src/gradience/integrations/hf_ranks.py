@@ -21,19 +21,13 @@ class Ranks:
         self.first = first
         self._count = count
 
-    def agreed(self, ask: Callable[[], T], *, default: T | None = None) -> T:
-        """The answer of the first process, in all of them; what it raises is raised in it alone.
-
-        Parameters
-        ----------
-        default : optional
-            Not asked for: the answer where the first process has none.
-        """
+    def agreed(self, ask: Callable[[], T]) -> T:
+        """The answer of the first process, in all of them."""
         if not self.several:
             return ask()
         import torch.distributed as dist  # noqa: PLC0415 - several processes have it loaded
 
-        answer: list[T | None] = [ask() if self.first else default]
+        answer: list[T | None] = [ask() if self.first else None]
         dist.broadcast_object_list(answer, src=0)
         return answer[0]  # type: ignore[return-value]
 

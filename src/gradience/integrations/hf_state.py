@@ -79,16 +79,22 @@ def write_smallest(trainer: Any, folder: Path, *, optimizer: bool) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     model = unwrapped(trainer)
+    writes = trainer.args.should_save  # in one process of several
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         trainer.save_model(str(folder), _internal_call=True)
-    elif is_peft(model):
-        trainer.model.save_pretrained(str(folder))
-    else:
+    elif writes and is_peft(model):
+        model.save_pretrained(str(folder))
+    elif writes:
         _save_trained(model, folder)
     if optimizer:
         trainer._save_optimizer_and_scheduler(str(folder))
         trainer._save_scaler(str(folder))
     trainer._save_rng_state(str(folder))
+    if writes:
+        _save_state(trainer, folder)
+
+
+def _save_state(trainer: Any, folder: Path) -> None:
     state = trainer.state
     for callback in [*trainer.callback_handler.callbacks, trainer.control]:
         if isinstance(callback, ExportableState):

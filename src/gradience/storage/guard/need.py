@@ -42,9 +42,9 @@ def whole(weights: Weights, *, only_model: bool = False) -> Need:
     return Need(bytes=with_margin(size), inodes=_WHOLE_INODES)
 
 
-def smallest(weights: Weights) -> Need:
+def smallest(weights: Weights, *, only_model: bool = False) -> Need:
     """The least from which a resume goes on exactly: what training changed, and its state."""
-    size = weights.trained + weights.optimizer + _STATE_BYTES
+    size = weights.trained + (0 if only_model else weights.optimizer) + _STATE_BYTES
     return Need(bytes=with_margin(size), inodes=_SMALLEST_INODES)
 
 

@@ -41,16 +41,23 @@ class OwnDir:
         self.saving = self.path / SAVING
         self._lock: filelock.BaseFileLock | None = None
 
-    def claim(self) -> None:
-        """Say that a run goes on here; nothing happens where locks or new files are refused."""
+    def claim(self) -> bool:
+        """Say that a run goes on here; False if another one has said so.
+
+        Where locks or new files are refused, nobody can be told.
+        """
         if self._lock is not None:
-            return
-        with contextlib.suppress(OSError, StorageError, filelock.Timeout):
+            return True
+        with contextlib.suppress(OSError, StorageError):
             for part in (SAVING, REPLACED, REMOVING):
                 files.make_dir(self.path / part)  # a full disk may refuse them later
             lock = filelock.FileLock(self.path / IN_USE, timeout=0)
-            lock.acquire()
+            try:
+                lock.acquire()
+            except filelock.Timeout:
+                return False
             self._lock = lock
+        return True
 
     def leave(self) -> None:
         """Take away everything of one's own."""

@@ -38,11 +38,11 @@ def fits(place: Path, need: Need, environ: Mapping[str, str], home: Path) -> Ans
     return Answer.YES if asked.verdict is Verdict.FITS else Answer.UNKNOWN
 
 
-def disk_was_why(error: BaseException, place: Path, need: Need) -> bool:
+def disk_was_why(error: BaseException, place: Path, missing_bytes: int) -> bool:
     """Whether a failed write failed for want of space.
 
     The errno is often missing (torch says "unexpected pos", safetensors puts it into its text), so
-    the disk is asked too, while what was half written still lies there.
+    the disk is asked too, while what was half written still lies there: would the rest have fitted?
     """
     chain = list(_chain(error))
     if any(isinstance(e, OSError) and e.errno in _FULL for e in chain):
@@ -50,7 +50,7 @@ def disk_was_why(error: BaseException, place: Path, need: Need) -> bool:
     if speaks_of_full_disk([str(e) for e in chain]):
         return True
     try:
-        verdict = probe(place, need.bytes).verdict
+        verdict = probe(place, max(missing_bytes, _CANARY_BYTES)).verdict
     except StorageError:
         return False
     return verdict is Verdict.REFUSED or (verdict is Verdict.UNPROVEN and _refuses_canary(place))

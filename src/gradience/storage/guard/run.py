@@ -13,7 +13,7 @@ import msgspec
 
 from gradience.errors import StorageError
 from gradience.storage.checkpoints.find import checkpoint_dirs, run_at
-from gradience.storage.checkpoints.judge import judge
+from gradience.storage.checkpoints.judge import judge, weigh
 from gradience.storage.checkpoints.prune import rotation
 from gradience.storage.checkpoints.records import Checkpoint, Run
 from gradience.storage.guard.ballast import Ballast
@@ -80,6 +80,15 @@ class Guard:
         self._cleaned = False
 
     # ---- before and after a run
+
+    def claim(self) -> None:
+        """Say that a run goes on here."""
+        if not self.own.claim():
+            self.tell(
+                "shared",
+                f"Another run saves into {self.run}: the two may remove one another's checkpoints.",
+                grave=True,
+            )
 
     def sweep(self) -> None:
         """Set aside what an earlier run left broken, so that a resume takes a complete one."""
@@ -176,9 +185,10 @@ class Guard:
         words = str(error).partition("\n")[0] or type(error).__name__
         self.tell("failed", f"The save at step {step} failed: {words}", step, grave=True)
 
-    def disk_was_why(self, error: BaseException) -> bool:
-        """Whether a failed write failed for want of space; asks the disk."""
-        return disk_was_why(error, self.run, self.whole)
+    def disk_was_why(self, error: BaseException, staged: Path | None = None) -> bool:
+        """Whether a failed write failed for want of space; `staged` is what was half written."""
+        missing = 0 if staged is None else self.whole.bytes - weigh(staged)[0]
+        return disk_was_why(error, self.run, missing)
 
     def stop(self, step: int, checkpoint: Path | None, *, smallest: bool) -> str:
         """Say that the run stops here, with what, and how to go on."""
