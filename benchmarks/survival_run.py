@@ -150,7 +150,7 @@ def fill(place: Path, *, leave: int) -> None:
     with contextlib.suppress(OSError):
         spare.write_bytes(os.urandom(leave))
     written = spare.stat().st_size if spare.exists() else 0
-    size = 2**18
+    size = 2**22
     with (place / FILLER).open("ab", buffering=0) as file:
         while size >= 2**10:
             try:

@@ -228,6 +228,38 @@ def test_on_full_chooses_between_refusing_stopping_and_going_on(tmp_path):
         GradienceCallback(on_full="explode")
 
 
+def test_after_a_stop_the_best_checkpoint_that_was_saved_is_loaded(tmp_path):
+    class Full(Trainer):
+        def _save_optimizer_and_scheduler(self, output_dir):
+            super()._save_optimizer_and_scheduler(output_dir)
+            if self.state.global_step == 4:
+                raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704")
+
+    out = tmp_path / "out"
+    callback = GradienceCallback()
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2}
+    trainer = Full(
+        model=make_model("tiny", adapter=False),
+        args=arguments(out, max_steps=8, save_total_limit=1, **best),
+        train_dataset=make_data(),
+        eval_dataset=make_data(),
+        callbacks=[callback],
+    )
+    trainer.train()
+    assert trainer.state.global_step == 4
+    assert "checkpoint-2 is the newest complete checkpoint" in callback.stopped
+    assert trainer.state.best_model_checkpoint == str(out / "checkpoint-2")
+    assert [p.name for p in out.iterdir()] == ["checkpoint-2"]
+
+
+def test_a_callback_that_was_added_later_gives_back_what_it_held(tmp_path):
+    trainer = make_trainer(tmp_path / "out")
+    trainer.add_callback(GradienceCallback())
+    trainer.train()
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["checkpoint-2", "checkpoint-4"]
+
+
 def test_events_go_to_the_sink_and_a_sink_that_fails_harms_nothing(tmp_path):
     told = []
 

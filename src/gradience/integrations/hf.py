@@ -109,8 +109,8 @@ class GradienceCallback(TrainerCallback):
         return self._guard.stopped if self._guard else ""
 
     def attach(self, trainer: Trainer) -> None:
-        """Wrap the methods of this Trainer; once."""
-        if self._trainer is not None:
+        """Wrap the methods of this Trainer; once. A callback looks after the last one it got."""
+        if self._trainer is trainer:
             return
         self._trainer = trainer
         self._ranks = Ranks(trainer.args.world_size, first=trainer.is_world_process_zero())
@@ -139,7 +139,7 @@ class GradienceCallback(TrainerCallback):
     ) -> None:
         """Hold what the run will write against what can be written, and keep a reserve."""
         self._stepping = state.global_step
-        trainer = self._trainer or _trainer_of(self)
+        trainer = _trainer_of(self) or self._trainer
         if trainer is None:
             raise UsageError(
                 "GradienceCallback was not given to a Trainer, so it cannot guard its saves",
@@ -163,27 +163,34 @@ class GradienceCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Remember the random states; pass on what the watcher saw."""
+        if self._watcher is None or self._trainer is None:
+            return
         self._random = (state.global_step, RandomStates())
-        if not self._weighed and self._watcher is not None and self._trainer is not None:
+        if not self._weighed:
             self._take_weight(self._trainer, args)
             self._weighed = True
             self._hold_reserve()
-        if self._watcher is not None and (news := self._watcher.news()):
+        if news := self._watcher.news():
             self._held.tell("room", news, state.global_step, grave=True)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """An evaluation draws random numbers."""
-        self._random = (state.global_step, RandomStates())
+        if self._watcher is not None:
+            self._random = (state.global_step, RandomStates())
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Give back what was held."""
+        self._finish()
 
     # ---- around the Trainer's methods
 
     def _around_train(self, original: Callable[..., Any], *words: Any, **options: Any) -> Any:
         self._sweep()
         self._held.stopped = ""
-        if self._ranks.first and self._guards(None):
-            self._held.claim()
         try:
             return original(*words, **options)
         except Exception as error:
@@ -220,6 +227,7 @@ class GradienceCallback(TrainerCallback):
     def _try(self, write: Callable[[], None], step: int) -> BaseException | None:
         """Save into the guard's own place and publish it; the error, if the disk was why."""
         staged = self._held.own.saving / f"checkpoint-{step}"
+        best = self._state.best_model_checkpoint
         error: BaseException | None = None
         self._staging = True
         try:
@@ -237,16 +245,15 @@ class GradienceCallback(TrainerCallback):
                 error = raised
         if self._ranks.all(error is None):
             return None
+        self._state.best_model_checkpoint = best  # the new best one was not saved
         self._met(error, staged, step)
         return error or _elsewhere()
 
     def _publish(self, staged: Path) -> None:
-        trainer = self._trainer
-        assert trainer is not None
-        state = trainer.state
+        state = self._state
         if state.best_model_checkpoint == str(staged):
             # It is best from now on, under the name that it gets.
-            state.best_model_checkpoint = str(Path(str(trainer.args.output_dir)) / staged.name)
+            state.best_model_checkpoint = self._final(staged)
             state.save_to_json(str(staged / STATE))
         self._held.own.publish(staged)
 
@@ -312,6 +319,16 @@ class GradienceCallback(TrainerCallback):
         assert self._guard is not None
         return self._guard
 
+    @property
+    def _state(self) -> TrainerState:
+        assert self._trainer is not None
+        return self._trainer.state
+
+    def _final(self, staged: Path) -> str:
+        """The name that a staged checkpoint gets, as the Trainer writes it."""
+        assert self._trainer is not None
+        return str(Path(str(self._trainer.args.output_dir)) / staged.name)
+
     def _guards(self, trial: Any) -> bool:
         """Not the runs of a hyper-parameter search, nor a directory that is pushed to the Hub."""
         trainer = self._trainer
@@ -348,6 +365,8 @@ class GradienceCallback(TrainerCallback):
             control.should_training_stop = True
             return
         self._held.tell("start", words, grave=start.refused or start.tight)
+        if self._ranks.first:
+            self._held.claim()
         self._hold_reserve()
         if self._watcher is None:
             self._watcher = self._held.watcher(every=self._watch_seconds)

@@ -101,6 +101,8 @@ def _save_state(trainer: Any, folder: Path) -> None:
             name = type(callback).__name__
             if not isinstance(state.stateful_callbacks.get(name), list):
                 state.stateful_callbacks[name] = callback.state()
+    if state.best_global_step == state.global_step:
+        state.best_model_checkpoint = str(folder)
     state.save_to_json(str(folder / STATE))
 
 

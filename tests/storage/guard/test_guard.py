@@ -207,6 +207,19 @@ def test_room_is_made_by_an_older_checkpoint_then_by_cleaning_then_by_the_reserv
         ]
 
 
+@pytest.mark.root
+def test_a_run_may_start_at_once_after_space_was_freed_though_the_report_of_the_quota_lags(
+    tmp_path,
+):
+    with btrfs_with_quota(tmp_path / "disk", 20 * MB) as place:
+        fill(place / "filler")
+        guard = Guard(place)
+        guard.whole = guard.smallest = Need(bytes=5 * MB, inodes=1)
+        assert guard.judge_start(saves=4, keeps=1).refused
+        (place / "filler").unlink()
+        assert not guard.judge_start(saves=4, keeps=1).refused
+
+
 def test_files_are_moved_and_trees_removed_only_as_asked(tmp_path):
     folder = tmp_path / "a"
     folder.mkdir()

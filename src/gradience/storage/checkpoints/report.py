@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import PurePath
+from shlex import quote
 
 from gradience.page import Page, Table, Text, Tone
 from gradience.storage.checkpoints.names import BROKEN_PREFIX
@@ -114,7 +115,7 @@ def _advice(run: Run) -> list[Text | Table]:
                 text=f"resume_from_checkpoint=True would take {name} and die; {instead}.",
                 tone="warn",
             ),
-            Text(text=f"$ mv {trap.path} {parent / (BROKEN_PREFIX + name)}"),
+            Text(text=f"$ mv {quote(trap.path)} {quote(str(parent / (BROKEN_PREFIX + name)))}"),
         ]
     if newest is None:
         return []

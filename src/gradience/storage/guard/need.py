@@ -77,6 +77,20 @@ class Start:
     lines: tuple[str, ...]
 
 
+def least(need: Need, *, saves: int, complete: int) -> Need:
+    """What a run must be able to write: the new checkpoint is complete before the old one goes.
+
+    Parameters
+    ----------
+    need : Need
+        Of one whole checkpoint.
+    saves, complete : int
+        How often the run will save, and the complete checkpoints that are there already.
+    """
+    size = need.bytes * max(1, min(2, saves) - min(1, complete))
+    return Need(bytes=size, inodes=need.inodes)
+
+
 def judge_start(
     *,
     need: Need,
@@ -105,14 +119,13 @@ def judge_start(
         Complete checkpoints that are there already, and what some of them could give.
     """
     together = saves if keeps is None else min(saves, keeps + 1)
-    # The new one is complete before the old one goes; an old one may be there already.
-    least = need.bytes * max(1, min(2, saves) - min(1, complete))
+    at_least = least(need, saves=saves, complete=complete).bytes
     wished = need.bytes * max(1, together) + reserve.bytes
     lines = [
         f"One checkpoint takes {format_size(need.bytes)}; the run saves {saves} times and holds "
         f"{together} at once: {format_size(need.bytes * max(1, together))}.",
         f"The reserve for a last save takes {format_size(reserve.bytes)}: "
-        f"{format_size(wished)} in all, {format_size(least)} at least.",
+        f"{format_size(wished)} in all, {format_size(at_least)} at least.",
     ]
     if room is None:
         lines.append("What can be written there is not known.")
@@ -126,7 +139,7 @@ def judge_start(
         lines.append(f"{inodes} files must be made, and {free_inodes} can be.")
     available = None if room is None else room + rotatable_bytes
     return Start(
-        refused=few or (available is not None and available < least),
+        refused=few or (available is not None and available < at_least),
         tight=available is not None and available < wished,
         lines=tuple(lines),
     )

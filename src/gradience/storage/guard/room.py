@@ -10,7 +10,7 @@ from gradience import files
 from gradience.errors import StorageError
 from gradience.storage.guard.records import Answer, Need
 from gradience.storage.guard.words import speaks_of_full_disk
-from gradience.storage.room.headroom import Headroom, Verdict, headroom, probe
+from gradience.storage.room.headroom import Confidence, Headroom, Verdict, headroom, probe
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CANARY_BYTES = 2**20
@@ -33,9 +33,13 @@ def fits(place: Path, need: Need, environ: Mapping[str, str], home: Path) -> Ans
         return Answer.NO
     if room.inodes is not None and room.inodes < need.inodes:
         return Answer.NO
-    if room.bytes is not None and room.bytes < need.bytes:
+    proven = asked.verdict is Verdict.FITS
+    # A quota that the file system just honoured is not short, whatever its report says: that of
+    # btrfs still counts what was deleted a moment ago.
+    limits = [x for x in room.limits if not (proven and x.confidence is Confidence.REPORTED)]
+    if any(x.bytes is not None and x.bytes < need.bytes for x in limits):
         return Answer.NO
-    return Answer.YES if asked.verdict is Verdict.FITS else Answer.UNKNOWN
+    return Answer.YES if proven else Answer.UNKNOWN
 
 
 def disk_was_why(error: BaseException, place: Path, missing_bytes: int) -> bool:

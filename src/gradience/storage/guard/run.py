@@ -18,7 +18,7 @@ from gradience.storage.checkpoints.prune import rotation
 from gradience.storage.checkpoints.records import Checkpoint, Run
 from gradience.storage.guard.ballast import Ballast
 from gradience.storage.guard.decide import next_act
-from gradience.storage.guard.need import Start, as_measured, judge_start
+from gradience.storage.guard.need import Start, as_measured, judge_start, least
 from gradience.storage.guard.own import OwnDir
 from gradience.storage.guard.records import (
     Act,
@@ -112,10 +112,14 @@ class Guard:
         found = run_at(self.run)
         complete = [c for c in found.checkpoints if c.complete]
         free = rotation(found.checkpoints, keep=1) if self._rotate else ()
+        known = room.bytes
+        must = least(self.whole, saves=saves, complete=len(complete))
+        if known is not None and known < must.bytes and self._answer(must) is Answer.YES:
+            known = must.bytes  # the report lags behind what the disk itself says
         return judge_start(
             need=self.whole,
             reserve=self.smallest,
-            room=room.bytes,
+            room=known,
             limit_name=room.binding.source if room.binding else "nothing says so",
             free_inodes=room.inodes,
             saves=saves,

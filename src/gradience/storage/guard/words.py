@@ -1,6 +1,7 @@
 """What a run is told when its disk is full: pure text."""
 
 from pathlib import PurePath
+from shlex import quote
 
 from gradience.units import format_seconds, format_size
 
@@ -40,7 +41,7 @@ def how_to_go_on(run: str, checkpoint: str | None, *, short_bytes: int | None) -
     """Two sentences: what to free, and how to resume."""
     free = (
         f"Free {format_size(short_bytes)} or more below {run} (`gradience cache du` and "
-        f"`gradience checkpoints ls {run}` say what is there)"
+        f"`gradience checkpoints ls {quote(run)}` say what is there)"
         if short_bytes
         else f"Free space below {run} (`gradience cache du` says what is there)"
     )
