@@ -5,7 +5,6 @@ system counts them, as empty files: a disk may be full of files with bytes to sp
 """
 
 import contextlib
-import errno
 from pathlib import Path
 
 from gradience import files
@@ -13,7 +12,6 @@ from gradience.errors import StorageError
 from gradience.storage.guard.records import Need
 
 _BYTES = "bytes"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Ballast:

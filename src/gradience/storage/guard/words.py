@@ -14,7 +14,6 @@ _FULL = (
     "iostream error",
     "file write failed",
     "database or disk is full",
-    "bytes requested and",
 )
 _FULL_NUMPY = " requested and "
 
