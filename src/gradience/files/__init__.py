@@ -60,7 +60,6 @@ def remove_tree(path: Path) -> None:
     StorageError
         If the file system refuses.
     """
-    import shutil  # noqa: PLC0415 - 10 ms that `--help` need not pay
 
     doomed = path.parent / f".{path.name}.{os.urandom(4).hex()}.tmp"
     try:
@@ -209,28 +208,6 @@ def move(source: Path, target: Path) -> None:
         _sync_dir(source.parent)
     except OSError as error:
         raise _refused(f"{source} cannot be moved to {target}", error) from error
-
-
-def remove_tree(path: Path, *, by_way_of: Path) -> None:
-    """Remove a directory and everything in it; nothing happens where there is none.
-
-    It is renamed into `by_way_of` first, a directory of the same file system: a process killed
-    half-way leaves half of it there, and never half of it under its name.
-
-    Raises
-    ------
-    StorageError
-        If the file system refuses.
-    """
-    try:
-        if path.parent != by_way_of:
-            by_way_of.mkdir(parents=True, exist_ok=True)
-            path = path.rename(by_way_of / f"{path.name}.{os.urandom(4).hex()}")
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _refused(f"{path} cannot be removed", error) from error
 
 
 def sync_tree(path: Path) -> None:

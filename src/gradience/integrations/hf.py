@@ -50,7 +50,7 @@ def guard(trainer: Trainer, **options: Any) -> "GradienceCallback":
     return callback
 
 
-class GradienceCallback(TrainerCallback):
+class GradienceCallback(TrainerCallback):  # type: ignore[misc]
     """Refuses a run that cannot save, and lets every other one end with a checkpoint that resumes.
 
     Parameters

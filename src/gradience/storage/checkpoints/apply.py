@@ -8,7 +8,7 @@ import msgspec
 
 from gradience import files
 from gradience.errors import StorageError
-from gradience.storage.checkpoints.find import REMOVING, in_use, run_at
+from gradience.storage.checkpoints.find import in_use, run_at
 from gradience.storage.checkpoints.judge import weigh
 from gradience.storage.checkpoints.names import OWN_DIR
 from gradience.storage.checkpoints.prune import plan
@@ -39,7 +39,7 @@ def prune(
     for place in places:
         if not in_use(place):
             with contextlib.suppress(StorageError):
-                files.remove_tree(place / OWN_DIR, by_way_of=place)
+                files.remove_tree(place / OWN_DIR)
     return tuple(done), freed
 
 
@@ -55,7 +55,7 @@ def _remove(removal: Removal, still: set[str]) -> Removal:
         return msgspec.structs.replace(removal, done=False, problem=reason)
     path = Path(removal.path)
     try:
-        files.remove_tree(path, by_way_of=run_dir(path) / OWN_DIR / REMOVING)
+        files.remove_tree(path)
     except StorageError as error:
         return msgspec.structs.replace(removal, done=False, problem=str(error))
     return msgspec.structs.replace(removal, done=True)

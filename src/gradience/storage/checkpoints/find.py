@@ -16,7 +16,6 @@ Progress = Callable[[str, int, int], None]
 BALLAST = "ballast"
 SAVING = "saving"
 REPLACED = "replaced"
-REMOVING = "removing"
 IN_USE = "in-use.lock"
 _SKIPPED = frozenset((".git", "node_modules", "__pycache__", OWN_DIR))
 
@@ -117,7 +116,7 @@ def _leftovers(folder: Path) -> Iterator[Leftover]:
     own = folder / OWN_DIR
     for place, what in (
         *((p, "set aside") for p in sorted(folder.glob(f"{BROKEN_PREFIX}checkpoint-*"))),
-        *((p, "unfinished save") for name in (SAVING, REMOVING) for p in _in(own / name)),
+        *((p, "unfinished save") for p in _in(own / SAVING)),
         *((p, "reserve") for p in [own / BALLAST] if p.is_dir()),
     ):
         yield Leftover(path=str(place), what=what, bytes=weigh(place)[0])  # type: ignore[arg-type]

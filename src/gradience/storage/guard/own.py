@@ -2,7 +2,6 @@
 
     <run>/.gradience/saving/checkpoint-<step>    a save that goes on
     <run>/.gradience/replaced/checkpoint-<step>  the earlier save of the same step, until it is done
-    <run>/.gradience/removing/...                what is being deleted
     <run>/.gradience/ballast/...                 the reserve
     <run>/.gradience/in-use.lock                 held while a run goes on
 
@@ -20,7 +19,6 @@ from gradience.errors import StorageError
 from gradience.storage.checkpoints.find import (
     BALLAST,
     IN_USE,
-    REMOVING,
     REPLACED,
     SAVING,
     checkpoint_dirs,
@@ -49,7 +47,7 @@ class OwnDir:
         if self._lock is not None:
             return True
         with contextlib.suppress(OSError, StorageError):
-            for part in (SAVING, REPLACED, REMOVING):
+            for part in (SAVING, REPLACED):
                 files.make_dir(self.path / part)  # a full disk may refuse them later
             lock = filelock.FileLock(self.path / IN_USE, timeout=0)
             try:
@@ -66,7 +64,7 @@ class OwnDir:
             self._lock = None
         if not in_use(self.run):
             with contextlib.suppress(StorageError):
-                files.remove_tree(self.path, by_way_of=self.run)
+                files.remove_tree(self.path)
 
     def sweep(self) -> list[Checkpoint]:
         """Undo what an earlier run left half-way; the broken checkpoints that were set aside.
@@ -83,8 +81,9 @@ class OwnDir:
         for earlier in _in(self.path / REPLACED):
             if not (self.run / earlier.name).exists():
                 files.move(earlier, self.run / earlier.name)
-        for part in (SAVING, REPLACED, REMOVING, BALLAST):
-            files.remove_tree(self.path / part, by_way_of=self.path)
+        for part in (SAVING, REPLACED, BALLAST):
+            files.remove_tree(self.path / part)
+        files.remove_leftovers(self.run)  # of a checkpoint that was being removed
         broken = [c for c in map(judge, checkpoint_dirs(self.run)) if not c.complete]
         for checkpoint in broken:
             self._set_aside(Path(checkpoint.path))
@@ -104,7 +103,7 @@ class OwnDir:
         removes it.
         """
         with contextlib.suppress(StorageError):
-            files.remove_tree(staged, by_way_of=self.path / REMOVING)
+            files.remove_tree(staged)
 
     def publish(self, staged: Path) -> Path:
         """Make a staged checkpoint durable and give it its name, in one rename.
@@ -131,7 +130,7 @@ class OwnDir:
         StorageError
             If the file system refuses.
         """
-        files.remove_tree(checkpoint, by_way_of=self.path / REMOVING)
+        files.remove_tree(checkpoint)
 
     def _set_aside(self, checkpoint: Path) -> None:
         target = self.run / f"{BROKEN_PREFIX}{checkpoint.name}"
