@@ -1,23 +1,26 @@
-"""A loop-back Hub: the few endpoints the real huggingface_hub client needs to find and fetch files.
+"""A loop-back Hub: the endpoints the real huggingface_hub client needs to find and fetch files.
 
 It serves repositories from memory, records every request, and answers the way the Hub does:
-`X-Repo-Commit` and `ETag` on HEAD, byte ranges on GET, `X-Error-Code` on refusals.
+`X-Repo-Commit` and `ETag` on HEAD, byte ranges on GET, `X-Error-Code` on refusals, and with `cdn` a
+redirect of large files to a signed address on another host. `misbehave` makes it answer otherwise.
 """
 
 import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "c0ffee" + "0" * 34
 _API = re.compile(r"/api/\w+/(?P<repo>[^/]+/[^/]+)(?:/revision/(?P<revision>[^/]+))?")
 _TREE = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)")
 _FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+_LARGE = (".safetensors", ".bin")
 
 
 @dataclass
@@ -42,15 +45,79 @@ class Repo:
         return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A request for a file, as it came."""
+
+    method: str
+    file: str
+    span: str
+    on_cdn: bool
+    has_content: bool
+    signature: int
+    token: str
+
+    @property
+    def has_range(self) -> bool:
+        """Whether it is answered with bytes from the middle of a file, not with its beginning."""
+        return (
+            self.has_content
+            and self.span.startswith("bytes=")
+            and not self.span.startswith("bytes=0-")
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """How an answer differs from what it should be.
+
+    Attributes
+    ----------
+    status : int, optional
+        Answered in its place, with an empty body.
+    headers : mapping
+        Set, or left out where the value is empty.
+    cut : int, optional
+        Bytes of the body after which the connection is closed.
+    more : bytes
+        Sent after the body.
+    content : bytes, optional
+        The file is this one now.
+    ignore_range : bool
+        The whole file with status 200.
+    hold : threading.Event, optional
+        The body is sent when it is set.
+    seconds : float
+        Waited before the answer.
+    """
+
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut: int | None = None
+    more: bytes = b""
+    content: bytes | None = None
+    ignore_range: bool = False
+    hold: threading.Event | None = None
+    seconds: float = 0.0
+
+
+WELL = Behaviour()
+
+
 @dataclass
 class Hub:
     """The server's state: what it has and what it was asked."""
 
     repos: dict[str, Repo]
     url: str = ""
+    cdn: str = ""
     down: bool = False
     requests: list[tuple[str, str]] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    misbehave: Callable[[Asked], Behaviour] = lambda asked: WELL
+    signatures: int = 0
+    expired: int = 0
     halfway: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
 
@@ -59,28 +126,52 @@ class Hub:
         found = (_FILE.fullmatch(path) for method, path in self.requests if method == "GET")
         return [match["file"] for match in found if match]
 
+    def forget(self) -> None:
+        """Begin a new record of what was asked."""
+        self.requests.clear()
+        self.tokens.clear()
+        self.asked.clear()
+
 
 @contextmanager
-def serve(**repos: Repo) -> Iterator[Hub]:
-    """A Hub on a free port of the loop-back interface; `org__name` stands for `org/name`."""
+def serve(*, cdn: bool = False, **repos: Repo) -> Iterator[Hub]:
+    """A Hub on a free port of the loop-back interface; `org__name` stands for `org/name`.
+
+    With `cdn`, large files are sent by a second server, whose host has another name.
+    """
     hub = Hub(repos={name.replace("__", "/"): repo for name, repo in repos.items()})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with ExitStack() as running:
+        running.callback(hub.go_on.set)
+        hub.url = f"http://127.0.0.1:{running.enter_context(_running(hub, on_cdn=False))}"
+        if cdn:
+            hub.cdn = f"http://localhost:{running.enter_context(_running(hub, on_cdn=True))}"
         yield hub
-    finally:
         hub.go_on.set()
+
+
+@contextmanager
+def _running(hub: Hub, *, on_cdn: bool) -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub, on_cdn=on_cdn))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
         server.shutdown()
         server.server_close()
         thread.join()
 
 
-def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
+def _handler(hub: Hub, *, on_cdn: bool) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def handle(self) -> None:
+            """Take no offence where a client goes away."""
+            with suppress(ConnectionError):
+                super().handle()
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing: the requests are recorded."""
@@ -109,7 +200,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             elif match.re is _TREE:
                 self._send(200, _tree(repo), {}, with_body)
             elif "file" not in match.groupdict():
-                self._send(200, _model_info(match["repo"], repo), {}, with_body)
+                sizes = "blobs" in parse_qs(urlsplit(self.path).query)
+                self._send(200, _model_info(match["repo"], repo, sizes=sizes), {}, with_body)
             elif repo.gated:
                 self._refuse(403, "GatedRepo", with_body)
             elif match["file"] not in repo.files:
@@ -118,19 +210,65 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self._file(repo, match["file"], with_body)
 
         def _file(self, repo: Repo, name: str, with_body: bool) -> None:
-            data = repo.files[name]
-            headers = {
-                "X-Repo-Commit": repo.commit,
-                "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
-                "Accept-Ranges": "bytes",
-            }
-            span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-            if span and with_body:
-                first, last = int(span[1]), int(span[2] or len(data) - 1)
-                headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
-                self._send(206, data[first : last + 1], headers, with_body)
+            signature = int(parse_qs(urlsplit(self.path).query).get("Signature", ["0"])[0])
+            asked = Asked(
+                method=self.command,
+                file=name,
+                span=self.headers.get("Range", ""),
+                on_cdn=on_cdn,
+                has_content=on_cdn or not (hub.cdn and name.endswith(_LARGE)),
+                signature=signature,
+                token=self.headers.get("Authorization", ""),
+            )
+            hub.asked.append(asked)
+            behaviour = hub.misbehave(asked)
+            time.sleep(behaviour.seconds)
+            data = repo.files[name] if behaviour.content is None else behaviour.content
+            etag = f'"{hashlib.sha256(data).hexdigest()}"'
+            headers = {"X-Repo-Commit": repo.commit, "ETag": etag, "Accept-Ranges": "bytes"}
+            if behaviour.status is not None:
+                self._send(behaviour.status, b"", behaviour.headers, with_body)
+            elif on_cdn and signature <= hub.expired:
+                self._send(403, b"", {}, with_body)
+            elif not asked.has_content:
+                hub.signatures += 1
+                linked = {"X-Linked-ETag": etag, "X-Linked-Size": str(len(data))}
+                place = {"Location": f"{hub.cdn}{self.path}?Signature={hub.signatures}"}
+                self._send(302, b"", {**headers, **linked, **place}, with_body)
             else:
-                self._send(200, data, headers, with_body, halting=name in repo.halting)
+                self._content(data, headers, with_body, asked, behaviour, name in repo.halting)
+
+        def _content(
+            self,
+            data: bytes,
+            headers: dict[str, str],
+            with_body: bool,
+            asked: Asked,
+            behaviour: Behaviour,
+            halting: bool,
+        ) -> None:
+            span = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.span)
+            status, body = 200, data
+            if span and with_body and not behaviour.ignore_range:
+                first, last = int(span[1]), min(int(span[2] or len(data)), len(data) - 1)
+                if first >= len(data):
+                    self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"}, with_body)
+                    return
+                headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+                status, body = 206, data[first : last + 1]
+            headers |= behaviour.headers
+            if behaviour.hold is not None:
+                hub.halfway.set()
+                behaviour.hold.wait()
+            self._send(
+                status,
+                body,
+                headers,
+                with_body,
+                halting=halting,
+                cut=behaviour.cut,
+                more=behaviour.more,
+            )
 
         def _refuse(self, status: int, code: str, with_body: bool) -> None:
             self._send(status, b"{}", {"X-Error-Code": code}, with_body)
@@ -143,15 +281,20 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             with_body: bool,
             *,
             halting: bool = False,
+            cut: int | None = None,
+            more: bytes = b"",
         ) -> None:
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if with_body and halting:
-                self._send_by_halves(body)
-            elif with_body:
-                self.wfile.write(body)
+            with suppress(ConnectionError):
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    if value:
+                        self.send_header(name, value)
+                self.end_headers()
+                if with_body and halting:
+                    self._send_by_halves(body)
+                elif with_body:
+                    self.wfile.write((body if cut is None else body[:cut]) + more)
+                self.close_connection = self.close_connection or cut is not None or bool(more)
 
         def _send_by_halves(self, body: bytes) -> None:
             half = len(body) // 2
@@ -166,8 +309,11 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _model_info(name: str, repo: Repo) -> bytes:
-    siblings = [{"rfilename": file} for file in repo.files]
+def _model_info(name: str, repo: Repo, *, sizes: bool) -> bytes:
+    siblings = [
+        {"rfilename": file, **({"size": len(data)} if sizes else {})}
+        for file, data in repo.files.items()
+    ]
     return json.dumps(
         {"id": name, "modelId": name, "sha": repo.commit, "siblings": siblings, "tags": []}
     ).encode()
@@ -179,7 +325,7 @@ def _tree(repo: Repo) -> bytes:
     for path, data in repo.files.items():
         blob = hashlib.sha1(b"blob %d\x00" % len(data) + data).hexdigest()
         entry = {"type": "file", "path": path, "size": len(data), "oid": blob}
-        if path.endswith((".safetensors", ".bin")):
+        if path.endswith(_LARGE):
             sha256 = hashlib.sha256(data).hexdigest()
             entry["lfs"] = {"oid": sha256, "size": len(data), "pointerSize": 130}
         listed.append(entry)

@@ -83,6 +83,18 @@ class UnsafePickleError(TensorFileError):
     code = "unsafe_pickle"
 
 
+class TransferError(TensorFileError):
+    """Bytes of a remote file that cannot be had, or are not those that were promised."""
+
+    code = "transfer_failed"
+
+
+class RefusedError(TransferError):
+    """A remote file that may not be read, or is not there."""
+
+    code = "transfer_refused"
+
+
 class AdapterNotFoundError(UnreadableError):
     """There is no adapter where one was named."""
 
@@ -150,3 +162,9 @@ class TrialError(GradienceError):
 
     exit_code = ExitCode.TRIAL_FAILED
     code = "trial_failed"
+
+
+class DownloadRefusedError(StorageError):
+    """More would be downloaded than was allowed, or nobody allowed it."""
+
+    code = "download_refused"

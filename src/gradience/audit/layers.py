@@ -171,7 +171,11 @@ def _dora_facts(
 ) -> LayerFacts:
     from gradience.audit.dora import dora_change, dora_norms  # noqa: PLC0415 - only for DoRA
 
-    change = dora_norms(dora_change(layer, norms.rows(layer.label)), width=width)
+    weight = norms.rows(layer.label)
+    try:
+        change = dora_norms(dora_change(layer, weight), width=width)
+    finally:
+        weight.release()
     return LayerFacts(
         values=change.values,
         spectral=change.spectral,

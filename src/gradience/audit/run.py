@@ -8,7 +8,7 @@ The one module of this part that reads the clock and the environment.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +22,7 @@ from gradience.adapter.records import Adapter
 from gradience.adapter.source import find_adapters, find_one
 from gradience.audit import cache
 from gradience.audit.assemble import assemble
+from gradience.audit.base.terms import Approve, Terms, refuse
 from gradience.audit.byte_use import stored_tensors
 from gradience.audit.finding_kinds import TRANSIENT
 from gradience.audit.finite import finite_beside
@@ -61,8 +62,8 @@ class AuditOptions:
     Attributes
     ----------
     base_model_id : str or Path or None
-        Directory, safetensors file or index, or Hub id with optional `@revision`; None for an
-        audit of the file alone.
+        Directory, safetensors file or index, Hub id with optional `@revision`, or address; None
+        for an audit of the file alone.
     cache_dir : Path
         Where it is remembered what was read from a hub cache.
     base_norms_dir : Path
@@ -73,6 +74,8 @@ class AuditOptions:
         Relative width asked of the interval of every base norm.
     progress, notice : callable
         Told how far it is, and what takes long.
+    terms : Terms
+        What of base models may come over the network.
     """
 
     base_model_id: str | Path | None
@@ -82,6 +85,7 @@ class AuditOptions:
     width: float = 1e-3
     progress: ProgressReport = _no_progress
     notice: Notice = _no_notice
+    terms: Terms = field(default_factory=Terms)
 
 
 def audit_lora_peft_dir(
@@ -91,6 +95,8 @@ def audit_lora_peft_dir(
     base_norms_cache: str | os.PathLike[str] | None = None,
     use_cache: bool = True,
     width: float = 1e-3,
+    max_download: int | None = None,
+    approve: Approve = refuse,
     progress: ProgressReport | None = None,
     notice: Notice | None = None,
 ) -> AdapterAudit:
@@ -102,16 +108,22 @@ def audit_lora_peft_dir(
         An adapter directory, a weights file, or a Hub id: everything that `gradience audit` takes,
         as long as it names one adapter.
     base_model_id : path or str, optional
-        The base model, for UDR: a directory, a safetensors file or index, or a Hub id with
-        optional `@revision`.
+        The base model, for UDR: a directory, a safetensors file or index, a Hub id with
+        optional `@revision`, or an address (https, or a protocol of fsspec). What is not on this
+        disk is read by range and not written.
     base_norms_cache : path, optional
         Directory for the norms of base models; `$GRADIENCE_CACHE_DIR/base_norms` without it.
     use_cache : bool
         Believe and write remembered audits. The norms of base models are remembered either way.
     width : float
         Relative width asked of the interval of every base norm.
+    max_download : int, optional
+        Bytes of base weights that may come over the network; more are refused before the first.
+    approve : callable, optional
+        Given a `WholeFiles` before a torch checkpoint, which cannot be read by range, is downloaded
+        into the Hub's cache; raises a `DownloadRefusedError` to refuse. By default all are refused.
     progress : callable, optional
-        Told (stage, done, total).
+        Told (stage, done, total); of a base elsewhere from the thread that fetches, too.
     notice : callable, optional
         Told in a sentence what takes long, such as a download.
 
@@ -136,6 +148,8 @@ def audit_lora_peft_dir(
         base_norms_cache=base_norms_cache,
         use_cache=use_cache,
         width=width,
+        max_download=max_download,
+        approve=approve,
         progress=progress,
         notice=notice,
     )
@@ -149,6 +163,8 @@ def audit_lora_state_dict(
     base_model_id: str | os.PathLike[str] | None = None,
     base_norms_cache: str | os.PathLike[str] | None = None,
     width: float = 1e-3,
+    max_download: int | None = None,
+    approve: Approve = refuse,
     progress: ProgressReport | None = None,
     notice: Notice | None = None,
 ) -> AdapterAudit:
@@ -159,7 +175,7 @@ def audit_lora_state_dict(
     state_dict : mapping of str to numpy array or torch tensor
     config : mapping, peft config or None
         The content of adapter_config.json; None for formats that carry their scale.
-    base_model_id, base_norms_cache, width, progress, notice
+    base_model_id, base_norms_cache, width, max_download, approve, progress, notice
         As in `audit_lora_peft_dir`.
 
     Raises
@@ -172,6 +188,8 @@ def audit_lora_state_dict(
         base_norms_cache=base_norms_cache,
         use_cache=False,
         width=width,
+        max_download=max_download,
+        approve=approve,
         progress=progress,
         notice=notice,
     )
@@ -187,6 +205,8 @@ def audit_options(
     base_norms_cache: str | os.PathLike[str] | None = None,
     use_cache: bool = True,
     width: float = 1e-3,
+    max_download: int | None = None,
+    approve: Approve = refuse,
     progress: ProgressReport | None = None,
     notice: Notice | None = None,
 ) -> AuditOptions:
@@ -212,6 +232,7 @@ def audit_options(
         width=width,
         progress=progress or _no_progress,
         notice=notice or _no_notice,
+        terms=Terms(limit=max_download, approve=approve),
     )
 
 
@@ -320,6 +341,7 @@ def _norms(adapter: Adapter, base: "BaseModel", options: AuditOptions) -> "BaseN
         width=options.width,
         now=datetime.now(UTC),
         progress=options.progress,
+        notice=options.notice,
     )
 
 
@@ -328,7 +350,7 @@ def _base(options: AuditOptions) -> "AbstractContextManager[BaseModel | None]":
         return nullcontext(None)
     from gradience.audit.base.source import open_base  # noqa: PLC0415 - as above
 
-    return open_base(options.base_model_id, progress=options.progress)
+    return open_base(options.base_model_id, terms=options.terms, progress=options.progress)
 
 
 def _failure(location: AdapterLocation, error: GradienceError) -> AuditFailure:

@@ -1,6 +1,7 @@
 """`gradience audit`: parse, call the library, print, exit."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,20 @@ if TYPE_CHECKING:
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option(
     "--base-model",
-    metavar="DIR|FILE|ID[@REV]",
-    help="Base model for UDR: a directory, a safetensors file or index, or a Hub id.",
+    metavar="DIR|FILE|ID[@REV]|URL",
+    help="Base model for UDR: a directory, a safetensors file or index, a Hub id, or an address "
+    "(https, s3, gs, ...). What is not on this disk is read by range and not written.",
+)
+@click.option(
+    "--max-download",
+    metavar="SIZE",
+    help="Refuse, before the first byte, if more of base models would come over the network, "
+    "such as 2GB.",
+)
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Download a base model that cannot be read by range (.bin) without asking, if it fits.",
 )
 @click.option(
     "--base-norms-cache",
@@ -70,6 +83,8 @@ def audit(
     *,
     paths: tuple[str, ...],
     base_model: str | None,
+    max_download: str | None,
+    yes: bool,
     base_norms_cache: Path | None,
     width: float,
     all_layers: bool,
@@ -92,23 +107,34 @@ def audit(
     gradience audit runs/my-adapter --fail-on error   # in CI
 
     Exit codes: 0 done; 1 a finding of --fail-on; 2 usage; 3 an adapter or base model that cannot
-    be read, or a base that is not the adapter's; 4 a missing extra; 5 the disk refused.
+    be read, or a base that is not the adapter's; 4 a missing extra; 5 the disk or your limit
+    refused.
     """
     # Imported here: numpy and its kin take a tenth of a second that `--help` need not pay.
     from datetime import UTC, datetime  # noqa: PLC0415
 
+    from gradience.audit.base.terms import BYTES_STAGE  # noqa: PLC0415
     from gradience.audit.finding_kinds import AUDIT  # noqa: PLC0415
     from gradience.audit.run import audit_options, audit_targets  # noqa: PLC0415
+    from gradience.cli.download import approval  # noqa: PLC0415
     from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.findings import check_fail_on  # noqa: PLC0415
+    from gradience.units import parse_size  # noqa: PLC0415
 
     check_fail_on(fail_on, AUDIT, page="docs/findings.md")
-    with progress_bar(shown=sys.stderr.isatty()) as progress:
+    on_terminal = sys.stderr.isatty()
+    with progress_bar(shown=on_terminal, in_bytes=frozenset({BYTES_STAGE})) as progress:
         options = audit_options(
             base_model_id=base_model,
             base_norms_cache=base_norms_cache,
             use_cache=not no_cache,
             width=width,
+            max_download=None if max_download is None else parse_size(max_download),
+            approve=approval(
+                yes=yes,
+                can_ask=on_terminal and sys.stdin.isatty(),
+                paused=progress.paused if progress else nullcontext,
+            ),
             progress=progress,
             notice=lambda sentence: click.echo(visible(sentence), err=True),
         )

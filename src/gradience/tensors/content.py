@@ -90,7 +90,7 @@ def _text_content(head: bytes) -> str | None:
     return f"a text file that begins with {shown(first_line[:40])}"
 
 
-def refuse_lfs_pointer(path: Path, head: bytes) -> None:
+def refuse_lfs_pointer(path: Path | str, head: bytes) -> None:
     """Refuse the text that Git leaves where it did not fetch a large file.
 
     Raises
@@ -114,7 +114,7 @@ def refuse_lfs_pointer(path: Path, head: bytes) -> None:
     )
 
 
-def refuse_empty(path: Path, size: int) -> None:
+def refuse_empty(path: Path | str, size: int) -> None:
     """Refuse a file of no bytes.
 
     Raises

@@ -44,12 +44,12 @@ class Header:
     metadata: Mapping[str, str]
 
 
-def parse_header(path: Path, header: bytes, *, data_nbytes: int) -> Header:
+def parse_header(path: Path | str, header: bytes, *, data_nbytes: int) -> Header:
     """Parse a header and check it against the size of the data.
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
         For the errors.
     header : bytes
         The JSON text, without the eight bytes of its length.
@@ -69,11 +69,11 @@ def parse_header(path: Path, header: bytes, *, data_nbytes: int) -> Header:
     return Header(entries=tuple(entries), metadata=metadata)
 
 
-def _bad(path: Path, what: str) -> TensorFileError:
+def _bad(path: Path | str, what: str) -> TensorFileError:
     return TensorFileError(f"{path}: {what}", remedy=AGAIN)
 
 
-def _checked_metadata(path: Path, value: object) -> dict[str, str]:
+def _checked_metadata(path: Path | str, value: object) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -84,7 +84,7 @@ def _checked_metadata(path: Path, value: object) -> dict[str, str]:
     return value
 
 
-def _checked_entry(path: Path, name: str, value: Any) -> Entry:
+def _checked_entry(path: Path | str, name: str, value: Any) -> Entry:
     if not _is_text(name):
         raise _bad(path, f"the name {shown(name)} in the header is not text")
     if not isinstance(value, dict):
@@ -104,7 +104,7 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= char <= "\udfff" for char in name)
 
 
-def _checked_dtype(path: Path, name: str, value: object) -> str:
+def _checked_dtype(path: Path | str, name: str, value: object) -> str:
     if not isinstance(value, str) or not is_dtype(value):
         raise TensorFileError(
             f"{path}: tensor {shown(name)} has the unknown dtype {shown(value)}",
@@ -113,7 +113,7 @@ def _checked_dtype(path: Path, name: str, value: object) -> str:
     return value
 
 
-def _checked_shape(path: Path, name: str, value: object) -> tuple[int, ...]:
+def _checked_shape(path: Path | str, name: str, value: object) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise _bad(path, f"tensor {shown(name)} has the shape {shown(value)}, not a list")
     if len(value) > _MAX_DIMS:
@@ -125,7 +125,7 @@ def _checked_shape(path: Path, name: str, value: object) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _checked_offsets(path: Path, name: str, value: object) -> tuple[int, int]:
+def _checked_offsets(path: Path | str, name: str, value: object) -> tuple[int, int]:
     whole = isinstance(value, list) and all(type(v) is int and v >= 0 for v in value)
     if not isinstance(value, list) or not whole or len(value) != 2:
         raise _bad(path, f"tensor {shown(name)} has the data_offsets {shown(value)}")
@@ -135,7 +135,7 @@ def _checked_offsets(path: Path, name: str, value: object) -> tuple[int, int]:
     return begin, end
 
 
-def _check_size(path: Path, entry: Entry) -> None:
+def _check_size(path: Path | str, entry: Entry) -> None:
     # Zeros count as ones here: numpy multiplies the other dimensions of an empty array too.
     room = storage_bits(entry.dtype, tuple(max(dim, 1) for dim in entry.shape))
     if room >= _MAX_BITS:
@@ -148,7 +148,7 @@ def _check_size(path: Path, entry: Entry) -> None:
         raise _bad(path, f"tensor {shown(entry.name)} of {says} has {has}")
 
 
-def _check_cover(path: Path, entries: list[Entry], data_nbytes: int) -> None:
+def _check_cover(path: Path | str, entries: list[Entry], data_nbytes: int) -> None:
     """Every byte of the data belongs to exactly one tensor."""
     cursor = 0
     for entry in entries:

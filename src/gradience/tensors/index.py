@@ -19,7 +19,9 @@ from gradience.tensors.stored import StoredTensor
 from gradience.tensors.strict_json import strict_json_object
 from gradience.tensors.tensor_file import TensorFile
 
-_MAX_INDEX_BYTES = 100_000_000
+MAX_INDEX_BYTES = 100_000_000
+"""Of an index that is read; the largest models need a tenth of it."""
+
 _AGAIN = "Download the model again; the index names every file that belongs to it."
 
 
@@ -118,7 +120,25 @@ def open_index(path: str | os.PathLike[str]) -> ShardIndex:
         outside its directory.
     """
     path = Path(path)
-    found = strict_json_object(path, read_regular(path, limit=_MAX_INDEX_BYTES), what="index")
+    weight_map, metadata = parse_index(path, read_regular(path, limit=MAX_INDEX_BYTES))
+    return ShardIndex(path=path, weight_map=weight_map, metadata=metadata)
+
+
+def parse_index(path: Path | str, data: bytes) -> tuple[dict[str, str], dict[str, Any]]:
+    """The weight map and the metadata of an index.
+
+    Parameters
+    ----------
+    path : Path or str
+        For the errors.
+    data : bytes
+
+    Raises
+    ------
+    TensorFileError
+        As `open_index`.
+    """
+    found = strict_json_object(path, data, what="index")
     weight_map = found.get("weight_map")
     if not isinstance(weight_map, dict):
         raise TensorFileError(
@@ -128,14 +148,10 @@ def open_index(path: str | os.PathLike[str]) -> ShardIndex:
     for name, shard in weight_map.items():
         _check_shard_name(path, name, shard)
     metadata = found.get("metadata")
-    return ShardIndex(
-        path=path,
-        weight_map=weight_map,
-        metadata=metadata if isinstance(metadata, dict) else {},
-    )
+    return weight_map, metadata if isinstance(metadata, dict) else {}
 
 
-def _check_shard_name(path: Path, name: str, shard: object) -> None:
+def _check_shard_name(path: Path | str, name: str, shard: object) -> None:
     if not isinstance(shard, str):
         raise TensorFileError(
             f"{path}: the shard of {shown(name)} is {shown(shard)}, not a file name", remedy=_AGAIN

@@ -35,7 +35,9 @@ from gradience.tensors.regular import cannot_read, regular_file, shown
 from gradience.tensors.stored import Array, StoredTensor
 from gradience.tensors.tensor_file import TensorFile
 
-_LENGTH_BYTES = 8
+LENGTH_BYTES = 8
+"""Of the length of the header, with which a file begins."""
+
 # A page fault maps its neighbours too, 64 KiB around by default ("fault-around", mm/memory.c).
 _FAULT_AROUND = 1 << 16
 
@@ -65,7 +67,7 @@ def open_safetensors(path: str | os.PathLike[str]) -> TensorFile:
     path = Path(path)
     with regular_file(path) as (file, size):
         header = _read_header(path, file, size)
-        data_start = _LENGTH_BYTES + len(header)
+        data_start = LENGTH_BYTES + len(header)
         parsed = parse_header(path, header, data_nbytes=size - data_start)
         _second_opinion(path)
         mapped = _map(path, file, size)
@@ -84,32 +86,53 @@ def open_safetensors(path: str | os.PathLike[str]) -> TensorFile:
 
 def _read_header(path: Path, file: BinaryIO, size: int) -> bytes:
     """The header's bytes, after everything that can be told without parsing them."""
-    refuse_empty(path, size)
-    head = file.read(HEAD_BYTES)
-    refuse_lfs_pointer(path, head)
+    length = header_length(path, file.read(HEAD_BYTES), size)
+    file.seek(LENGTH_BYTES)
+    return file.read(length)
+
+
+def header_length(source: Path | str, head: bytes, size: int) -> int:
+    """Bytes of the header, as the beginning of a file says, held against the file's size.
+
+    Parameters
+    ----------
+    source : Path or str
+        For the errors.
+    head : bytes
+        The first `HEAD_BYTES`, or all there are.
+    size : int
+        Of the whole file.
+
+    Raises
+    ------
+    TensorFileError
+        If it cannot be a safetensors file; says what it is instead, where that can be told.
+    """
+    refuse_empty(source, size)
+    refuse_lfs_pointer(source, head)
     foreign = None if is_safetensors(head) else foreign_content(head)
     if foreign is not None:
-        raise TensorFileError(f"{path} is {foreign}, not a safetensors file", remedy=AGAIN)
-    if size < _LENGTH_BYTES:
+        raise TensorFileError(f"{source} is {foreign}, not a safetensors file", remedy=AGAIN)
+    if size < LENGTH_BYTES:
         raise TensorFileError(
-            f"{path} has {size} bytes; a safetensors file begins with {_LENGTH_BYTES}", remedy=AGAIN
+            f"{source} has {size} bytes; a safetensors file begins with {LENGTH_BYTES}",
+            remedy=AGAIN,
         )
-    length = int.from_bytes(head[:_LENGTH_BYTES], "little")
+    length = int.from_bytes(head[:LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         limit = f"the format's limit of {MAX_HEADER_BYTES}"
         raise TensorFileError(
-            f"{path}: its header claims {length} bytes, above {limit}; not a safetensors file?",
+            f"{source}: its header claims {length} bytes, above {limit}; not a safetensors file?",
             remedy=AGAIN,
         )
-    if length > size - _LENGTH_BYTES:
-        short = length - (size - _LENGTH_BYTES)
+    if length > size - LENGTH_BYTES:
+        short = length - (size - LENGTH_BYTES)
         raise TensorFileError(
-            f"{path}: its header claims {length} bytes and the file has {size}: {short} bytes of "
+            f"{source}: its header claims {length} bytes and the file has {size}: {short} bytes of "
             "the header are missing",
             remedy="It is truncated: download it again, or save it again on a disk with room.",
         )
-    file.seek(_LENGTH_BYTES)
-    return file.read(length)
+    return length
 
 
 def _second_opinion(path: Path) -> None:
@@ -156,24 +179,35 @@ def _stored(path: Path, mapped: mmap.mmap, data_start: int, entry: Entry) -> Sto
 
 def _reader(path: Path, mapped: mmap.mmap, begin: int, entry: Entry) -> Callable[[], Array]:
     def read() -> Array:
-        if not is_readable(entry.dtype):
-            raise TensorFileError(
-                f"{path}: tensor {shown(entry.name)} is stored as {entry.dtype}, several numbers "
-                "to a byte, which only its quantisation scheme can read",
-                remedy="Save it as F32, F16, BF16 or F8.",
-            )
-        return _view(mapped, begin, entry)
+        readable(path, entry)
+        return view(mapped, begin, entry)
 
     return read
 
 
-def _view(mapped: mmap.mmap, begin: int, entry: Entry) -> Array:
+def readable(source: Path | str, entry: Entry) -> None:
+    """Refuse a tensor of a type that is packed several to a byte.
+
+    Raises
+    ------
+    TensorFileError
+    """
+    if not is_readable(entry.dtype):
+        raise TensorFileError(
+            f"{source}: tensor {shown(entry.name)} is stored as {entry.dtype}, several numbers "
+            "to a byte, which only its quantisation scheme can read",
+            remedy="Save it as F32, F16, BF16 or F8.",
+        )
+
+
+def view(data: mmap.mmap | memoryview, begin: int, entry: Entry) -> Array:
+    """The array of a tensor whose bytes begin at `begin`; read-only, copied only to align it."""
     dtype = numpy_dtype(entry.dtype)
     count = (entry.end - entry.begin) // dtype.itemsize
     if count == 0:
         array: Array = np.empty(entry.shape, dtype)
     else:
-        array = np.frombuffer(mapped, dtype, count, begin).reshape(entry.shape)
+        array = np.frombuffer(data, dtype, count, begin).reshape(entry.shape)
         if array.flags.aligned:
             return array
         # The format aligns nothing by force; BLAS and some CPUs want whole words.

@@ -37,6 +37,8 @@ class StoredTensor:
         where the format allows. The view is valid until `release`.
     release : callable
         Says that the pages of the last `read` are not needed now.
+    read_at : callable, optional
+        Gives one entry along the first dimension, where that is had without the others.
     """
 
     name: str
@@ -45,6 +47,11 @@ class StoredTensor:
     nbytes: int
     read: Callable[[], Array] = field(repr=False, compare=False)
     release: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
+    read_at: Callable[[int], Array] | None = field(default=None, repr=False, compare=False)
+
+    def at(self, index: int) -> Array:
+        """One entry along the first dimension, such as one expert of a stack."""
+        return self.read()[index] if self.read_at is None else self.read_at(index)
 
     @property
     def size(self) -> int:

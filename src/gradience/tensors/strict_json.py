@@ -32,12 +32,12 @@ def _no_constant(word: str) -> NoReturn:
     raise _NotPlainError(f"has {word}, which JSON does not allow")
 
 
-def strict_json_object(path: Path, data: bytes, *, what: str) -> dict[str, Any]:
+def strict_json_object(path: Path | str, data: bytes, *, what: str) -> dict[str, Any]:
     """The object that a JSON text holds.
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
         For the error.
     data : bytes
         UTF-8.

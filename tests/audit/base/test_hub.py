@@ -3,16 +3,13 @@
 Its settings are read when it is imported, so each promise is looked at in a process of its own.
 """
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,82 +17,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from hub_server import COMMIT, WELL, Behaviour, Hub, Repo, serve
+
 SHARDS = {
-    "model-00001-of-00002.safetensors": {"model.layers.0.self_attn.q_proj.weight": (96, 80)},
-    "model-00002-of-00002.safetensors": {"model.layers.1.self_attn.q_proj.weight": (96, 80)},
+    "model-00001-of-00002.safetensors": {"model.layers.0.self_attn.q_proj.weight": (480, 400)},
+    "model-00002-of-00002.safetensors": {
+        "model.layers.1.self_attn.q_proj.weight": (480, 400),
+        "model.layers.1.mlp.never_adapted.weight": (480, 1000),
+    },
 }
+FIRST, SECOND = SHARDS
+NBYTES = 480 * 400 * 4
 
 
-@dataclass
-class Hub:
-    """Files of one model, who may read them, and what was asked."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    gated: bool = False
-    down: bool = False
-    asked: list[str] = field(default_factory=list)
-    url: str = ""
-
-    def asked_for(self, end: str) -> list[str]:
-        return [line for line in self.asked if line.split(" ")[1].endswith(end)]
-
-
-def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-        def answer(self, status: int, body: bytes, **headers: str) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def do_GET(self) -> None:
-            hub.asked.append(f"{self.command} {self.path} {self.headers.get('Range', '')}")
-            if hub.down:
-                self.answer(503, b"")
-            elif "/org/tiny" not in self.path:
-                self.answer(404, b"", X_Error_Code="RepoNotFound")
-            elif "/resolve/" in self.path:
-                self.resolve(self.path.rpartition("/")[2])
-            elif self.path.endswith(("/revision/main", f"/revision/{COMMIT}", "/org/tiny")):
-                listing = [{"rfilename": name} for name in hub.files]
-                info = {"id": "org/tiny", "sha": COMMIT, "siblings": listing}
-                self.answer(200, json.dumps(info).encode(), Content_Type="application/json")
-            else:
-                self.answer(404, b"", X_Error_Code="RevisionNotFound")
-
-        do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
-
-        def resolve(self, name: str) -> None:
-            if hub.gated:
-                self.answer(403, b"", X_Error_Code="GatedRepo")
-                return
-            if name not in hub.files:
-                self.answer(404, b"", X_Error_Code="EntryNotFound")
-                return
-            data = hub.files[name]
-            etag = f'"{hashlib.sha256(data).hexdigest()}"'
-            known = {"ETag": etag, "X_Repo_Commit": COMMIT, "Accept_Ranges": "bytes"}
-            wanted = self.headers.get("Range", "")
-            if wanted.startswith("bytes="):
-                first, _, last = wanted.removeprefix("bytes=").partition("-")
-                end = min(int(last or len(data)), len(data) - 1)
-                span = f"bytes {first}-{end}/{len(data)}"
-                self.answer(206, data[int(first) : end + 1], Content_Range=span, **known)
-            else:
-                self.answer(200, data, **known)
-
-    return Handler
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
+def model_files() -> dict[str, bytes]:
     rng = np.random.default_rng(0)
     files = {
         name: save({n: rng.standard_normal(s, dtype=np.float32) for n, s in tensors.items()})
@@ -105,38 +40,47 @@ def hub() -> Iterator[Hub]:
     files["model.safetensors.index.json"] = json.dumps({"weight_map": weight_map}).encode()
     files["config.json"] = b'{"tie_word_embeddings": false}'
     files["modeling_evil.py"] = b"raise SystemExit"
-    answering = Hub(files=files)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(answering))
-    answering.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield answering
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    return files
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serve(cdn=True, org__tiny=Repo(model_files())) as served:
+        yield served
 
 
 PROGRAM = """
-    import json, sys
+    import json, os, sys
     from datetime import UTC, datetime
     from pathlib import Path
     from factories_bases import lora_layer
     from gradience.audit.base.norms import base_norms
     from gradience.audit.base.source import open_base
+    from gradience.blas import one_thread
     from gradience.errors import GradienceError
 
-    layers = [lora_layer(f"model.layers.{at}.self_attn.q_proj", (96, 80)) for at in sys.argv[3]]
+    def written():
+        lines = Path("/proc/self/io").read_text().splitlines()
+        return int(dict(line.split(": ") for line in lines)["write_bytes"])
+
+    base_id, cache, which = sys.argv[1:]
+    layers = [lora_layer(f"model.layers.{at}.self_attn.q_proj", (480, 400)) for at in which]
+    told, notices, before = [], [], written()
     try:
-        with open_base(sys.argv[1]) as base:
-            found = base_norms(layers, base, cache_dir=Path(sys.argv[2]), now=datetime.now(UTC))
+        progress = lambda *step: told.append(step)
+        with one_thread(os.environ), open_base(base_id, progress=progress) as base:
+            found = base_norms(layers, base, cache_dir=Path(cache), now=datetime.now(UTC),
+                               progress=progress, notice=notices.append)
     except GradienceError as error:
-        print(json.dumps({"error": str(error), "remedy": error.remedy}))
+        print(json.dumps({"error": str(error), "remedy": error.remedy, "code": error.code}))
     else:
         print(json.dumps({
             "model": found.model, "revision": found.revision, "fingerprint": found.fingerprint,
-            "norms": {label: norm.lower for label, norm in found.by_layer.items()},
+            "norms": {label: (norm.lower, norm.upper, norm.frobenius)
+                      for label, norm in found.by_layer.items()},
             "bytes_read": found.bytes_read, "findings": [f.code for f in found.findings],
-            "torch": "torch" in sys.modules,
+            "torch": "torch" in sys.modules, "told": told, "notices": notices,
+            "written": written() - before,
         }))
 """
 
@@ -148,21 +92,32 @@ class Client:
     hub: Hub
     home: Path
 
-    def audit(self, base: str = "org/tiny", layers: str = "01", **environ: str) -> dict[str, Any]:
-        self.hub.asked.clear()
+    def environ(self) -> dict[str, str]:
+        return {
+            **{k: v for k, v in os.environ.items() if not k.startswith("HF_")},
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "HF_ENDPOINT": self.hub.url,
+            "HF_HOME": str(self.home / "hf"),
+            "HF_TOKEN": "hf_secret",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "TMPDIR": str(self.home),
+        }
+
+    def audit(
+        self,
+        base: str = "org/tiny",
+        layers: str = "01",
+        *,
+        norms: str = "norms",
+        **environ: str,
+    ) -> dict[str, Any]:
+        self.hub.forget()
         command = [sys.executable, "-c", textwrap.dedent(PROGRAM), base]
         done = subprocess.run(
-            [*command, str(self.home / "norms"), layers],
-            env={
-                **{k: v for k, v in os.environ.items() if not k.startswith("HF_")},
-                "PYTHONPATH": str(Path(__file__).parents[2]),
-                "HF_ENDPOINT": self.hub.url,
-                "HF_HOME": str(self.home / "hf"),
-                "HF_HUB_DISABLE_XET": "1",
-                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-                "NO_PROXY": "127.0.0.1",
-                **environ,
-            },
+            [*command, str(self.home / norms), layers],
+            env={**self.environ(), **environ},
             cwd=self.home,
             capture_output=True,
             text=True,
@@ -170,8 +125,26 @@ class Client:
             timeout=60,
         )
         assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
         result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return result
+
+    def download(self, *names: str) -> None:
+        """Fill the Hub cache as `hf download` does."""
+        program = """if True:
+            import sys, huggingface_hub
+            for name in sys.argv[1:]:
+                huggingface_hub.hf_hub_download("org/tiny", name)
+        """
+        subprocess.run([sys.executable, "-c", program, *names], env=self.environ(), check=True)
+
+    def spans(self, name: str) -> list[str]:
+        """Ranges of a file whose content was sent, but for its beginning."""
+        return [a.span for a in self.hub.asked if a.file == name and a.has_range]
+
+    def files(self) -> set[str]:
+        """Every file below the home, relative."""
+        return {p.relative_to(self.home).as_posix() for p in self.home.rglob("*") if p.is_file()}
 
 
 @pytest.fixture
@@ -179,43 +152,89 @@ def client(hub: Hub, tmp_path: Path) -> Client:
     return Client(hub=hub, home=tmp_path)
 
 
-def test_only_the_shards_that_are_needed_are_downloaded(client: Client) -> None:
-    first, second = SHARDS
-    one = client.audit(layers="1")
-    assert one["norms"].keys() == {"model.layers.1.self_attn.q_proj"}
-    assert (one["model"], one["revision"], one["torch"]) == ("org/tiny", COMMIT, False)
-    assert all("bytes=" in line for line in client.hub.asked_for(first))
-    assert not all("bytes=" in line for line in client.hub.asked_for(second))
-    assert client.hub.asked_for(".py") == []
-    cached = {p.name for p in client.home.glob("hf/hub/models--org--tiny/snapshots/*/*")}
-    assert cached == {second, "model.safetensors.index.json", "config.json"}
+def local_answer(client: Client) -> dict[str, Any]:
+    """What the same files give when they lie on this disk."""
+    directory = client.home / "local"
+    directory.mkdir()
+    for name, data in client.hub.repos["org/tiny"].files.items():
+        (directory / name).write_bytes(data)
+    return client.audit(str(directory), norms="local-norms")
+
+
+def test_a_base_that_is_not_here_is_read_by_range_and_not_written(client: Client) -> None:
+    found = client.audit()
+    assert (found["model"], found["revision"], found["torch"]) == ("org/tiny", COMMIT, False)
+    assert found["bytes_read"] == 2 * NBYTES
+    # Of each shard the beginning, and the one tensor that is adapted, in one request.
+    for shard in SHARDS:
+        (span,) = client.spans(shard)
+        first, last = map(int, span.removeprefix("bytes=").split("-"))
+        assert last - first + 1 == NBYTES
+    assert client.files() == {
+        f"norms/org--tiny@{COMMIT[:7]}-{found['fingerprint'][7:15]}.json",
+        f"norms/org--tiny@{COMMIT[:7]}-{found['fingerprint'][7:15]}.json.lock",
+    }
+    assert found["written"] < NBYTES // 4  # of 2 tensors; the norms are a page or two
+    assert {a.token for a in client.hub.asked if not a.on_cdn} == {"Bearer hf_secret"}
+    assert {a.token for a in client.hub.asked if a.on_cdn} == {""}
+    assert [file for file in client.hub.fetched() if file.endswith(".py")] == []
+
+    local = local_answer(client)
+    assert found["norms"] == local["norms"]
+
+
+def test_what_comes_over_the_network_is_told(client: Client) -> None:
+    found = client.audit()
+    assert found["notices"] == [
+        "reading 1.54 MB, 2 of 2 tensors of base model org/tiny, over the network; none of it is "
+        "written"
+    ]
+    bytes_told = [step[1:] for step in found["told"] if step[0] == "bytes of the base"]
+    assert bytes_told[-1] == [2 * NBYTES, 2 * NBYTES]
+    assert bytes_told == sorted(bytes_told)
+    assert found["told"][-1] == ["base norms", 2, 2]
+    again = client.audit()
+    assert (again["bytes_read"], again["notices"]) == (0, [])
+    assert again["norms"] == found["norms"]
+    assert client.spans(FIRST) == client.spans(SECOND) == []
+
+
+def test_what_lies_in_the_cache_is_used_from_there(client: Client) -> None:
+    client.download("model.safetensors.index.json", SECOND)
+    found = client.audit()
+    assert client.spans(SECOND) == []
+    assert len(client.spans(FIRST)) == 1
+    assert "1 of 2 tensors of base model org/tiny (1 are in the cache)" in found["notices"][0]
+    assert found["norms"] == local_answer(client)["norms"]
 
     # Offline with half of the shards: what is there is served, what is not is named.
-    offline = client.audit(layers="1", HF_HUB_OFFLINE="1")
-    assert offline == {**one, "bytes_read": 0}
-    assert client.hub.asked == []
-    missing = client.audit(layers="01", HF_HUB_OFFLINE="1")
-    assert first in missing["error"]
+    served = client.audit(layers="1", norms="other", HF_HUB_OFFLINE="1")
+    assert served["norms"].items() <= found["norms"].items()
+    assert client.hub.requests == []
+    missing = client.audit(layers="01", norms="other", HF_HUB_OFFLINE="1")
+    assert FIRST in missing["error"]
     assert "model.layers.0.self_attn.q_proj" in missing["error"]
     assert "hf download org/tiny" in missing["remedy"]
 
-    assert client.audit(layers="1", HF_HUB_OFFLINE="1")["bytes_read"] == 0
+    # Remembered norms serve whatever the way the bytes came.
+    remembered = client.audit(layers="1", HF_HUB_OFFLINE="1")
+    assert (remembered["bytes_read"], remembered["norms"]) == (0, served["norms"])
 
-    # A pinned commit whose shards are all there asks nobody; norms are known already.
-    both = client.audit()
-    assert both["fingerprint"] == one["fingerprint"]
-    pinned = client.audit(f"org/tiny@{COMMIT}")
-    assert client.hub.asked == []
-    assert pinned == {**both, "bytes_read": 0}
+    # A pinned commit whose files are all there asks nobody.
+    client.download(FIRST, "config.json")
+    pinned = client.audit(f"org/tiny@{COMMIT}", norms="other")
+    assert client.hub.requests == []
+    assert (pinned["fingerprint"], pinned["norms"]) == (found["fingerprint"], found["norms"])
 
 
 def test_a_hub_that_is_down_is_an_error_only_where_the_cache_does_not_help(client: Client) -> None:
     client.hub.down = True
     assert "did not answer" in client.audit()["error"]
     client.hub.down = False
+    client.download("model.safetensors.index.json", "config.json", *SHARDS)
     online = client.audit()
     client.hub.down = True
-    assert client.audit() == {**online, "bytes_read": 0}
+    assert client.audit()["norms"] == online["norms"]
 
 
 def test_what_is_wrong_with_a_name_is_said_with_the_name(client: Client) -> None:
@@ -223,12 +242,35 @@ def test_what_is_wrong_with_a_name_is_said_with_the_name(client: Client) -> None
     assert "no revision v2" in client.audit("org/tiny@v2")["error"]
     offline = client.audit("org/tiny@v2", HF_HUB_OFFLINE="1")
     assert "revision v2 of org/tiny is not in the cache" in offline["error"]
-    client.hub.gated = True
+    client.hub.repos["org/tiny"].gated = True
     gated = client.audit()
     assert "gated" in gated["error"]
     assert "hf auth login" in gated["remedy"]
 
 
 def test_a_repository_without_weights_is_refused(client: Client) -> None:
-    client.hub.files = {"model.gguf": b"GGUF", "config.json": b"{}"}
+    client.hub.repos["org/tiny"] = Repo({"model.gguf": b"GGUF", "config.json": b"{}"})
     assert "GGUF" in client.audit()["error"]
+
+
+def test_a_server_that_stalls_is_asked_again(client: Client) -> None:
+    stalls = iter([Behaviour(seconds=3)])
+    client.hub.misbehave = lambda asked: next(stalls, WELL) if asked.has_range else WELL
+    found = client.audit(layers="1", HF_HUB_DOWNLOAD_TIMEOUT="1")
+    assert found["bytes_read"] == NBYTES
+    assert len(client.spans(SECOND)) == 2
+
+
+def test_a_checkpoint_that_cannot_be_read_by_range_is_not_downloaded_unasked(
+    client: Client,
+) -> None:
+    client.hub.repos["org/tiny"] = replace(
+        client.hub.repos["org/tiny"], files={"pytorch_model.bin": b"b" * 12_345}
+    )
+    refused = client.audit()
+    assert refused["code"] == "download_refused"
+    assert "pytorch_model.bin of 12.3 KB would be downloaded into" in refused["error"]
+    assert str(client.home / "hf" / "hub") in refused["error"]
+    assert "hf download org/tiny" in refused["remedy"]
+    assert client.hub.fetched() == []
+    assert client.files() == set()

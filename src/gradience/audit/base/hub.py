@@ -1,22 +1,29 @@
-"""A base model on the Hugging Face Hub: what its cache holds first, then as little as is needed.
+"""A base model on the Hugging Face Hub: what its cache holds first, the rest by range.
 
-Opening asks for one listing, the index, the config and the headers of shards by range requests. A
-shard is downloaded, through huggingface_hub and into its cache, when a tensor of it is asked for.
+Opening asks for one listing, the index, the config and the headers of shards; a tensor comes when
+it is asked for. Nothing is written, but for torch checkpoints, which cannot be read by range: they
+are downloaded whole, through huggingface_hub and into its cache, after somebody said yes.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from gradience import __version__
 from gradience.audit.base import local
 from gradience.audit.base.layout import WeightsFile, weights_files, why_none
-from gradience.audit.base.shards import Found, Progress, Shard
-from gradience.audit.base.weights import TensorFacts
+from gradience.audit.base.remote import RemoteFile
+from gradience.audit.base.shards import Found, LocalFile, Progress, Shard, ShardFile, by_shard
+from gradience.audit.base.terms import Terms, WholeFiles
 from gradience.errors import BaseModelError
-from gradience.tensors.index import open_index
+from gradience.tensors.index import MAX_INDEX_BYTES, parse_index
+from gradience.tensors.regular import read_regular
+from gradience.tensors.remote.http import REFUSALS, HttpFile
+from gradience.tensors.remote.lookahead import LookAhead
+from gradience.tensors.remote.session import transport_errors
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -30,7 +37,6 @@ class _Repo:
     commit: str
     names: Collection[str]
     online: bool
-    progress: Progress | None
 
     def cached(self, name: str) -> Path | None:
         """The file in the cache, or None."""
@@ -39,8 +45,36 @@ class _Repo:
         found = try_to_load_from_cache(self.repo, name, revision=self.commit)
         return Path(found) if isinstance(found, str) else None
 
-    def fetch(self, name: str) -> Path:
-        """The file, downloaded when it is not cached.
+    def remote(self, name: str) -> HttpFile:
+        """The file on the Hub, with this user's login; of this commit, so it cannot change."""
+        from huggingface_hub import hf_hub_url  # noqa: PLC0415 - only for a Hub id
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # noqa: PLC0415
+
+        return HttpFile(
+            url=hf_hub_url(self.repo, name, revision=self.commit),
+            name=f"{self.repo}@{self.commit[:7]}/{name}",
+            headers=build_hf_headers(library_name="gradience", library_version=__version__),
+        )
+
+    def small(self, name: str, limit: int) -> bytes:
+        """All of a small file: from the cache, else from the Hub and into memory.
+
+        Raises
+        ------
+        BaseModelError
+            If it is not cached and may not be fetched.
+        TensorFileError
+            If it cannot be had.
+        """
+        here = self.cached(name)
+        if here is not None:
+            return read_regular(here, limit=limit)
+        if not self.online:
+            raise _offline(f"{self.repo}@{self.commit[:7]}: {name} is not in the cache", self.repo)
+        return self.remote(name).whole(limit)
+
+    def download(self, name: str) -> Path:
+        """The file in the cache, downloaded when it is not there.
 
         Raises
         ------
@@ -50,41 +84,25 @@ class _Repo:
         here = self.cached(name)
         if here is not None:
             return here
-        if not self.online:
-            raise _offline(f"{self.repo}@{self.commit[:7]}: {name} is not in the cache", self.repo)
         from huggingface_hub import hf_hub_download  # noqa: PLC0415 - only for a Hub id
 
-        self._tell(f"download {name}", 0)
         download = partial(hf_hub_download, self.repo, name)
         # Asked for by the name that was given: only then does the cache note which commit that
         # name stands for, without which the next run could not be offline.
         path = Path(_asked(partial(download, revision=self.revision), self.repo, self.revision))
         if self.commit not in path.parts:
             path = Path(_asked(partial(download, revision=self.commit), self.repo, self.commit))
-        self._tell(f"download {name}", 1)
         return path
 
-    def header(self, name: str) -> Mapping[str, TensorFacts] | None:
-        """The header of a shard that is not here, by a range request; None where it need not be."""
-        if self.cached(name) is not None or not name.endswith(".safetensors"):
-            return None
-        from huggingface_hub import HfApi  # noqa: PLC0415 - only for a Hub id
 
-        self._tell(f"header of {name}", 0)
-        ask = partial(HfApi().parse_safetensors_file_metadata, self.repo, name)
-        found = _asked(partial(ask, revision=self.commit), self.repo, self.commit)
-        self._tell(f"header of {name}", 1)
-        return {
-            tensor: TensorFacts(shape=tuple(info.shape), dtype=info.dtype)
-            for tensor, info in found.tensors.items()
-        }
-
-    def _tell(self, stage: str, done: int) -> None:
-        if self.progress:
-            self.progress(stage, done, 1)
-
-
-def find(text: str, *, allow_download: bool, progress: Progress | None) -> Found:
+def find(
+    text: str,
+    *,
+    allow_download: bool,
+    ahead: LookAhead,
+    terms: Terms,
+    progress: Progress | None,
+) -> Found:
     """The weights files of `org/name[@revision]`.
 
     Raises
@@ -92,38 +110,88 @@ def find(text: str, *, allow_download: bool, progress: Progress | None) -> Found
     BaseModelError
         If it is no Hub id, is not there, is gated, has no weights, or is not cached and may not
         be downloaded.
+    DownloadRefusedError
+        If files would have to be downloaded whole, and may not.
     TensorFileError
-        If its index is damaged.
+        If its index is damaged or cannot be had.
     """
     from huggingface_hub import constants  # noqa: PLC0415 - only for a Hub id
 
     repo, _, revision = text.partition("@")
     _check_id(text, repo)
     online = allow_download and not constants.HF_HUB_OFFLINE
-    opened = _repo(repo, revision, online, progress)
+    opened = _repo(repo, revision, online)
     files = weights_files(opened.names)
     if not files:
         reason, remedy = why_none(opened.names)
         if not opened.online:
             reason += " in the cache, and nothing may be downloaded"
         raise BaseModelError(f"base model {repo}@{opened.commit[:7]}: {reason}", remedy=remedy)
-    shards: list[Shard] = []
-    absent: dict[str, str] = {}
-    for file in files:
-        for shard in _shards(opened, file):
-            if opened.online or opened.cached(shard.name):
-                shards.append(shard)
-            else:
-                absent |= dict.fromkeys(shard.only or (), shard.name)
-    config = opened.fetch("config.json") if "config.json" in opened.names else None
+    listed = {name: (file, only) for file in files for name, only in _shards(opened, file).items()}
+    here = {name for name in listed if opened.cached(name) is not None}
+    if opened.online:
+        _download_checkpoints(opened, sorted(listed.keys() - here), terms, progress)
+    shards = tuple(
+        Shard(name=name, file=_file(opened, name, ahead), prefix=file.prefix, only=only)
+        for name, (file, only) in listed.items()
+        if opened.online or name in here
+    )
+    absent = {
+        tensor: name
+        for name, (_, only) in listed.items()
+        if not opened.online and name not in here
+        for tensor in only or ()
+    }
     return Found(
         model=repo,
         name=repo,
         revision=opened.commit,
-        shards=tuple(shards),
-        tied=local.tied(config) if config else None,
+        shards=shards,
+        tied=_tied(opened),
         absent=absent,
     )
+
+
+def _tied(opened: _Repo) -> bool | None:
+    if "config.json" not in opened.names:
+        return None
+    return local.tied_in("config.json", opened.small("config.json", local.MAX_CONFIG_BYTES))
+
+
+def _file(opened: _Repo, name: str, ahead: LookAhead) -> ShardFile:
+    """Where the bytes of a shard come from: the cache, else the Hub."""
+    here = opened.cached(name)
+    if here is not None:
+        return LocalFile(fetch=partial(Path, here))
+    return RemoteFile(file=opened.remote(name), ahead=ahead)
+
+
+def _download_checkpoints(
+    opened: _Repo, missing: list[str], terms: Terms, progress: Progress | None
+) -> None:
+    """Ask for and fetch what cannot be read by range."""
+    whole = [name for name in missing if not name.endswith(".safetensors")]
+    if not whole:
+        return
+    from huggingface_hub import HfApi, constants  # noqa: PLC0415 - only for a Hub id
+
+    ask = partial(HfApi().model_info, opened.repo, revision=opened.commit, files_metadata=True)
+    siblings = _asked(ask, opened.repo, opened.commit).siblings or ()
+    sizes = {sibling.rfilename: sibling.size or 0 for sibling in siblings}
+    nbytes = sum(sizes.get(name, 0) for name in whole)
+    files = WholeFiles(
+        model=opened.repo, names=tuple(whole), nbytes=nbytes, into=Path(constants.HF_HUB_CACHE)
+    )
+    terms.take(nbytes, f"base model {opened.repo}, {len(whole)} torch checkpoints")
+    terms.approve(files)
+    # The index and the config too: with them the next run can be offline.
+    beside = [name for name in opened.names if name.endswith((".bin.index.json", "config.json"))]
+    for done, name in enumerate(wanted := [*beside, *whole]):
+        if progress:
+            progress(f"download {opened.repo}", done, len(wanted))
+        opened.download(name)
+    if progress:
+        progress(f"download {opened.repo}", len(wanted), len(wanted))
 
 
 def _check_id(text: str, repo: str) -> None:
@@ -139,12 +207,12 @@ def _check_id(text: str, repo: str) -> None:
         ) from error
 
 
-def _repo(repo: str, revision: str, online: bool, progress: Progress | None) -> _Repo:
+def _repo(repo: str, revision: str, online: bool) -> _Repo:
     """Resolve the revision to a commit: from the cache where that is certain, else by asking."""
     pinned = _COMMIT.fullmatch(revision) is not None
     named = f"revision {revision} of {repo}" if revision else repo
     revision = revision or "main"
-    cached = _cached_repo(repo, revision, progress)
+    cached = _cached_repo(repo, revision)
     if cached is not None and (not online or (pinned and _is_complete(cached))):
         return cached
     if not online:
@@ -165,11 +233,10 @@ def _repo(repo: str, revision: str, online: bool, progress: Progress | None) -> 
         commit=info.sha or "",
         names=names,
         online=True,
-        progress=progress,
     )
 
 
-def _cached_repo(repo: str, revision: str, progress: Progress | None) -> _Repo | None:
+def _cached_repo(repo: str, revision: str) -> _Repo | None:
     """The snapshot of a revision in the cache, whatever it holds; None when there is none."""
     from huggingface_hub import constants  # noqa: PLC0415 - only for a Hub id
 
@@ -186,7 +253,6 @@ def _cached_repo(repo: str, revision: str, progress: Progress | None) -> _Repo |
         commit=commit,
         names=names,
         online=False,
-        progress=progress,
     )
 
 
@@ -194,41 +260,27 @@ def _is_complete(cached: _Repo) -> bool:
     """Whether every weights file of a snapshot is in the cache."""
     files = weights_files(cached.names)
     return bool(files) and all(
-        cached.cached(shard.name) for file in files for shard in _shards(cached, file)
+        cached.cached(name) for file in files for name in _shards(cached, file)
     )
 
 
-def _shards(opened: _Repo, file: WeightsFile) -> tuple[Shard, ...]:
-    """The one file, or those that the index lists; names are relative to the repository."""
+def _shards(opened: _Repo, file: WeightsFile) -> dict[str, frozenset[str] | None]:
+    """The one file, or those that the index lists with their tensors, by name in the repository."""
     if not file.is_index:
-        weight_map: dict[str, list[str]] = {file.name: []}
-    else:
-        index = open_index(opened.fetch(file.name))
-        folder = file.name.rpartition("/")[0]
-        weight_map = {f"{folder}/{s}" if folder else s: [] for s in sorted(index.shards)}
-        for tensor, shard in index.weight_map.items():
-            weight_map[f"{folder}/{shard}" if folder else shard].append(tensor)
-    return tuple(
-        Shard(
-            name=name,
-            fetch=partial(opened.fetch, name),
-            prefix=file.prefix,
-            header=partial(opened.header, name) if opened.online else None,
-            only=frozenset(tensors) or None,
-        )
-        for name, tensors in weight_map.items()
-    )
+        return {file.name: None}
+    index, _ = parse_index(file.name, opened.small(file.name, MAX_INDEX_BYTES))
+    folder = file.name.rpartition("/")[0]
+    return {f"{folder}/{n}" if folder else n: only for n, only in by_shard(index).items()}
 
 
 def _asked(ask: Callable[[], Any], repo: str, revision: str) -> Any:
     """Ask the Hub, and say in one sentence why it did not answer."""
     from huggingface_hub import errors  # noqa: PLC0415 - only for a Hub id
 
-    # The transport's own base class: httpx since huggingface_hub 1.0, requests before.
-    transport = cast("type[Exception]", errors.HfHubHTTPError.__mro__[1])
+    expected: tuple[type[Exception], ...] = (*transport_errors(), errors.EntryNotFoundError)
     try:
         return ask()
-    except (OSError, transport, errors.EntryNotFoundError, errors.SafetensorsParsingError) as error:
+    except expected as error:
         reason, remedy = _why(error, revision)
         raise BaseModelError(f"base model {repo}: {reason}", remedy=remedy) from error
 
@@ -237,17 +289,11 @@ def _why(error: BaseException, revision: str) -> tuple[str, str]:
     from huggingface_hub import errors  # noqa: PLC0415 - only for a Hub id
 
     if isinstance(error, errors.GatedRepoError):
-        return (
-            "it is gated, and this login may not read it",
-            "Ask for access on its page, then run: hf auth login",
-        )
+        return REFUSALS["GatedRepo"]
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"it has no revision {revision}", "Name a branch, a tag or a commit that it has."
+        return f"it has no revision {revision}", REFUSALS["RevisionNotFound"][1]
     if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            "the Hub has no model of that name, or it is private",
-            "Check the spelling; for a private model run: hf auth login",
-        )
+        return REFUSALS["RepoNotFound"]
     return (
         f"the Hub did not answer: {' '.join(str(error).split())[:200]}",
         "Try again, or name a local directory of the model.",

@@ -26,6 +26,9 @@ _STEMS = (
     "diffusion_pytorch_model.bin",
 )
 
+PLAIN_NAMES = tuple(name for stem in _STEMS for name in (stem, stem + _INDEX))
+"""Names of a model's weights, the first to be preferred."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsFile:
@@ -77,10 +80,9 @@ def weights_files(names: Collection[str]) -> tuple[WeightsFile, ...]:
 
 def _choose(names: Collection[str]) -> str:
     """The weights in one folder: the usual name, else a variant of it, else the only one."""
-    for stem in _STEMS:
-        for name in (stem, stem + _INDEX):
-            if name in names:
-                return name
+    for name in PLAIN_NAMES:
+        if name in names:
+            return name
     for stem in _STEMS:
         base, _, suffix = stem.rpartition(".")
         variants = [

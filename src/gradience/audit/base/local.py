@@ -4,13 +4,14 @@ from functools import partial
 from pathlib import Path
 
 from gradience.audit.base.layout import weights_files, why_none
-from gradience.audit.base.shards import Found, Shard
+from gradience.audit.base.shards import Found, LocalFile, Shard, by_shard
 from gradience.errors import BaseModelError, TensorFileError
 from gradience.tensors.index import open_index
 from gradience.tensors.regular import read_regular
 from gradience.tensors.strict_json import strict_json_object
 
-_MAX_CONFIG_BYTES = 10_000_000
+MAX_CONFIG_BYTES = 10_000_000
+"""Of a config.json that is read."""
 
 
 def find(path: Path) -> Found:
@@ -54,7 +55,8 @@ def shards_of(path: Path, *, prefix: str = "") -> tuple[Shard, ...]:
     """The one file, or those that an index lists."""
     folder = f"{prefix.removesuffix('.')}/" if prefix else ""
     if not path.name.endswith(".json"):
-        return (Shard(name=folder + path.name, fetch=partial(Path, path), prefix=prefix),)
+        file = LocalFile(fetch=partial(Path, path))
+        return (Shard(name=folder + path.name, file=file, prefix=prefix),)
     index = open_index(path)
     if index.missing_shards:
         raise TensorFileError(
@@ -65,24 +67,31 @@ def shards_of(path: Path, *, prefix: str = "") -> tuple[Shard, ...]:
     return tuple(
         Shard(
             name=folder + name,
-            fetch=partial(Path, index.shard_path(name)),
+            file=LocalFile(fetch=partial(Path, index.shard_path(name))),
             prefix=prefix,
-            only=frozenset(t for t, shard in index.weight_map.items() if shard == name),
+            only=tensors,
         )
-        for name in sorted(index.shards)
+        for name, tensors in by_shard(index.weight_map).items()
     )
 
 
 def tied(config: Path) -> bool | None:
-    """`tie_word_embeddings` of a config.json; None when there is none to read.
+    """`tie_word_embeddings` of a config.json; None when there is none to read."""
+    try:
+        data = read_regular(config, limit=MAX_CONFIG_BYTES)
+    except TensorFileError:
+        return None
+    return tied_in(config, data)
+
+
+def tied_in(config: Path | str, data: bytes) -> bool | None:
+    """`tie_word_embeddings` of the text of a config.json; None when it cannot be read.
 
     transformers 4 leaves the key out where it is True, the default; models of several parts keep
     it in the part that is the language model.
     """
     try:
-        found = strict_json_object(
-            config, read_regular(config, limit=_MAX_CONFIG_BYTES), what="config"
-        )
+        found = strict_json_object(config, data, what="config")
     except TensorFileError:
         # The config is a hint, never needed: without one, names and shapes decide alone.
         return None

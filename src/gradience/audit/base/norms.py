@@ -22,6 +22,7 @@ from gradience.errors import BaseModelError
 from gradience.findings import Finding
 
 Progress = Callable[[str, int, int], None]
+Notice = Callable[[str], None]
 
 # What is measured is remembered in steps, so that a run of minutes that is stopped loses a second.
 _STEP_NUMBERS = 1 << 27
@@ -81,6 +82,7 @@ def base_norms(
     width: float = 1e-3,
     eta: float = 1e-9,
     progress: Progress | None = None,
+    notice: Notice | None = None,
 ) -> BaseNorms:
     """Norms of the base weight of every layer.
 
@@ -100,19 +102,24 @@ def base_norms(
         See `spectral_norm`.
     progress : callable, optional
         Told ("base norms", done, total).
+    notice : callable, optional
+        Told in a sentence what comes over the network.
 
     Raises
     ------
-    BaseModelError
-        If a shard cannot be had. That the base does not fit, or that the cache cannot be
-        written, is in `findings`.
+    BaseModelError, TransferError
+        If a shard cannot be had; what was measured before is remembered. That the base does not
+        fit, or that the cache cannot be written, is in `findings`.
+    DownloadRefusedError
+        If more would come over the network than may.
     AdapterConfigError
         If `layer_replication` is not a list of pairs.
     """
     matches = match(layers, base.tensors, tied=base.tied, layer_replication=layer_replication)
     _check_complete(layers, base, matches)
     wanted = {weight.key: weight for weight in matches.found.values()}
-    known = _known(wanted, base, _Settings(cache_dir, now, width, eta), progress)
+    settings = _Settings(cache_dir, now, width, eta, progress, notice)
+    known = _known(wanted, _read_again(layers, matches), base, settings)
     by_layer = {
         label: known.norms[w.key] for label, w in matches.found.items() if w.key in known.norms
     }
@@ -153,12 +160,14 @@ def _check_complete(layers: Sequence[LoraLayer], base: BaseModel, matches: Match
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """Where to remember, and how finely to measure."""
+    """Where to remember, how finely to measure, and who is told."""
 
     cache_dir: Path
     now: datetime
     width: float
     eta: float
+    progress: Progress | None
+    notice: Notice | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +182,9 @@ class _Known:
 
 def _known(
     wanted: Mapping[str, BaseWeight],
+    again: Sequence[BaseWeight],
     base: BaseModel,
     settings: _Settings,
-    progress: Progress | None,
 ) -> _Known:
     """Recall what can be believed, measure the rest, remember it step by step."""
     identity = cache.Identity(model=base.name, revision=base.revision, fingerprint=base.fingerprint)
@@ -184,13 +193,18 @@ def _known(
     width, eta = settings.width, settings.eta
     todo = [w for w in wanted.values() if not recalled.serves(w, width=width, eta=eta)]
     norms, reasons = dict(recalled.norms), dict(recalled.reasons)
+    expected = base.expect([*todo, *again])
+    if expected and settings.notice:
+        settings.notice(expected)
+    # What came over a network is remembered at once: it may have taken minutes.
+    numbers = 1 if base.is_remote else _STEP_NUMBERS
     refused: Finding | None = None
     done = nbytes = 0
-    for step in _steps(todo, even_if_empty=bool(recalled.doubts)):
+    for step in _steps(todo, numbers, even_if_empty=bool(recalled.doubts)):
 
         def tell(count: int, before: int = done) -> None:
-            if progress:
-                progress("base norms", before + count, len(todo))
+            if settings.progress:
+                settings.progress("base norms", before + count, len(todo))
 
         measured = measure(base, step, width=width, eta=eta, done=tell)
         done += len(step)
@@ -209,14 +223,25 @@ def _known(
     return _Known(norms, reasons, (*doubts, *((refused,) if refused else ())), nbytes)
 
 
-def _steps(todo: Iterable[BaseWeight], *, even_if_empty: bool) -> Iterator[list[BaseWeight]]:
-    """The weights in portions of about a hundred million numbers: half a second of work each."""
+def _read_again(layers: Sequence[LoraLayer], matches: Matches) -> list[BaseWeight]:
+    """The weights that are read for more than their norm: DoRA's change is made of them."""
+    return [
+        matches.found[layer.label]
+        for layer in layers
+        if layer.magnitude is not None and layer.label in matches.found
+    ]
+
+
+def _steps(
+    todo: Iterable[BaseWeight], least: int, *, even_if_empty: bool
+) -> Iterator[list[BaseWeight]]:
+    """The weights in portions of at least so many numbers."""
     step: list[BaseWeight] = []
     numbers = 0
     for weight in todo:
         step.append(weight)
         numbers += weight.stored_shape[0] * weight.stored_shape[1]
-        if numbers >= _STEP_NUMBERS:
+        if numbers >= least:
             yield step
             step, numbers, even_if_empty = [], 0, False
     if step or even_if_empty:

@@ -94,7 +94,5 @@ def rows(base: TensorSource, weight: BaseWeight) -> StoredRows | TransposedRows:
 
 
 def _matrix(part: Part, stored: StoredTensor) -> Array:
-    array = stored.read()
-    if part.index is not None:
-        array = array[part.index]
+    array = stored.read() if part.index is None else stored.at(part.index)
     return array.reshape(as_matrix(array.shape))

@@ -1,8 +1,9 @@
-"""One weights file of a base model: here already, or on the Hub."""
+"""One weights file of a base model: here, to be downloaded whole, or read by range where it is."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from gradience.audit.base.weights import TensorFacts
 from gradience.errors import TensorFileError
@@ -11,7 +12,68 @@ from gradience.tensors.opening import open_tensor_file
 from gradience.tensors.stored import StoredTensor
 from gradience.tensors.tensor_file import TensorFile
 
+if TYPE_CHECKING:
+    from gradience.tensors.remote.lookahead import Span
+
 Progress = Callable[[str, int, int], None]
+
+
+class ShardFile(Protocol):
+    """Where the bytes of a shard come from."""
+
+    @property
+    def path(self) -> Path | None:
+        """The local file, once it was opened; None where there is none."""
+        ...
+
+    def tensors(self) -> Mapping[str, StoredTensor]:
+        """Every tensor, not yet read; opens the file on first use."""
+        ...
+
+    def span(self, name: str, index: int | None) -> "Span | None":
+        """What must come over the network for a tensor, or one entry of it; None if nothing."""
+        ...
+
+    def identity(self) -> str:
+        """What tells this file's content from another's without reading all of it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file, if it was opened."""
+        ...
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class LocalFile:
+    """A file on this disk, or one that is on it once `fetch` was called; a `ShardFile`."""
+
+    fetch: Callable[[], Path]
+    _file: TensorFile | None = field(default=None, init=False)
+
+    @property
+    def path(self) -> Path | None:
+        """Where it is, once it was opened."""
+        return None if self._file is None else self._file.path
+
+    def tensors(self) -> Mapping[str, StoredTensor]:
+        """Every tensor, mapped when read."""
+        if self._file is None:
+            self._file = open_tensor_file(self.fetch())
+        return self._file.tensors
+
+    def span(self, name: str, index: int | None) -> None:
+        """Nothing comes over the network."""
+
+    def identity(self) -> str:
+        """A file in a Hub cache links to a blob that is named by its hash; any other is sampled."""
+        path = self.fetch()
+        return _blob_hash(path) or sampled_digest(path)
+
+    def close(self) -> None:
+        """Unmap the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -22,27 +84,17 @@ class Shard:
     ----------
     name : str
         Relative to the model, with forward slashes.
-    fetch : callable
-        Gives its local path; may download.
+    file : ShardFile
     prefix : str
         What stands before its tensor names in the model: a pipeline's folder.
-    header : callable, optional
-        Gives shapes and types without having the file; None when the file is here.
     only : frozenset of str, optional
         Tensors that the index places in this file; None for all that it holds.
     """
 
     name: str
-    fetch: Callable[[], Path]
+    file: ShardFile
     prefix: str = ""
-    header: Callable[[], Mapping[str, TensorFacts] | None] | None = None
     only: frozenset[str] | None = None
-    _file: TensorFile | None = field(default=None, init=False)
-
-    @property
-    def path(self) -> Path | None:
-        """Where the file is, once it was opened."""
-        return None if self._file is None else self._file.path
 
     def facts(self) -> dict[str, TensorFacts]:
         """Shape and type of each tensor, by its name in the model.
@@ -52,40 +104,24 @@ class Shard:
         TensorFileError
             If the file is damaged, or lacks a tensor that its index promises.
         """
-        known = self.header() if self.header else None
-        if known is None:
-            stored = self.open().tensors
-            known = {n: TensorFacts(shape=t.shape, dtype=t.dtype) for n, t in stored.items()}
-        for missing in (self.only or frozenset()) - known.keys():
+        stored = self.file.tensors()
+        for missing in (self.only or frozenset()) - stored.keys():
             raise TensorFileError(
                 f"{self.name} does not hold {missing}, which its index places there",
                 remedy="Download the model again; the index names every file that belongs to it.",
             )
-        return {self.prefix + name: facts for name, facts in known.items()}
+        return {
+            self.prefix + name: TensorFacts(shape=tensor.shape, dtype=tensor.dtype)
+            for name, tensor in stored.items()
+        }
 
     def tensor(self, name: str) -> StoredTensor:
         """A tensor by its name in the model."""
-        return self.open().tensors[name.removeprefix(self.prefix)]
+        return self.file.tensors()[name.removeprefix(self.prefix)]
 
-    def open(self) -> TensorFile:
-        """The open file; fetched on first use."""
-        if self._file is None:
-            self._file = open_tensor_file(self.fetch())
-        return self._file
-
-    def identity(self) -> str:
-        """What tells this file's content from another's without reading all of it.
-
-        A file in a Hub cache is a link to a blob that is named by its hash; any other is sampled.
-        """
-        path = self.fetch()
-        return _blob_hash(path) or sampled_digest(path)
-
-    def close(self) -> None:
-        """Unmap the file, if it was opened."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+    def span(self, name: str, index: int | None) -> "Span | None":
+        """What must come over the network for a tensor, by its name in the model."""
+        return self.file.span(name.removeprefix(self.prefix), index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +149,14 @@ class Found:
     shards: tuple[Shard, ...]
     tied: bool | None
     absent: Mapping[str, str] = field(default_factory=dict)
+
+
+def by_shard(weight_map: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    """The tensors that an index places in each shard; shards in the order of their names."""
+    names: dict[str, set[str]] = {shard: set() for shard in sorted(set(weight_map.values()))}
+    for tensor, shard in weight_map.items():
+        names[shard].add(tensor)
+    return {shard: frozenset(tensors) for shard, tensors in names.items()}
 
 
 def _blob_hash(path: Path) -> str:

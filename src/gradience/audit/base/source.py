@@ -1,24 +1,32 @@
 """Where the tensors of a base model are, without reading them.
 
-Opening lists names, shapes and types from headers; data is mapped, or a shard downloaded, when a
+Opening lists names, shapes and types from headers; data is mapped, or fetched by range, when a
 tensor is asked for. A model directory is data: its JSON is parsed, no code of it is ever run.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from blake3 import blake3
 
-from gradience.audit.base import hub, local
+from gradience.audit.base import local
 from gradience.audit.base.shards import Found, Progress, Shard
-from gradience.audit.base.weights import TensorFacts
+from gradience.audit.base.terms import BYTES_STAGE, Terms
+from gradience.audit.base.weights import BaseWeight, TensorFacts
 from gradience.errors import BaseModelError, TensorFileError
 from gradience.paths import nearest
 from gradience.tensors.stored import StoredTensor
+from gradience.units import format_size
+
+if TYPE_CHECKING:
+    from gradience.tensors.remote.lookahead import LookAhead
+
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +43,9 @@ class BaseModel:
         Commit of a Hub model.
     fingerprint : str
         `blake3:...` of what the files are; another content has another fingerprint. For a Hub
-        model the commit decides, which git derives from the content of every file.
+        model the commit decides, which git derives from the content of every file. At any other
+        address it is, of each file, the address, the size, the header and what the server or store
+        says of the version (ETag, generation); one that says nothing certain is sampled.
     tensors : mapping of str to TensorFacts
         Every tensor; those of a pipeline carry their folder's name in front.
     tied : bool or None
@@ -53,9 +63,47 @@ class BaseModel:
     tied: bool | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
     _shards: Mapping[str, Shard] = field(default_factory=dict, repr=False, compare=False)
+    _ahead: "LookAhead | None" = field(default=None, repr=False, compare=False)
+    _terms: Terms = field(default_factory=Terms, repr=False, compare=False)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it was looked for elsewhere than on this disk; its files may still be cached."""
+        return self._ahead is not None
+
+    def expect(self, weights: Iterable[BaseWeight]) -> str:
+        """Say what will be read, in order: the next is fetched while one is in use.
+
+        Parameters
+        ----------
+        weights : iterable of BaseWeight
+            One that is read twice is listed twice.
+
+        Returns
+        -------
+        str
+            What will come over the network, in a sentence; empty when nothing will.
+
+        Raises
+        ------
+        DownloadRefusedError
+            If that is more than may.
+        """
+        if self._ahead is None:
+            return ""
+        parts = [part for weight in weights for part in weight.parts]
+        spans = [self._shards[p.tensor].span(p.tensor, p.index) for p in parts]
+        away = [span for span in spans if span is not None]
+        nbytes = sum(span.nbytes for span in away)
+        here = f" ({len(spans) - len(away)} are in the cache)" if len(away) < len(spans) else ""
+        what = f"{len(away)} of {len(spans)} tensors of base model {self.model}{here}"
+        self._terms.take(nbytes, what)
+        self._ahead.expect(away)
+        size = format_size(nbytes)
+        return f"reading {size}, {what}, over the network; none of it is written" if away else ""
 
     def tensor(self, name: str) -> StoredTensor:
-        """One tensor by name; a shard that is not here is downloaded.
+        """One tensor by name; what is not here is fetched when it is read.
 
         Raises
         ------
@@ -67,19 +115,19 @@ class BaseModel:
         try:
             return self._shards[name].tensor(name)
         except TensorFileError as error:
-            raise BaseModelError(
-                f"base model {self.model}: {error}", remedy=error.remedy
-            ) from error
+            raise _of_base(self.model, error) from error
 
     def opened_files(self) -> tuple[Path, ...]:
         """The files whose weights were read."""
-        paths = {shard.path for shard in self._shards.values()}
+        paths = {shard.file.path for shard in self._shards.values()}
         return tuple(sorted(path for path in paths if path is not None))
 
     def close(self) -> None:
-        """Unmap every file that was opened."""
+        """Let go of every file that was opened, and stop what is on its way."""
+        if self._ahead is not None:
+            self._ahead.close()
         for shard in set(self._shards.values()):
-            shard.close()
+            shard.file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -97,6 +145,7 @@ def open_base(
     base_model_id: str | os.PathLike[str],
     *,
     allow_download: bool = True,
+    terms: Terms | None = None,
     progress: Progress | None = None,
 ) -> BaseModel:
     """Open a base model for reading.
@@ -105,11 +154,14 @@ def open_base(
     ----------
     base_model_id : str or path
         A directory as transformers or diffusers write it, a safetensors or `.bin` file, an index
-        file, or a Hub id `org/name[@revision]`; a path that exists wins over a Hub id.
+        file, a Hub id `org/name[@revision]`, or the address of a safetensors file, an index or a
+        directory: https or any protocol of fsspec. A path that exists wins.
     allow_download : bool
-        False takes only what the Hub cache holds; so does HF_HUB_OFFLINE=1.
+        False takes only what is on this disk or in the Hub cache; so does HF_HUB_OFFLINE=1.
+    terms : Terms, optional
+        What may come over the network; without them anything by range, and no file whole.
     progress : callable, optional
-        Told ("download <shard>", done, total) around each download.
+        Told (stage, done, total): ("download <model>", files), and of `BYTES_STAGE`.
 
     Raises
     ------
@@ -117,31 +169,62 @@ def open_base(
         If it is not there, holds no weights, is gated, is not cached while offline, is in a
         format whose numbers are not those of the weights (GGUF), or is damaged. Names the model,
         the path, the reason and the remedy.
+    DownloadRefusedError
+        If a torch checkpoint would have to be downloaded, and may not.
     MissingExtraError
-        If it is a torch checkpoint and torch is not installed.
+        If it is a torch checkpoint and torch is not installed, or in a store whose package is not.
     """
+    terms = Terms() if terms is None else terms
     path = Path(base_model_id)
     try:
         if isinstance(base_model_id, os.PathLike) or _exists(base_model_id):
-            found = local.find(path)
-        else:
-            found = _on_hub(str(base_model_id), allow_download, progress)
-        return _opened(found)
+            return _opened(local.find(path), None, terms)
+        return _remote(str(base_model_id), allow_download, terms, progress)
     except TensorFileError as error:
-        raise BaseModelError(f"base model {base_model_id}: {error}", remedy=error.remedy) from error
+        raise _of_base(_named(base_model_id), error) from error
 
 
-def _on_hub(base_model_id: str, allow_download: bool, progress: Progress | None) -> Found:
-    """A Hub model; where there is none, say which path could have been meant."""
+def _named(base_model_id: str | os.PathLike[str]) -> str:
+    """The base as errors show it: an address without its secrets."""
+    text = str(base_model_id)
+    if "://" not in text:
+        return text
+    from gradience.tensors.remote.session import shown_url  # noqa: PLC0415 - only for an address
+
+    return shown_url(text)
+
+
+def _of_base(name: str, error: TensorFileError) -> BaseModelError:
+    """The error of a file as that of the base, which is named once."""
+    said = str(error).removeprefix(f"{name}: ")
+    return BaseModelError(f"base model {name}: {said}", remedy=error.remedy)
+
+
+def _remote(text: str, allow_download: bool, terms: Terms, progress: Progress | None) -> BaseModel:
+    """A model that is no path: an address, else a Hub id."""
+    # Imported here: 20 ms and threads that a local base need not pay.
+    from gradience.audit.base import hub, web  # noqa: PLC0415
+    from gradience.tensors.remote.lookahead import LookAhead  # noqa: PLC0415
+
+    ahead = LookAhead(partial(progress, BYTES_STAGE) if progress else None)
+    if web.is_address(text):
+        if not allow_download:
+            raise BaseModelError(
+                f"base model {_named(text)} is not on this disk, and nothing may be fetched",
+                remedy="Name a local copy.",
+            )
+        return _opened(web.find(text, ahead=ahead), ahead, terms)
+    find = partial(hub.find, allow_download=allow_download, ahead=ahead, terms=terms)
     try:
-        return hub.find(base_model_id, allow_download=allow_download, progress=progress)
+        found = find(text, progress=progress)
     except BaseModelError as error:
-        close = nearest(Path(base_model_id)) if base_model_id else None
+        close = nearest(Path(text)) if text else None
         if close is None:
             raise
         raise BaseModelError(
             str(error), remedy=f"Did you mean the path {close}? Else: {error.remedy}"
         ) from error
+    return _opened(found, ahead, terms)
 
 
 def _exists(text: str) -> bool:
@@ -152,12 +235,11 @@ def _exists(text: str) -> bool:
         return False
 
 
-def _opened(found: Found) -> BaseModel:
+def _opened(found: Found, ahead: "LookAhead | None", terms: Terms) -> BaseModel:
     """List the tensors of every shard."""
     owners: dict[str, Shard] = {}
     tensors: dict[str, TensorFacts] = {}
-    for shard in found.shards:
-        facts = shard.facts()
+    for shard, facts in zip(found.shards, _all_facts(found.shards, ahead), strict=True):
         owners.update(dict.fromkeys(facts, shard))
         tensors.update(facts)
     if not tensors and not found.absent:
@@ -166,7 +248,7 @@ def _opened(found: Found) -> BaseModel:
             remedy="Name the model that was fine-tuned.",
         )
     # A commit is derived from the content of every file; without one, the files are looked at.
-    told = [f"{shard.name} {found.revision or shard.identity()}" for shard in found.shards]
+    told = [f"{shard.name} {found.revision or shard.file.identity()}" for shard in found.shards]
     told += sorted(f"{shard} {found.revision}" for shard in set(found.absent.values()))
     return BaseModel(
         model=found.model,
@@ -177,4 +259,18 @@ def _opened(found: Found) -> BaseModel:
         tied=found.tied,
         absent=found.absent,
         _shards=owners,
+        _ahead=ahead,
+        _terms=terms,
     )
+
+
+def _all_facts(
+    shards: Sequence[Shard], ahead: "LookAhead | None"
+) -> Iterable[Mapping[str, TensorFacts]]:
+    """What each header says; those elsewhere are asked for a few at a time."""
+    if ahead is None or len(shards) < 2:
+        return [shard.facts() for shard in shards]
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only for remote shards
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(Shard.facts, shards))

@@ -1,0 +1,104 @@
+"""On which terms the bytes of a base model may come over the network.
+
+Ranges that are read and forgotten need no leave, unless the user set a limit. Whole files, which
+are written into the Hub's cache, do: someone must say yes, and this part asks nobody itself.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gradience.errors import DownloadRefusedError
+from gradience.units import format_size
+
+BYTES_STAGE = "bytes of the base"
+"""The stage of which progress is told in bytes, from the thread that fetches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeFiles:
+    """Files that can only be had whole: torch checkpoints.
+
+    Attributes
+    ----------
+    model : str
+    names : tuple of str
+        In the repository.
+    nbytes : int
+    into : Path
+        The cache that they would be written into.
+    """
+
+    model: str
+    names: tuple[str, ...]
+    nbytes: int
+    into: Path
+
+    @property
+    def sentence(self) -> str:
+        """What would be downloaded, how much, and where to."""
+        files = self.names[0] if len(self.names) == 1 else f"{len(self.names)} files"
+        return (
+            f"base model {self.model}: its weights are a torch checkpoint, which cannot be read by "
+            f"range; {files} of {format_size(self.nbytes)} would be downloaded into {self.into}"
+        )
+
+
+Approve = Callable[[WholeFiles], None]
+"""Raises a `DownloadRefusedError` or another `StorageError` where the answer is no."""
+
+
+def refuse(files: WholeFiles) -> None:
+    """The answer where nobody can be asked.
+
+    Raises
+    ------
+    DownloadRefusedError
+    """
+    raise DownloadRefusedError(
+        f"{files.sentence}, and nobody said that it may",
+        remedy=f"Say --yes (in Python: approve=print), or run: hf download {files.model}; or name "
+        "a revision or a model that has safetensors.",
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class Terms:
+    """What may be fetched; one for all adapters of a run, so that its limit is the run's.
+
+    Attributes
+    ----------
+    limit : int or None
+        Bytes that may come over the network, headers and configs aside.
+    approve : callable
+        Asked before files are downloaded whole.
+    """
+
+    limit: int | None = None
+    approve: Approve = refuse
+    _taken: int = field(default=0, init=False)
+
+    def take(self, nbytes: int, what: str) -> None:
+        """Count what is about to be fetched.
+
+        Parameters
+        ----------
+        nbytes : int
+        what : str
+            Names it, for the error.
+
+        Raises
+        ------
+        DownloadRefusedError
+            If the limit does not allow it; then nothing is counted.
+        """
+        if self.limit is not None and self._taken + nbytes > self.limit:
+            before = f", after {format_size(self._taken)} before" if self._taken else ""
+            over = self._taken + nbytes - self.limit
+            raise DownloadRefusedError(
+                f"{what}: {format_size(nbytes)} would come over the network{before}, "
+                f"{format_size(over)} more than the {format_size(self.limit)} that may",
+                remedy=f"Allow it with --max-download {-(-(self._taken + nbytes) // 10**6)}MB, or "
+                "name a local copy. Norms that are remembered cost nothing.",
+            )
+        self._taken += nbytes

@@ -1,0 +1,123 @@
+"""Bytes of remote tensors, fetched one ahead of their use.
+
+While a tensor is measured the next one is on its way; the one after waits until that one is asked
+for. So memory holds what is in use and one tensor more, and network and processor work together.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from threading import Event, Lock, Thread
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradience.tensors.remote.range_file import RangeFile
+
+Bytes = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+
+_TELL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A range of a remote file: a tensor, or one entry along its first dimension."""
+
+    file: RangeFile
+    begin: int
+    end: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the range."""
+        return self.end - self.begin
+
+
+class LookAhead:
+    """Fetches spans when they are asked for, and the next of a known order ahead.
+
+    `progress` is told (bytes that came, bytes expected), from the thread that fetches.
+    """
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self.stop = Event()
+        self._progress = progress
+        self._order: deque[Span] = deque()
+        self._held: dict[Span, Future[Bytes]] = {}
+        self._used: set[Span] = set()
+        self._lock = Lock()
+        self._came = self._expected = 0
+        self._told = 0.0
+
+    def expect(self, spans: Iterable[Span]) -> None:
+        """Say what will be asked for next, in order; what was said before is forgotten."""
+        self._order = deque(spans)
+        self._came, self._expected = 0, sum(span.nbytes for span in self._order)
+
+    def get(self, span: Span) -> Bytes:
+        """The bytes of a span, kept until `release`.
+
+        Raises
+        ------
+        TransferError
+            If they cannot be had.
+        """
+        fetched = self._held.get(span) or self._start(span)
+        if span not in self._used:
+            self._used.add(span)
+            self._pass(span)
+        data = fetched.result()
+        if self._order and self._order[0] not in self._held:
+            self._start(self._order[0])
+        return data
+
+    def release(self, span: Span) -> None:
+        """Give the memory of a span back."""
+        self._held.pop(span, None)
+        self._used.discard(span)
+
+    def close(self) -> None:
+        """Stop what is on its way, and give all memory back."""
+        self.stop.set()
+        self._order.clear()
+        self._held.clear()
+        self._used.clear()
+
+    def _pass(self, span: Span) -> None:
+        """Take a span off the order, with those before it that were never asked for."""
+        if span in self._order:
+            while self._order.popleft() != span:
+                pass
+            for stale in set(self._held) - self._used - set(self._order):
+                del self._held[stale]
+
+    def _start(self, span: Span) -> "Future[Bytes]":
+        fetched: Future[Bytes] = Future()
+        self._held[span] = fetched
+        # A daemon: a stalled server must not hold back the end of the process.
+        Thread(target=self._fetch, args=(span, fetched), daemon=True).start()
+        return fetched
+
+    def _fetch(self, span: Span, fetched: "Future[Bytes]") -> None:
+        try:
+            data = np.empty(span.nbytes, np.uint8)
+            if span.nbytes:
+                span.file.read_into(span.begin, data.data, told=self._count, stop=self.stop)
+        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
+            fetched.set_exception(error)
+        else:
+            data.setflags(write=False)
+            fetched.set_result(data)
+
+    def _count(self, nbytes: int) -> None:
+        with self._lock:
+            self._came += nbytes
+            now = time.monotonic()
+            tell = now - self._told >= _TELL_SECONDS or self._came >= self._expected
+            self._told = now if tell else self._told
+            came, expected = self._came, max(self._expected, self._came)
+        if tell and self._progress:
+            self._progress(came, expected)

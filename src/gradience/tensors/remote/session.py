@@ -1,0 +1,91 @@
+"""One HTTP request through huggingface_hub's session: its proxies, certificates, offline switch.
+
+The session is httpx's since huggingface_hub 1.0 and requests' before; here both look the same.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import urlsplit, urlunsplit
+
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a server answered, its body still to come.
+
+    Attributes
+    ----------
+    status : int
+    headers : mapping of str to str
+        By name, whatever its case.
+    chunks : iterator of bytes
+        The body as it was sent.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: Iterator[bytes]
+
+
+@contextmanager
+def asked(url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
+    """GET without following redirects, and without decompressing.
+
+    Raises
+    ------
+    One of `transport_errors()`
+        Also while the chunks are read.
+    """
+    from huggingface_hub import constants  # noqa: PLC0415 - only where something is fetched
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # noqa: PLC0415
+
+    sent = {**headers, "Accept-Encoding": "identity"}
+    timeout = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    session: Any = get_session()
+    if hasattr(session, "stream"):
+        with session.stream(
+            "GET", url, headers=sent, timeout=timeout, follow_redirects=False
+        ) as got:
+            yield Answer(status=got.status_code, headers=got.headers, chunks=got.iter_raw())
+    else:
+        with session.get(
+            url, headers=sent, timeout=timeout, allow_redirects=False, stream=True
+        ) as got:
+            chunks = got.iter_content(_CHUNK)
+            yield Answer(status=got.status_code, headers=got.headers, chunks=chunks)
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """What the session raises when the network does not do as it should."""
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - as above
+
+    # The transport's own root: HTTPError of httpx; requests' errors are all OSErrors.
+    return OSError, cast("type[Exception]", HfHubHTTPError.__mro__[1])
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port: what a token must not leave.
+
+    Examples
+    --------
+    >>> origin("https://Example.org/a") == origin("https://example.org:443/b")
+    True
+    """
+    parts = urlsplit(url)
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or "").lower(), port
+
+
+def shown_url(url: str) -> str:
+    """An address without password, signature and fragment, for people and for files.
+
+    Examples
+    --------
+    >>> shown_url("https://me:secret@host:81/m.safetensors?sig=abc#x")
+    'https://host:81/m.safetensors'
+    """
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
