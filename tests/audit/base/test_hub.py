@@ -103,6 +103,7 @@ class Client:
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "NO_PROXY": "127.0.0.1,localhost",
             "TMPDIR": str(self.home),
+            "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     def audit(

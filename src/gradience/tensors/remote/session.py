@@ -45,7 +45,7 @@ def asked(url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
     sent = {**headers, "Accept-Encoding": "identity"}
     timeout = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
     session: Any = get_session()
-    if hasattr(session, "stream"):
+    if callable(getattr(session, "stream", None)):  # requests has a flag of that name
         with session.stream(
             "GET", url, headers=sent, timeout=timeout, follow_redirects=False
         ) as got:
