@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -89,6 +90,8 @@ class Behaviour:
         The body is sent when it is set.
     seconds : float
         Waited before the answer.
+    rate : float, optional
+        Bytes of the body in a second.
     """
 
     status: int | None = None
@@ -99,6 +102,7 @@ class Behaviour:
     ignore_range: bool = False
     hold: threading.Event | None = None
     seconds: float = 0.0
+    rate: float | None = None
 
 
 WELL = Behaviour()
@@ -224,7 +228,7 @@ def _handler(hub: Hub, *, on_cdn: bool) -> type[BaseHTTPRequestHandler]:
             behaviour = hub.misbehave(asked)
             time.sleep(behaviour.seconds)
             data = repo.files[name] if behaviour.content is None else behaviour.content
-            etag = f'"{hashlib.sha256(data).hexdigest()}"'
+            etag = _etag(data)
             headers = {"X-Repo-Commit": repo.commit, "ETag": etag, "Accept-Ranges": "bytes"}
             if behaviour.status is not None:
                 self._send(behaviour.status, b"", behaviour.headers, with_body)
@@ -260,15 +264,10 @@ def _handler(hub: Hub, *, on_cdn: bool) -> type[BaseHTTPRequestHandler]:
             if behaviour.hold is not None:
                 hub.halfway.set()
                 behaviour.hold.wait()
-            self._send(
-                status,
-                body,
-                headers,
-                with_body,
-                halting=halting,
-                cut=behaviour.cut,
-                more=behaviour.more,
-            )
+            sent = (body if behaviour.cut is None else body[: behaviour.cut]) + behaviour.more
+            self.close_connection = self.close_connection or sent != body
+            headers = {"Content-Length": str(len(body)), **headers}
+            self._send(status, sent, headers, with_body, halting=halting, rate=behaviour.rate)
 
         def _refuse(self, status: int, code: str, with_body: bool) -> None:
             self._send(status, b"{}", {"X-Error-Code": code}, with_body)
@@ -281,8 +280,7 @@ def _handler(hub: Hub, *, on_cdn: bool) -> type[BaseHTTPRequestHandler]:
             with_body: bool,
             *,
             halting: bool = False,
-            cut: int | None = None,
-            more: bytes = b"",
+            rate: float | None = None,
         ) -> None:
             with suppress(ConnectionError):
                 self.send_response(status)
@@ -292,9 +290,16 @@ def _handler(hub: Hub, *, on_cdn: bool) -> type[BaseHTTPRequestHandler]:
                 self.end_headers()
                 if with_body and halting:
                     self._send_by_halves(body)
+                elif with_body and rate is not None:
+                    self._send_slowly(memoryview(body), rate)
                 elif with_body:
-                    self.wfile.write((body if cut is None else body[:cut]) + more)
-                self.close_connection = self.close_connection or cut is not None or bool(more)
+                    self.wfile.write(body)
+
+        def _send_slowly(self, body: memoryview, rate: float) -> None:
+            started, piece = time.monotonic(), 1 << 18
+            for start in range(0, len(body), piece):
+                self.wfile.write(body[start : start + piece])
+                time.sleep(max(0.0, started + (start + piece) / rate - time.monotonic()))
 
         def _send_by_halves(self, body: bytes) -> None:
             half = len(body) // 2
@@ -307,6 +312,11 @@ def _handler(hub: Hub, *, on_cdn: bool) -> type[BaseHTTPRequestHandler]:
             self.close_connection = True
 
     return Handler
+
+
+@lru_cache(maxsize=64)
+def _etag(data: bytes) -> str:
+    return f'"{hashlib.sha256(data).hexdigest()}"'
 
 
 def _model_info(name: str, repo: Repo, *, sizes: bool) -> bytes:

@@ -54,37 +54,42 @@ class LookAhead:
 
     def expect(self, spans: Iterable[Span]) -> None:
         """Say what will be asked for next, in order; what was said before is forgotten."""
-        self._order = deque(spans)
-        self._came, self._expected = 0, sum(span.nbytes for span in self._order)
+        with self._lock:
+            self._order = deque(spans)
+            self._came, self._expected = 0, sum(span.nbytes for span in self._order)
 
     def get(self, span: Span) -> Bytes:
-        """The bytes of a span, kept until `release`.
+        """The bytes of a span, kept until `release`; for any number of threads.
 
         Raises
         ------
         TransferError
             If they cannot be had.
         """
-        fetched = self._held.get(span) or self._start(span)
-        if span not in self._used:
-            self._used.add(span)
-            self._pass(span)
+        with self._lock:
+            fetched = self._held.get(span) or self._start(span)
+            if span not in self._used:
+                self._used.add(span)
+                self._pass(span)
         data = fetched.result()
-        if self._order and self._order[0] not in self._held:
-            self._start(self._order[0])
+        with self._lock:
+            if self._order and self._order[0] not in self._held:
+                self._start(self._order[0])
         return data
 
     def release(self, span: Span) -> None:
         """Give the memory of a span back."""
-        self._held.pop(span, None)
-        self._used.discard(span)
+        with self._lock:
+            self._held.pop(span, None)
+            self._used.discard(span)
 
     def close(self) -> None:
         """Stop what is on its way, and give all memory back."""
         self.stop.set()
-        self._order.clear()
-        self._held.clear()
-        self._used.clear()
+        with self._lock:
+            self._order.clear()
+            self._held.clear()
+            self._used.clear()
 
     def _pass(self, span: Span) -> None:
         """Take a span off the order, with those before it that were never asked for."""
