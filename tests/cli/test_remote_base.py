@@ -190,7 +190,7 @@ def test_a_checkpoint_is_refused_where_nobody_can_answer_and_taken_with_yes(
     refused = machine.run()
     assert refused.returncode == 5
     assert "pytorch_model.bin of 1.58 MB would be downloaded into" in refused.stderr
-    assert "hint: Say --yes" in refused.stderr
+    assert "hint: Add --yes" in refused.stderr
     limited = machine.run("--yes", "--max-download", "1MB")
     assert limited.returncode == 5
     assert machine.hub.fetched() == []

@@ -57,8 +57,8 @@ def refuse(files: WholeFiles) -> None:
     """
     raise DownloadRefusedError(
         f"{files.sentence}, and nobody said that it may",
-        remedy=f"Say --yes (in Python: approve=print), or run: hf download {files.model}; or name "
-        "a revision or a model that has safetensors.",
+        remedy="Add --yes (in Python: approve=lambda files: None), name a revision or a model that "
+        f"has safetensors, or run: hf download {files.model}",
     )
 
 

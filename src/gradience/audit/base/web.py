@@ -82,11 +82,17 @@ def find(address: str, *, ahead: LookAhead) -> Found:
         raise BaseModelError(f"base model {shown}: {reason}", remedy=remedy)
     return Found(
         model=shown,
-        name=PurePosixPath(urlsplit(shown).path).name or shown,
+        name=_short(shown),
         revision=None,
         shards=tuple(shard for file in files for shard in _shards(folder, file, ahead)),
         tied=_tied(folder),
     )
+
+
+def _short(shown: str) -> str:
+    """The last part of an address; where that is a usual name, the directory's says more."""
+    path = PurePosixPath(urlsplit(shown).path)
+    return (path.parent.name if path.name in PLAIN_NAMES else path.name) or shown
 
 
 def _shards(folder: _Folder, file: WeightsFile, ahead: LookAhead) -> list[Shard]:

@@ -129,7 +129,10 @@ class FilesystemFile:
     def _check_same(self, patience: Patience) -> None:
         size, key = self._patiently(self._facts, patience)
         if (size, key) != (self._size, self._key):
-            raise changed(self.name, f"{size} bytes where it had {self._size}, or written anew")
+            what = "its store names another version of it"
+            if size != self._size:
+                what = f"it has {size} bytes where it had {self._size}"
+            raise changed(self.name, what)
 
     def _piece(self, begin: int, end: int) -> bytes:
         data: bytes = self.fs.cat_file(self.path, start=begin, end=end)
