@@ -19,7 +19,8 @@ from gradience.adapter.layout import (
     locate,
     no_weights,
 )
-from gradience.errors import AdapterNotFoundError, StorageError
+from gradience.errors import AdapterNotFoundError
+from gradience.tensors.remote.session import is_of_disk, transport_errors, unwritable_cache
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
 _HUB_ID = re.compile(
@@ -264,18 +265,11 @@ def _translate(hub_id: HubId, error: BaseException) -> Exception | None:
         return _of_status(hub_id, int(status))
     if isinstance(error, errors.OfflineModeIsEnabled):
         return _Unreachable("the Hub may not be asked (HF_HUB_OFFLINE)")
-    if isinstance(error, OSError) and error.errno is not None and not _of_network(error):
-        return StorageError(
-            f"{hub_id.repo} cannot be written into the cache of huggingface_hub: {error.strerror}",
-            remedy="Make room there, or set HF_HOME to a directory that has some.",
-        )
-    if isinstance(error, (OSError, _http_error())):
+    if is_of_disk(error):
+        return unwritable_cache(hub_id.repo, error)
+    if isinstance(error, transport_errors()):
         return _Unreachable(f"the Hub cannot be reached ({type(error).__name__})")
     return None
-
-
-def _of_network(error: OSError) -> bool:
-    return isinstance(error, ConnectionError | TimeoutError)
 
 
 def _of_status(hub_id: HubId, status: int) -> Exception:
@@ -285,13 +279,6 @@ def _of_status(hub_id: HubId, status: int) -> Exception:
     if status < 500 and status != 429:
         return _refused(hub_id, f"was refused by the Hub ({status})", "repo")
     return _Unreachable(f"the Hub answers {status}")
-
-
-def _http_error() -> type[BaseException]:
-    """The root of the HTTP library's errors: httpx or requests, as the installed hub uses."""
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
-
-    return next(c for c in reversed(HfHubHTTPError.__mro__) if c.__name__ == "HTTPError")
 
 
 def _refused(hub_id: HubId, reason: str, remedy: str) -> AdapterNotFoundError:

@@ -23,7 +23,7 @@ from gradience.tensors.index import MAX_INDEX_BYTES, parse_index
 from gradience.tensors.regular import read_regular
 from gradience.tensors.remote.http import REFUSALS, HttpFile
 from gradience.tensors.remote.lookahead import LookAhead
-from gradience.tensors.remote.session import transport_errors
+from gradience.tensors.remote.session import is_of_disk, transport_errors, unwritable_cache
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -281,6 +281,8 @@ def _asked(ask: Callable[[], Any], repo: str, revision: str) -> Any:
     try:
         return ask()
     except expected as error:
+        if is_of_disk(error):
+            raise unwritable_cache(repo, error) from error
         reason, remedy = _why(error, revision)
         raise BaseModelError(f"base model {repo}: {reason}", remedy=remedy) from error
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
+from gradience.errors import StorageError
+
 _CHUNK = 1 << 18
 
 
@@ -64,6 +66,27 @@ def transport_errors() -> tuple[type[Exception], ...]:
 
     # The transport's own root: HTTPError of httpx; requests' errors are all OSErrors.
     return OSError, cast("type[Exception]", HfHubHTTPError.__mro__[1])
+
+
+def is_of_disk(error: BaseException) -> bool:
+    """Whether a download failed at the disk it is written to, and not at the network.
+
+    Examples
+    --------
+    >>> is_of_disk(OSError(28, "No space left on device")), is_of_disk(ConnectionError(104, ""))
+    (True, False)
+    """
+    of_network = isinstance(error, ConnectionError | TimeoutError)
+    return isinstance(error, OSError) and error.errno is not None and not of_network
+
+
+def unwritable_cache(repo: str, error: BaseException) -> StorageError:
+    """The error of a download that the disk refused."""
+    said = getattr(error, "strerror", None) or error
+    return StorageError(
+        f"{repo} cannot be written into the cache of huggingface_hub: {said}",
+        remedy="Make room there, or set HF_HOME to a directory that has some.",
+    )
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
