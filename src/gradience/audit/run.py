@@ -244,7 +244,7 @@ def audit_targets(
     Raises
     ------
     GradienceError
-        If a target names nothing, or the only adapter cannot be read.
+        If a target names nothing, or the only adapter or the base model cannot be read.
     """
     found = [
         location for target in targets for location in find_adapters(target, notice=options.notice)
@@ -254,12 +254,15 @@ def audit_targets(
     if len(locations) == 1:
         return (audit_location(locations[0], options),)
     results: list[AdapterAudit | AuditFailure] = []
-    for number, location in enumerate(locations, start=1):
-        try:
-            results.append(audit_location(location, options))
-        except GradienceError as error:
-            results.append(_failure(location, error))
-        options.progress("adapters", number, len(locations))
+    # Opened once for all: a base elsewhere is asked for its headers each time.
+    with _base(options) as base:
+        for number, location in enumerate(locations, start=1):
+            try:
+                with opened(location) as adapter:
+                    results.append(_audited(location, adapter, base, options))
+            except GradienceError as error:
+                results.append(_failure(location, error))
+            options.progress("adapters", number, len(locations))
     return tuple(results)
 
 
@@ -271,10 +274,17 @@ def audit_location(location: AdapterLocation, options: AuditOptions) -> AdapterA
     GradienceError
         If the adapter or the base model cannot be read.
     """
-    size = location.weights.stat().st_size if location.weights.exists() else 0
     with opened(location) as adapter, _base(options) as base:
-        audit = _recalled_or_made(adapter, size, base, options)
-        read = [*map(Path, adapter.files), *(base.opened_files() if base else ())]
+        return _audited(location, adapter, base, options)
+
+
+def _audited(
+    location: AdapterLocation, adapter: Adapter, base: "BaseModel | None", options: AuditOptions
+) -> AdapterAudit:
+    """The audit of an open adapter; that it was read is noted."""
+    size = location.weights.stat().st_size if location.weights.exists() else 0
+    audit = _recalled_or_made(adapter, size, base, options)
+    read = [*map(Path, adapter.files), *(base.opened_files() if base else ())]
     uses.note(options.cache_dir, read, now=datetime.now(UTC))
     return audit
 

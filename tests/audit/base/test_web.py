@@ -11,12 +11,13 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from safetensors.numpy import save
+from safetensors.numpy import save, save_file
 
 from factories_bases import lora_layer
 from gradience.audit.base.norms import BaseNorms, base_norms
 from gradience.audit.base.source import open_base
 from gradience.audit.base.terms import Terms, WholeFiles
+from gradience.audit.run import audit_lora_peft_dir
 from gradience.blas import one_thread
 from gradience.errors import (
     BaseModelError,
@@ -251,6 +252,53 @@ def test_an_address_that_nothing_can_read_says_what_is_missing() -> None:
         open_base("nosuch://bucket/model")
     with pytest.raises(GradienceError, match="memory://nothing/here"):
         open_base("memory://nothing/here")
+
+
+@pytest.mark.parametrize(
+    "address", ["https://host:bad/x", "http://[::1", "https:///x", "http://a b/", "http://h:99999/"]
+)
+def test_what_is_no_address_is_refused_at_once(address: str) -> None:
+    with pytest.raises(BaseModelError, match="that is no address"):
+        open_base(address)
+
+
+def test_a_server_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(BaseModelError, match="the connection failed"):
+        open_base("http://127.0.0.1:1/m.safetensors")
+
+
+def test_dora_is_measured_beside_a_base_elsewhere_as_beside_one_here(
+    hub: Hub, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    weights, factors = {}, {}
+    for name in ("up_proj", "down_proj"):
+        W = rng.standard_normal((48, 48), dtype=np.float32)
+        weights[f"model.layers.0.mlp.{name}.weight"] = W
+        stem = f"base_model.model.model.layers.0.mlp.{name}"
+        factors[f"{stem}.lora_A.weight"] = rng.standard_normal((2, 48), dtype=np.float32)
+        factors[f"{stem}.lora_B.weight"] = rng.standard_normal((48, 2), dtype=np.float32)
+        factors[f"{stem}.lora_magnitude_vector.weight"] = np.linalg.norm(W, axis=1)
+    (tmp_path / "adapter").mkdir()
+    save_file(factors, tmp_path / "adapter" / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "use_dora": True}
+    config["target_modules"] = ["up_proj", "down_proj"]
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    hub.repos["org/m"] = Repo({"model.safetensors": save(weights)})
+    save_file(weights, tmp_path / "model.safetensors")
+    here, there = (
+        audit_lora_peft_dir(
+            tmp_path / "adapter",
+            base_model_id=base,
+            base_norms_cache=tmp_path / cache,
+            use_cache=False,
+        )
+        for base, cache in ((tmp_path / "model.safetensors", "a"), (folder(hub), "b"))
+    )
+    assert [layer.metrics for layer in there.layers] == [layer.metrics for layer in here.layers]
+    assert [layer.spectrum_of for layer in there.layers] == ["change", "change"]
+    # Once for its norm, once for its change: what the limit counts.
+    assert len(spans(hub, "model.safetensors")) == 4
 
 
 def test_a_store_whose_package_is_not_installed_says_which() -> None:

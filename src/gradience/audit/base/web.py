@@ -22,7 +22,7 @@ from gradience.tensors.remote.filesystem import FilesystemFile, filesystem, tran
 from gradience.tensors.remote.http import HttpFile
 from gradience.tensors.remote.lookahead import LookAhead
 from gradience.tensors.remote.range_file import Interrupted
-from gradience.tensors.remote.session import origin, shown_url
+from gradience.tensors.remote.session import is_http_url, origin, shown_url
 
 _CHECKPOINTS = (".bin", ".pt", ".pth", ".ckpt")
 # Any other suffix is a directory's: model names have dots.
@@ -66,7 +66,13 @@ def find(address: str, *, ahead: LookAhead) -> Found:
         If the package of that protocol is not installed.
     """
     shown = shown_url(address)
-    if address.startswith(("https://", "http://")):
+    is_web = address.startswith(("https://", "http://"))
+    if is_web and not is_http_url(address):
+        raise BaseModelError(
+            f"base model {shown}: that is no address",
+            remedy="Write it as https://host/path/model.safetensors.",
+        )
+    if is_web:
         folder, name = _web_folder(address)
     else:
         folder, name = _store_folder(address)

@@ -25,9 +25,18 @@ from gradience.tensors.remote.range_file import (
     changed,
     stopped,
 )
-from gradience.tensors.remote.session import Answer, asked, origin, shown_url, transport_errors
+from gradience.tensors.remote.session import (
+    Answer,
+    asked,
+    is_http_url,
+    origin,
+    shown_url,
+    transport_errors,
+)
 
 _MAX_REDIRECTS = 10
+# Someone waits for a first answer, and a wrong address never gives one.
+_OPENING_PAUSES = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REFUSED = frozenset({401, 403, 404, 410})
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -133,8 +142,8 @@ class HttpFile:
                 patience.wait(trouble, progress=done > before)
 
     def _patiently(self, act: Callable[[], bytes]) -> bytes:
-        """The bytes of a short request, tried again from its start."""
-        patience = Patience(name=self.name, stop=Event(), pauses=self.pauses)
+        """The bytes of a short request, tried again from its start, and sooner given up."""
+        patience = Patience(name=self.name, stop=Event(), pauses=self.pauses[:_OPENING_PAUSES])
         while True:
             try:
                 return act()
@@ -227,7 +236,9 @@ class HttpFile:
                         return
                     target = urljoin(url, answer.headers.get("Location", ""))
                     self._note_linked(answer)
-                if not target.startswith("https:") and not url.startswith("http:"):
+                if not is_http_url(target):
+                    raise self._lie("it redirects to what is no address")
+                if target.startswith("http:") and url.startswith("https:"):
                     raise self._lie(f"it redirects from https to {shown_url(target)}")
                 url = target
         except transport_errors() as error:

@@ -89,6 +89,24 @@ def unwritable_cache(repo: str, error: BaseException) -> StorageError:
     )
 
 
+def is_http_url(url: str) -> bool:
+    """Whether a text is an address of a web server that can be asked.
+
+    Examples
+    --------
+    >>> is_http_url("https://host:8080/a.safetensors?sig=x")
+    True
+    >>> [is_http_url(text) for text in ("https://host:bad/", "http:///x", "ftp://host/")]
+    [False, False, False]
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, half of an IPv6 address
+        return False
+    return usable and url.isprintable() and " " not in url
+
+
 def origin(url: str) -> tuple[str, str, int | None]:
     """Scheme, host and port: what a token must not leave.
 
@@ -110,5 +128,8 @@ def shown_url(url: str) -> str:
     >>> shown_url("https://me:secret@host:81/m.safetensors?sig=abc#x")
     'https://host:81/m.safetensors'
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{url.partition('://')[0]}://..."
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
