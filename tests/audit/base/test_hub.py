@@ -205,7 +205,7 @@ def test_what_lies_in_the_cache_is_used_from_there(client: Client) -> None:
     found = client.audit()
     assert client.spans(SECOND) == []
     assert len(client.spans(FIRST)) == 1
-    assert "1 of 2 tensors of base model org/tiny (1 are in the cache)" in found["notices"][0]
+    assert "1 of 2 tensors of base model org/tiny (1 in the cache)" in found["notices"][0]
     assert found["norms"] == local_answer(client)["norms"]
 
     # Offline with half of the shards: what is there is served, what is not is named.

@@ -185,7 +185,7 @@ def _download_checkpoints(
     terms.take(nbytes, f"base model {opened.repo}, {len(whole)} torch checkpoints")
     terms.approve(files)
     # The index and the config too: with them the next run can be offline.
-    beside = [name for name in opened.names if name.endswith((".bin.index.json", "config.json"))]
+    beside = [n for n in opened.names if n == "config.json" or n.endswith(".bin.index.json")]
     for done, name in enumerate(wanted := [*beside, *whole]):
         if progress:
             progress(f"download {opened.repo}", done, len(wanted))

@@ -197,7 +197,7 @@ def _known(
     if expected and settings.notice:
         settings.notice(expected)
     # What came over a network is remembered at once: it may have taken minutes.
-    numbers = 1 if base.is_remote else _STEP_NUMBERS
+    numbers = 1 if expected else _STEP_NUMBERS
     refused: Finding | None = None
     done = nbytes = 0
     for step in _steps(todo, numbers, even_if_empty=bool(recalled.doubts)):

@@ -5,7 +5,7 @@ tensor is asked for. A model directory is data: its JSON is parsed, no code of i
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -66,11 +66,6 @@ class BaseModel:
     _ahead: "LookAhead | None" = field(default=None, repr=False, compare=False)
     _terms: Terms = field(default_factory=Terms, repr=False, compare=False)
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether it was looked for elsewhere than on this disk; its files may still be cached."""
-        return self._ahead is not None
-
     def expect(self, weights: Iterable[BaseWeight]) -> str:
         """Say what will be read, in order: the next is fetched while one is in use.
 
@@ -95,7 +90,7 @@ class BaseModel:
         spans = [self._shards[p.tensor].span(p.tensor, p.index) for p in parts]
         away = [span for span in spans if span is not None]
         nbytes = sum(span.nbytes for span in away)
-        here = f" ({len(spans) - len(away)} are in the cache)" if len(away) < len(spans) else ""
+        here = f" ({len(spans) - len(away)} in the cache)" if len(away) < len(spans) else ""
         what = f"{len(away)} of {len(spans)} tensors of base model {self.model}{here}"
         self._terms.take(nbytes, what)
         self._ahead.expect(away)
@@ -161,7 +156,7 @@ def open_base(
     terms : Terms, optional
         What may come over the network; without them anything by range, and no file whole.
     progress : callable, optional
-        Told (stage, done, total): ("download <model>", files), and of `BYTES_STAGE`.
+        Told (stage, done, total): "headers of ..." and "download ..." in files, `BYTES_STAGE`.
 
     Raises
     ------
@@ -178,7 +173,7 @@ def open_base(
     path = Path(base_model_id)
     try:
         if isinstance(base_model_id, os.PathLike) or _exists(base_model_id):
-            return _opened(local.find(path), None, terms)
+            return _opened(local.find(path), terms)
         return _remote(str(base_model_id), allow_download, terms, progress)
     except TensorFileError as error:
         raise _of_base(_named(base_model_id), error) from error
@@ -202,21 +197,37 @@ def _of_base(name: str, error: TensorFileError) -> BaseModelError:
 
 def _remote(text: str, allow_download: bool, terms: Terms, progress: Progress | None) -> BaseModel:
     """A model that is no path: an address, else a Hub id."""
-    # Imported here: 20 ms and threads that a local base need not pay.
-    from gradience.audit.base import hub, web  # noqa: PLC0415
+    # Imported here, as what is below: threads and clients that a local base need not pay.
     from gradience.tensors.remote.lookahead import LookAhead  # noqa: PLC0415
 
     ahead = LookAhead(partial(progress, BYTES_STAGE) if progress else None)
-    if web.is_address(text):
-        if not allow_download:
-            raise BaseModelError(
-                f"base model {_named(text)} is not on this disk, and nothing may be fetched",
-                remedy="Name a local copy.",
-            )
-        return _opened(web.find(text, ahead=ahead), ahead, terms)
-    find = partial(hub.find, allow_download=allow_download, ahead=ahead, terms=terms)
+    if "://" in text:
+        found = _at_address(text, allow_download, ahead)
+    else:
+        found = _on_hub(text, allow_download, ahead, terms, progress)
+    return _opened(found, terms, ahead, progress)
+
+
+def _at_address(text: str, allow_download: bool, ahead: "LookAhead") -> Found:
+    from gradience.audit.base import web  # noqa: PLC0415 - only for an address
+
+    if not allow_download:
+        raise BaseModelError(
+            f"base model {_named(text)} is not on this disk, and nothing may be fetched",
+            remedy="Name a local copy.",
+        )
+    return web.find(text, ahead=ahead)
+
+
+def _on_hub(
+    text: str, allow_download: bool, ahead: "LookAhead", terms: Terms, progress: Progress | None
+) -> Found:
+    """A Hub model; where there is none, say which path could have been meant."""
+    from gradience.audit.base import hub  # noqa: PLC0415 - only for a Hub id
+
+    find = partial(hub.find, text, allow_download=allow_download, ahead=ahead, terms=terms)
     try:
-        found = find(text, progress=progress)
+        return find(progress=progress)
     except BaseModelError as error:
         close = nearest(Path(text)) if text else None
         if close is None:
@@ -224,7 +235,6 @@ def _remote(text: str, allow_download: bool, terms: Terms, progress: Progress | 
         raise BaseModelError(
             str(error), remedy=f"Did you mean the path {close}? Else: {error.remedy}"
         ) from error
-    return _opened(found, ahead, terms)
 
 
 def _exists(text: str) -> bool:
@@ -235,11 +245,17 @@ def _exists(text: str) -> bool:
         return False
 
 
-def _opened(found: Found, ahead: "LookAhead | None", terms: Terms) -> BaseModel:
+def _opened(
+    found: Found,
+    terms: Terms,
+    ahead: "LookAhead | None" = None,
+    progress: Progress | None = None,
+) -> BaseModel:
     """List the tensors of every shard."""
     owners: dict[str, Shard] = {}
     tensors: dict[str, TensorFacts] = {}
-    for shard, facts in zip(found.shards, _all_facts(found.shards, ahead), strict=True):
+    headers = _headers(found, progress) if ahead else map(Shard.facts, found.shards)
+    for shard, facts in zip(found.shards, headers, strict=True):
         owners.update(dict.fromkeys(facts, shard))
         tensors.update(facts)
     if not tensors and not found.absent:
@@ -264,13 +280,12 @@ def _opened(found: Found, ahead: "LookAhead | None", terms: Terms) -> BaseModel:
     )
 
 
-def _all_facts(
-    shards: Sequence[Shard], ahead: "LookAhead | None"
-) -> Iterable[Mapping[str, TensorFacts]]:
-    """What each header says; those elsewhere are asked for a few at a time."""
-    if ahead is None or len(shards) < 2:
-        return [shard.facts() for shard in shards]
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only for remote shards
+def _headers(found: Found, progress: Progress | None) -> Iterator[Mapping[str, TensorFacts]]:
+    """What each header says, elsewhere asked for a few at a time."""
+    from gradience.tensors.remote.daemons import in_daemons  # noqa: PLC0415 - only for elsewhere
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(Shard.facts, shards))
+    total = len(found.shards)
+    for done, facts in enumerate(in_daemons(Shard.facts, found.shards, at_once=_AT_ONCE), start=1):
+        yield facts.result()
+        if progress:
+            progress(f"headers of {found.model}", done, total)

@@ -29,18 +29,6 @@ _CHECKPOINTS = (".bin", ".pt", ".pth", ".ckpt")
 _FILES = frozenset({".safetensors", ".json", ".gguf", *_CHECKPOINTS})
 
 
-def is_address(text: str) -> bool:
-    """Whether a text is an address and neither a path nor a Hub id.
-
-    Examples
-    --------
-    >>> is_address("s3://bucket/model"), is_address("org/name")
-    (True, False)
-    """
-    scheme, colon, rest = text.partition("://")
-    return bool(colon and rest) and scheme.replace("+", "").isalnum()
-
-
 class _Folder(Protocol):
     """A directory elsewhere."""
 

@@ -9,11 +9,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Event, Lock, Thread
+from threading import Event, Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradience.tensors.remote.daemons import in_daemons
 from gradience.tensors.remote.range_file import RangeFile
 
 Bytes = NDArray[np.uint8]
@@ -100,22 +101,16 @@ class LookAhead:
                 del self._held[stale]
 
     def _start(self, span: Span) -> "Future[Bytes]":
-        fetched: Future[Bytes] = Future()
+        (fetched,) = in_daemons(self._fetch, [span], at_once=1)
         self._held[span] = fetched
-        # A daemon: a stalled server must not hold back the end of the process.
-        Thread(target=self._fetch, args=(span, fetched), daemon=True).start()
         return fetched
 
-    def _fetch(self, span: Span, fetched: "Future[Bytes]") -> None:
-        try:
-            data = np.empty(span.nbytes, np.uint8)
-            if span.nbytes:
-                span.file.read_into(span.begin, data.data, told=self._count, stop=self.stop)
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that waits for it
-            fetched.set_exception(error)
-        else:
-            data.setflags(write=False)
-            fetched.set_result(data)
+    def _fetch(self, span: Span) -> Bytes:
+        data = np.empty(span.nbytes, np.uint8)
+        if span.nbytes:
+            span.file.read_into(span.begin, data.data, told=self._count, stop=self.stop)
+        data.setflags(write=False)
+        return data
 
     def _count(self, nbytes: int) -> None:
         with self._lock:
