@@ -26,6 +26,7 @@ lint: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(VENV)/bin/python benchmarks/audit.py
 	$(VENV)/bin/python benchmarks/base_norms.py
+	$(VENV)/bin/python benchmarks/remote_norms.py
 	$(VENV)/bin/python benchmarks/verdict.py --quick
 
 docs: $(VENV)/.ready

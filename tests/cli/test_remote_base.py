@@ -183,6 +183,19 @@ def test_a_run_that_is_stopped_keeps_what_it_measured(
     assert sum(asked.has_range for asked in machine.hub.asked) == BLOCKS - 3
 
 
+def test_a_header_that_does_not_come_holds_back_no_exit(machine: Machine) -> None:
+    never = Event()
+    machine.hub.misbehave = lambda asked: Behaviour(hold=never) if asked.has_content else WELL
+    process = subprocess.Popen(**machine.command("--base-model", "org/m"))
+    try:
+        assert machine.hub.halfway.wait(30)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=5) == 130
+    finally:
+        never.set()
+        process.kill()
+
+
 def test_a_checkpoint_is_refused_where_nobody_can_answer_and_taken_with_yes(
     machine: Machine,
 ) -> None:

@@ -60,7 +60,8 @@ PROGRAM = """
     from gradience.errors import GradienceError
 
     def written():
-        lines = Path("/proc/self/io").read_text().splitlines()
+        counts = Path("/proc/self/io")
+        lines = counts.read_text().splitlines() if counts.exists() else ["write_bytes: 0"]
         return int(dict(line.split(": ") for line in lines)["write_bytes"])
 
     base_id, cache, which = sys.argv[1:]
