@@ -108,6 +108,12 @@ def test_a_file_at_an_address_is_one_shard(hub: Hub, local: BaseNorms, tmp_path:
     assert found.model == f"{folder(hub)}/{SECOND}"
 
 
+def test_a_name_with_a_space_is_asked_for_as_it_is(hub: Hub, tmp_path: Path) -> None:
+    hub.repos["org/m"] = Repo({"a dir/my model.safetensors": model_files()[FIRST]})
+    address = f"{folder(hub)}/a%20dir/my%20model.safetensors"
+    assert norms_of(address, tmp_path / "norms", "0").bytes_read == NBYTES
+
+
 def test_another_version_at_an_address_never_meets_old_norms(hub: Hub, tmp_path: Path) -> None:
     old = norms_of(folder(hub), tmp_path / "norms")
     hub.repos["org/m"] = Repo(model_files(seed=1))

@@ -196,11 +196,11 @@ def _known(
     expected = base.expect([*todo, *again])
     if expected and settings.notice:
         settings.notice(expected)
-    # What came over a network is remembered at once: it may have taken minutes.
-    numbers = 1 if expected else _STEP_NUMBERS
+    # What came over a network may have taken minutes: a stop loses a thousandth of the work.
+    least = sum(map(_numbers, todo)) // 1000 if expected else _STEP_NUMBERS
     refused: Finding | None = None
     done = nbytes = 0
-    for step in _steps(todo, numbers, even_if_empty=bool(recalled.doubts)):
+    for step in _steps(todo, min(least, _STEP_NUMBERS), even_if_empty=bool(recalled.doubts)):
 
         def tell(count: int, before: int = done) -> None:
             if settings.progress:
@@ -232,6 +232,10 @@ def _read_again(layers: Sequence[LoraLayer], matches: Matches) -> list[BaseWeigh
     ]
 
 
+def _numbers(weight: BaseWeight) -> int:
+    return weight.stored_shape[0] * weight.stored_shape[1]
+
+
 def _steps(
     todo: Iterable[BaseWeight], least: int, *, even_if_empty: bool
 ) -> Iterator[list[BaseWeight]]:
@@ -240,7 +244,7 @@ def _steps(
     numbers = 0
     for weight in todo:
         step.append(weight)
-        numbers += weight.stored_shape[0] * weight.stored_shape[1]
+        numbers += _numbers(weight)
         if numbers >= least:
             yield step
             step, numbers, even_if_empty = [], 0, False

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Protocol
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from gradience import __version__
 from gradience.audit.base import local
@@ -165,7 +165,7 @@ def _web_folder(url: str) -> tuple[_Folder, str]:
         return _WebFolder(url=url), ""
     above = str(path.parent)
     folder = urlunsplit((parts.scheme, parts.netloc, above, parts.query, ""))
-    return _WebFolder(url=folder), path.name
+    return _WebFolder(url=folder), unquote(path.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from gradience.errors import GradienceError, MissingExtraError, RefusedError, TransferError
 from gradience.tensors.remote.range_file import (
+    OPENING_PAUSES,
     PAUSES,
     Interrupted,
     Patience,
@@ -49,37 +50,30 @@ class FilesystemFile:
     path: str
     name: str
     pauses: tuple[float, ...] = PAUSES
-    _size: int | None = field(default=None, init=False)
-    _key: str = field(default="", init=False, repr=False)
-    _versioned: bool = field(default=False, init=False, repr=False)
+    _known: "_Facts | None" = field(default=None, init=False, repr=False)
 
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
-        self._know()
-        assert self._size is not None  # `_know` knows it, or raised
-        return self._size
+        return self._facts().size
 
     @property
     def validator(self) -> str:
         """fsspec's key of what the store says of the file."""
-        self._know()
-        return self._key
+        return self._facts().key
 
     @property
     def names_version(self) -> bool:
         """Whether the store gives a version or a digest, and not size and time alone."""
-        self._know()
-        return self._versioned
+        return self._facts().versioned
 
     def head(self, most: int) -> bytes:
         """The first bytes; see `RangeFile`."""
         end = min(most, self.size)
         if end == 0:
             return b""
-        patience = Patience(name=self.name, stop=Event(), pauses=self.pauses)
-        data = self._patiently(partial(self._piece, 0, end), patience)
-        self._check_same(patience)
+        data = self._patiently(partial(self._piece, 0, end), Event(), OPENING_PAUSES)
+        self._check_same(Event())
         return data
 
     def whole(self, limit: int) -> bytes:
@@ -99,39 +93,41 @@ class FilesystemFile:
 
     def read_into(self, begin: int, buffer: memoryview, *, told: Told, stop: Event) -> None:
         """Fill the buffer; see `RangeFile`."""
-        patience = Patience(name=self.name, stop=stop, pauses=self.pauses)
         for start in range(0, len(buffer), _PIECE):
             if stop.is_set():
                 raise stopped(self.name)
             end = min(start + _PIECE, len(buffer))
             piece = partial(self._piece, begin + start, begin + end)
-            buffer[start:end] = self._patiently(piece, patience)
+            buffer[start:end] = self._patiently(piece, stop)
             told(end - start)
-        self._check_same(patience)
+        self._check_same(stop)
 
-    def _know(self) -> None:
-        if self._size is None:
-            patience = Patience(name=self.name, stop=Event(), pauses=self.pauses)
-            self._size, self._key = self._patiently(self._facts, patience)
+    def _facts(self) -> "_Facts":
+        """What the store said of the file when it was first asked."""
+        if self._known is None:
+            self._known = self._patiently(self._facts_now, Event(), OPENING_PAUSES)
+        return self._known
 
-    def _facts(self) -> tuple[int, str]:
+    def _facts_now(self) -> "_Facts":
         self.fs.invalidate_cache(self.path)
         info = self.fs.info(self.path)
-        self._versioned = any(key.lower() in _VERSIONS and info[key] for key in info)
-        size = info["size"]
-        if type(size) is not int:
+        if type(info["size"]) is not int:
             raise TransferError(
                 f"{self.name}: its store does not say how large it is",
                 remedy="Download the file, and name it on this disk.",
             )
-        return size, str(self.fs.ukey(self.path))
+        return _Facts(
+            size=info["size"],
+            key=str(self.fs.ukey(self.path)),
+            versioned=any(key.lower() in _VERSIONS and info[key] for key in info),
+        )
 
-    def _check_same(self, patience: Patience) -> None:
-        size, key = self._patiently(self._facts, patience)
-        if (size, key) != (self._size, self._key):
+    def _check_same(self, stop: Event) -> None:
+        before, now = self._facts(), self._patiently(self._facts_now, stop)
+        if now != before:
             what = "its store names another version of it"
-            if size != self._size:
-                what = f"it has {size} bytes where it had {self._size}"
+            if now.size != before.size:
+                what = f"it has {now.size} bytes where it had {before.size}"
             raise changed(self.name, what)
 
     def _piece(self, begin: int, end: int) -> bytes:
@@ -140,12 +136,22 @@ class FilesystemFile:
             raise Interrupted(f"it gives {len(data)} bytes where {end - begin} were asked for")
         return data
 
-    def _patiently(self, act: Callable[[], T], patience: Patience) -> T:
+    def _patiently(self, act: Callable[[], T], stop: Event, tries: int | None = None) -> T:
+        patience = Patience(name=self.name, stop=stop, pauses=self.pauses[:tries])
         while True:
             try:
                 return translated(act, self.name)
             except Interrupted as trouble:
                 patience.wait(trouble, progress=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What a store says of a file: of two contents these differ."""
+
+    size: int
+    key: str
+    versioned: bool
 
 
 def filesystem(url: str, name: str) -> tuple[Any, str]:

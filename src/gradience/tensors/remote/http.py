@@ -18,6 +18,7 @@ from urllib.parse import urljoin
 
 from gradience.errors import RefusedError, TransferError
 from gradience.tensors.remote.range_file import (
+    OPENING_PAUSES,
     PAUSES,
     Interrupted,
     Patience,
@@ -35,8 +36,6 @@ from gradience.tensors.remote.session import (
 )
 
 _MAX_REDIRECTS = 10
-# Someone waits for a first answer, and a wrong address never gives one.
-_OPENING_PAUSES = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REFUSED = frozenset({401, 403, 404, 410})
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -143,7 +142,7 @@ class HttpFile:
 
     def _patiently(self, act: Callable[[], bytes]) -> bytes:
         """The bytes of a short request, tried again from its start, and sooner given up."""
-        patience = Patience(name=self.name, stop=Event(), pauses=self.pauses[:_OPENING_PAUSES])
+        patience = Patience(name=self.name, stop=Event(), pauses=self.pauses[:OPENING_PAUSES])
         while True:
             try:
                 return act()

@@ -97,7 +97,8 @@ class LookAhead:
         if span in self._order:
             while self._order.popleft() != span:
                 pass
-            for stale in set(self._held) - self._used - set(self._order):
+            ahead = [held for held in self._held if held not in self._used]
+            for stale in (held for held in ahead if held not in self._order):
                 del self._held[stale]
 
     def _start(self, span: Span) -> "Future[Bytes]":

@@ -17,6 +17,9 @@ Told = Callable[[int], None]
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between tries that brought nothing; after the last the file is given up."""
 
+OPENING_PAUSES = 3
+"""How many of them a first answer is waited for: someone looks on, and no wrong name gives one."""
+
 _LONGEST_WAIT = 120.0
 
 
