@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -263,16 +263,30 @@ def test_a_server_that_stalls_is_asked_again(client: Client) -> None:
     assert len(client.spans(SECOND)) == 2
 
 
+INDEX_OF_TWO = b'{"weight_map": {"a": "pytorch_model-1.bin", "b": "pytorch_model-2.bin"}}'
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"pytorch_model.bin": b"b" * 12_345}, "pytorch_model.bin of 12.3 KB"),
+        (
+            {
+                "pytorch_model.bin.index.json": INDEX_OF_TWO,
+                "pytorch_model-1.bin": b"b" * 1000,
+                "pytorch_model-2.bin": b"b" * 2000,
+            },
+            "2 files of 3.00 KB",
+        ),
+    ],
+)
 def test_a_checkpoint_that_cannot_be_read_by_range_is_not_downloaded_unasked(
-    client: Client,
+    files: dict[str, bytes], said: str, client: Client
 ) -> None:
-    client.hub.repos["org/tiny"] = replace(
-        client.hub.repos["org/tiny"], files={"pytorch_model.bin": b"b" * 12_345}
-    )
+    client.hub.repos["org/tiny"] = Repo(files)
     refused = client.audit()
     assert refused["code"] == "download_refused"
-    assert "pytorch_model.bin of 12.3 KB would be downloaded into" in refused["error"]
-    assert str(client.home / "hf" / "hub") in refused["error"]
+    assert f"{said} would be downloaded into {client.home / 'hf' / 'hub'}" in refused["error"]
     assert "hf download org/tiny" in refused["remedy"]
-    assert client.hub.fetched() == []
+    assert not any(name.endswith(".bin") for name in client.hub.fetched())
     assert client.files() == set()
