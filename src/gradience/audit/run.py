@@ -313,6 +313,8 @@ def _key(adapter: Adapter, base: "BaseModel | None", options: AuditOptions) -> s
             "base_name": f"{base.model}@{base.revision}" if base else None,
             # From config.json, which is not in the fingerprint; it decides whose weight a head is.
             "base_tied": base.tied if base else None,
+            # From there too; it decides what packed numbers mean.
+            "base_quantisation": repr(sorted(base.quantisation.items())) if base else None,
             "width": options.width,
         }
     )

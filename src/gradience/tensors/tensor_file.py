@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from gradience.tensors.stored import StoredTensor
 
-Format = Literal["safetensors", "torch"]
+Format = Literal["safetensors", "torch", "gguf"]
 
 
 def _nothing() -> None:
@@ -23,13 +23,14 @@ class TensorFile:
     ----------
     path : Path
     format : str
-        By its content: `safetensors` or `torch`.
+        By its content: `safetensors`, `torch` or `gguf`.
     nbytes : int
         Size of the file.
     tensors : mapping of name to StoredTensor
         In the order of their data in a safetensors file, of its mapping in a torch checkpoint.
     metadata : mapping of str to str
-        `__metadata__` of a safetensors file; empty for a torch checkpoint.
+        `__metadata__` of a safetensors file; architecture and number of blocks of a GGUF file;
+        empty for a torch checkpoint.
     skipped : mapping of name to str
         What a torch checkpoint holds beside tensors that can be read, and why it was left out.
     data_start : int or None

@@ -251,8 +251,8 @@ def test_what_is_wrong_with_a_name_is_said_with_the_name(client: Client) -> None
 
 
 def test_a_repository_without_weights_is_refused(client: Client) -> None:
-    client.hub.repos["org/tiny"] = Repo({"model.gguf": b"GGUF", "config.json": b"{}"})
-    assert "GGUF" in client.audit()["error"]
+    client.hub.repos["org/tiny"] = Repo({"model.onnx": b"", "config.json": b"{}"})
+    assert "holds no weights" in client.audit()["error"]
 
 
 def test_a_server_that_stalls_is_asked_again(client: Client) -> None:
@@ -278,9 +278,13 @@ INDEX_OF_TWO = b'{"weight_map": {"a": "pytorch_model-1.bin", "b": "pytorch_model
             },
             "2 files of 3.00 KB",
         ),
+        (
+            {"tiny-Q8_0.gguf": b"GGUF"},
+            "are a GGUF file, which cannot be read by range; tiny-Q8_0.gguf of 4 B",
+        ),
     ],
 )
-def test_a_checkpoint_that_cannot_be_read_by_range_is_not_downloaded_unasked(
+def test_a_file_that_cannot_be_read_by_range_is_not_downloaded_unasked(
     files: dict[str, bytes], said: str, client: Client
 ) -> None:
     client.hub.repos["org/tiny"] = Repo(files)
@@ -288,5 +292,5 @@ def test_a_checkpoint_that_cannot_be_read_by_range_is_not_downloaded_unasked(
     assert refused["code"] == "download_refused"
     assert f"{said} would be downloaded into {client.home / 'hf' / 'hub'}" in refused["error"]
     assert "hf download org/tiny" in refused["remedy"]
-    assert not any(name.endswith(".bin") for name in client.hub.fetched())
+    assert not any(name.endswith((".bin", ".gguf")) for name in client.hub.fetched())
     assert client.files() == set()

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from factories_bases import decoder_shapes, layers_of, lora_layer, write_base
 from gradience.audit.base.measured import measure
 from gradience.audit.base.norms import BaseNorms, base_norms
+from gradience.audit.base.packed.format import PackedWeight
 from gradience.audit.base.rows import rows
 from gradience.audit.base.source import open_base
 from gradience.audit.base.weights import BaseWeight, Part
@@ -186,6 +187,7 @@ class InMemory:
 
     def __init__(self, **arrays: Array) -> None:
         self.arrays = arrays
+        self.packed: dict[str, PackedWeight] = {}
         self.log: list[str] = []
 
     def tensor(self, name: str) -> StoredTensor:

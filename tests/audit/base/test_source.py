@@ -180,12 +180,12 @@ def test_a_text_that_is_neither_path_nor_id_is_refused(text: str) -> None:
     refused(text)
 
 
-def test_gguf_only_is_refused_with_what_helps(tmp_path: Path) -> None:
-    (tmp_path / "model-Q4_K_M.gguf").write_bytes(b"GGUF")
-    for path in (tmp_path, tmp_path / "model-Q4_K_M.gguf"):
-        error = refused(path)
-        assert "GGUF" in str(error)
-        assert "converted from" in error.remedy
+def test_of_several_gguf_models_none_is_guessed(tmp_path: Path) -> None:
+    for name in ("model-Q4_K_M.gguf", "model-Q8_0.gguf", "mmproj-model.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    error = refused(tmp_path)
+    assert "2 GGUF models" in str(error)
+    assert "model-Q4_K_M.gguf" in error.remedy
 
 
 def test_an_adapter_in_place_of_a_base_is_refused(tmp_path: Path) -> None:

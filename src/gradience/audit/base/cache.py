@@ -242,7 +242,7 @@ def _believable(content: Content) -> tuple[dict[str, BaseNorm], list[str]]:
 
 def _nonsense(norm: BaseNorm) -> str:
     """Why these numbers cannot be norms of one matrix; empty when they can."""
-    values = (norm.lower, norm.upper, norm.frobenius, norm.width, norm.eta)
+    values = (norm.lower, norm.upper, norm.frobenius, norm.width, norm.eta, norm.rounding or 0.0)
     if not all(isfinite(value) for value in values):
         return "a number is not finite"
     if min(values) < 0.0 or norm.passes < 0 or min(norm.shape) < 1:

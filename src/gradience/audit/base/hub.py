@@ -1,8 +1,9 @@
 """A base model on the Hugging Face Hub: what its cache holds first, the rest by range.
 
 Opening asks for one listing, the index, the config and the headers of shards; a tensor comes when
-it is asked for. Nothing is written, but for torch checkpoints, which cannot be read by range: they
-are downloaded whole, through huggingface_hub and into its cache, after somebody said yes.
+it is asked for. Nothing is written, but for torch checkpoints and GGUF files, which cannot be read
+by range: they are downloaded whole, through huggingface_hub and into its cache, after somebody
+said yes.
 """
 
 import re
@@ -14,7 +15,8 @@ from typing import Any
 
 from gradience import __version__
 from gradience.audit.base import local
-from gradience.audit.base.layout import WeightsFile, weights_files, why_none
+from gradience.audit.base.config import CONFIG, MAX_CONFIG_BYTES, QUANTIZE_CONFIG, read_config
+from gradience.audit.base.layout import WeightsFile, split_names, weights_files, why_none
 from gradience.audit.base.remote import RemoteFile
 from gradience.audit.base.shards import Found, LocalFile, Progress, Shard, ShardFile, by_shard
 from gradience.audit.base.terms import Terms, WholeFiles
@@ -25,6 +27,7 @@ from gradience.tensors.remote.http import REFUSALS, HttpFile
 from gradience.tensors.remote.lookahead import LookAhead
 from gradience.tensors.remote.session import is_of_disk, transport_errors, unwritable_cache
 
+_INDEX = ".bin.index.json"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -130,7 +133,7 @@ def find(
     listed = {name: (file, only) for file in files for name, only in _shards(opened, file).items()}
     here = {name for name in listed if opened.cached(name) is not None}
     if opened.online:
-        _download_checkpoints(opened, sorted(listed.keys() - here), terms, progress)
+        _download_whole(opened, sorted(listed.keys() - here), terms, progress)
     shards = tuple(
         Shard(name=name, file=_file(opened, name, ahead), prefix=file.prefix, only=only)
         for name, (file, only) in listed.items()
@@ -142,20 +145,20 @@ def find(
         if not opened.online and name not in here
         for tensor in only or ()
     }
+    config = read_config(partial(_config, opened))
     return Found(
         model=repo,
         name=repo,
         revision=opened.commit,
         shards=shards,
-        tied=_tied(opened),
+        tied=config.tied,
+        quantisation=config.quantisation,
         absent=absent,
     )
 
 
-def _tied(opened: _Repo) -> bool | None:
-    if "config.json" not in opened.names:
-        return None
-    return local.tied_in("config.json", opened.small("config.json", local.MAX_CONFIG_BYTES))
+def _config(opened: _Repo, name: str) -> bytes | None:
+    return opened.small(name, MAX_CONFIG_BYTES) if name in opened.names else None
 
 
 def _file(opened: _Repo, name: str, ahead: LookAhead) -> ShardFile:
@@ -166,7 +169,7 @@ def _file(opened: _Repo, name: str, ahead: LookAhead) -> ShardFile:
     return RemoteFile(file=opened.remote(name), ahead=ahead)
 
 
-def _download_checkpoints(
+def _download_whole(
     opened: _Repo, missing: list[str], terms: Terms, progress: Progress | None
 ) -> None:
     """Ask for and fetch what cannot be read by range."""
@@ -182,10 +185,10 @@ def _download_checkpoints(
     files = WholeFiles(
         model=opened.repo, names=tuple(whole), nbytes=nbytes, into=Path(constants.HF_HUB_CACHE)
     )
-    terms.take(nbytes, f"base model {opened.repo}, {len(whole)} torch checkpoints")
+    terms.take(nbytes, f"base model {opened.repo}, {len(whole)} files that are only had whole")
     terms.approve(files)
     # The index and the config too: with them the next run can be offline.
-    beside = [n for n in opened.names if n == "config.json" or n.endswith(".bin.index.json")]
+    beside = [n for n in opened.names if n in (CONFIG, QUANTIZE_CONFIG) or n.endswith(_INDEX)]
     for done, name in enumerate(wanted := [*beside, *whole]):
         if progress:
             progress(f"download {opened.repo}", done, len(wanted))
@@ -267,7 +270,7 @@ def _is_complete(cached: _Repo) -> bool:
 def _shards(opened: _Repo, file: WeightsFile) -> dict[str, frozenset[str] | None]:
     """The one file, or those that the index lists with their tensors, by name in the repository."""
     if not file.is_index:
-        return {file.name: None}
+        return dict.fromkeys(split_names(file.name) or (file.name,))
     index, _ = parse_index(file.name, opened.small(file.name, MAX_INDEX_BYTES))
     folder = file.name.rpartition("/")[0]
     return {f"{folder}/{n}" if folder else n: only for n, only in by_shard(index).items()}

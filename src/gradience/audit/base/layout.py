@@ -3,6 +3,7 @@
 Pure: it is given the names that are there, be it a directory or a listing of the Hub.
 """
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -78,6 +79,29 @@ def weights_files(names: Collection[str]) -> tuple[WeightsFile, ...]:
     return tuple(found)
 
 
+_SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+
+
+def split_names(name: str) -> tuple[str, ...]:
+    """All files of a split GGUF model, by the name of one; empty when it is no part of any.
+
+    Examples
+    --------
+    >>> split_names("m-00002-of-00002.gguf")
+    ('m-00001-of-00002.gguf', 'm-00002-of-00002.gguf')
+    """
+    part = _SPLIT.fullmatch(name)
+    if part is None:
+        return ()
+    return tuple(f"{part[1]}-{at:05}-of-{part[3]}.gguf" for at in range(1, int(part[3]) + 1))
+
+
+def _gguf_models(names: Collection[str]) -> list[str]:
+    """GGUF files that are models, one name for each split one; no projectors, no adapters."""
+    found = {n for n in names if n.endswith(".gguf") and "/" not in n and "mmproj" not in n}
+    return sorted({(split_names(name) or (name,))[0] for name in found})
+
+
 def _choose(names: Collection[str]) -> str:
     """The weights in one folder: the usual name, else a variant of it, else the only one."""
     for name in PLAIN_NAMES:
@@ -94,7 +118,7 @@ def _choose(names: Collection[str]) -> str:
             return variants[0]
     indices = [n for n in names if n.endswith(f".safetensors{_INDEX}")]
     single = [n for n in names if n.endswith(".safetensors") and not n.startswith("adapter_")]
-    for group in (indices, single):
+    for group in (indices, single, _gguf_models(names)):
         if len(group) == 1:
             return group[0]
     return ""
@@ -107,10 +131,11 @@ def why_none(names: Collection[str]) -> tuple[str, str]:
     -------
     (reason, remedy)
     """
-    if any(name.endswith(".gguf") for name in names):
+    models = _gguf_models(names)
+    if models:
         return (
-            "it holds GGUF files only, whose numbers are packed",
-            "Name the model they were converted from.",
+            f"it holds {len(models)} GGUF models, and nothing says which is meant",
+            f"Name the file itself, such as {models[0]}.",
         )
     if "adapter_config.json" in names:
         return (

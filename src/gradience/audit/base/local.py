@@ -3,15 +3,12 @@
 from functools import partial
 from pathlib import Path
 
-from gradience.audit.base.layout import weights_files, why_none
+from gradience.audit.base.config import MAX_CONFIG_BYTES, read_config
+from gradience.audit.base.layout import split_names, weights_files, why_none
 from gradience.audit.base.shards import Found, LocalFile, Shard, by_shard
 from gradience.errors import BaseModelError, TensorFileError
 from gradience.tensors.index import open_index
 from gradience.tensors.regular import read_regular
-from gradience.tensors.strict_json import strict_json_object
-
-MAX_CONFIG_BYTES = 10_000_000
-"""Of a config.json that is read."""
 
 
 def find(path: Path) -> Found:
@@ -24,10 +21,17 @@ def find(path: Path) -> Found:
     TensorFileError
         If an index is damaged.
     """
-    config = (path if path.is_dir() else path.parent) / "config.json"
+    config = read_config(partial(_small, path if path.is_dir() else path.parent))
     shards = _shards_at(path)
     name = path.resolve().name
-    return Found(model=str(path), name=name, revision=None, shards=shards, tied=tied(config))
+    return Found(
+        model=str(path),
+        name=name,
+        revision=None,
+        shards=shards,
+        tied=config.tied,
+        quantisation=config.quantisation,
+    )
 
 
 def _shards_at(path: Path) -> tuple[Shard, ...]:
@@ -45,9 +49,6 @@ def _shards_at(path: Path) -> tuple[Shard, ...]:
             f"base model {path}: there is no such file or directory",
             remedy="Name a model directory, a weights file, or a Hub id such as org/name.",
         )
-    if path.suffix == ".gguf":
-        reason, remedy = why_none([path.name])
-        raise BaseModelError(f"base model {path}: {reason}", remedy=remedy)
     return shards_of(path)
 
 
@@ -55,8 +56,14 @@ def shards_of(path: Path, *, prefix: str = "") -> tuple[Shard, ...]:
     """The one file, or those that an index lists."""
     folder = f"{prefix.removesuffix('.')}/" if prefix else ""
     if not path.name.endswith(".json"):
-        file = LocalFile(fetch=partial(Path, path))
-        return (Shard(name=folder + path.name, file=file, prefix=prefix),)
+        return tuple(
+            Shard(
+                name=folder + name,
+                file=LocalFile(fetch=partial(Path, path.with_name(name))),
+                prefix=prefix,
+            )
+            for name in split_names(path.name) or (path.name,)
+        )
     index = open_index(path)
     if index.missing_shards:
         raise TensorFileError(
@@ -75,31 +82,12 @@ def shards_of(path: Path, *, prefix: str = "") -> tuple[Shard, ...]:
     )
 
 
-def tied(config: Path) -> bool | None:
-    """`tie_word_embeddings` of a config.json; None when there is none to read."""
+def _small(folder: Path, name: str) -> bytes | None:
+    """A config of a directory; None when there is none that can be read."""
     try:
-        data = read_regular(config, limit=MAX_CONFIG_BYTES)
+        return read_regular(folder / name, limit=MAX_CONFIG_BYTES)
     except TensorFileError:
         return None
-    return tied_in(config, data)
-
-
-def tied_in(config: Path | str, data: bytes) -> bool | None:
-    """`tie_word_embeddings` of the text of a config.json; None when it cannot be read.
-
-    transformers 4 leaves the key out where it is True, the default; models of several parts keep
-    it in the part that is the language model.
-    """
-    try:
-        found = strict_json_object(config, data, what="config")
-    except TensorFileError:
-        # The config is a hint, never needed: without one, names and shapes decide alone.
-        return None
-    text = found.get("text_config")
-    for part in (text if isinstance(text, dict) else {}, found):
-        if isinstance(part.get("tie_word_embeddings"), bool):
-            return bool(part["tie_word_embeddings"])
-    return True
 
 
 def listing(path: Path) -> list[str]:

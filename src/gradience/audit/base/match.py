@@ -40,7 +40,15 @@ _HEADS = frozenset(
     }
 )
 _EMBEDDINGS = frozenset(
-    {"embed_tokens", "wte", "word_embeddings", "shared", "embed_in", "tok_embeddings"}
+    {
+        "embed_tokens",
+        "wte",
+        "word_embeddings",
+        "shared",
+        "embed_in",
+        "tok_embeddings",
+        "token_embd",
+    }
 )
 
 
@@ -58,6 +66,7 @@ class _Index:
     """The checkpoint, arranged for looking up by the end of a name."""
 
     base: Mapping[str, TensorFacts]
+    refused: Mapping[str, str]
     sites: dict[tuple[tuple[str, ...], str], list[_Site]] = field(default_factory=dict)
     siblings: dict[str, set[str]] = field(default_factory=dict)
     modules: dict[tuple[tuple[str, ...], str], set[str]] = field(default_factory=dict)
@@ -73,6 +82,8 @@ def match(
     *,
     tied: bool | None = None,
     layer_replication: object = None,
+    refused: Mapping[str, str] | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> Matches:
     """Find the base weight of every layer.
 
@@ -81,12 +92,16 @@ def match(
     layers : sequence of LoraLayer
         Of one adapter: they are matched together.
     base : mapping of str to TensorFacts
-        Every tensor of the base model.
+        Every tensor of the base model, packed ones as what they stand for.
     tied : bool or None
         `tie_word_embeddings` of the base; None when not known. A head that is not stored is the
         input embedding if True, or if the base was saved with a head and still holds none.
     layer_replication : list of [start, end], optional
         As adapter_config.json says it; see `replication`.
+    refused : mapping of str to str, optional
+        Parameters of the base that are packed and cannot be read, and why.
+    aliases : mapping of str to str, optional
+        Names in the running model of tensors that have others in the base.
 
     Returns
     -------
@@ -99,7 +114,7 @@ def match(
     AdapterConfigError
         If `layer_replication` is not a list of pairs.
     """
-    index = _index(base)
+    index = _index(base, refused or {}, aliases or {})
     fitting = Fitting(base, is_conv1d(base))
     repeated = origins(layer_replication)
     wanted = {layer.label: _wanted(layer, repeated) for layer in layers}
@@ -119,9 +134,11 @@ def match(
     return _judged(layers, found, unmatched, base)
 
 
-def _index(base: Mapping[str, TensorFacts]) -> _Index:
-    index = _Index(base)
-    for name, sources in live_parameters(base).items():
+def _index(
+    base: Mapping[str, TensorFacts], refused: Mapping[str, str], aliases: Mapping[str, str]
+) -> _Index:
+    index = _Index(base, refused)
+    for name, sources in live_parameters(base, aliases).items():
         module, _, parameter = name.rpartition(".")
         site = _Site(module=module, parameter=parameter, sources=sources)
         index.sites.setdefault(_place(module), []).append(site)
@@ -234,7 +251,9 @@ def _why_not(
     module = _module(wanted)
     for stored, siblings in _modules_alike(module, index):
         facts = index.base.get(f"{stored}.{layer.parameter}")
-        how = packing(layer.parameter, siblings, facts)
+        how = index.refused.get(f"{stored}.{layer.parameter}") or packing(
+            layer.parameter, siblings, facts
+        )
         if how:
             return Unmatched(
                 reason="quantised",

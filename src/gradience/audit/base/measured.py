@@ -25,14 +25,17 @@ class BaseNorm(msgspec.Struct, frozen=True, kw_only=True):
     frobenius : float
         Frobenius norm, exact to rounding.
     shape : (rows, columns)
-        As stored.
+        As stored; of a packed weight, that of what it stands for.
     dtype : str
-        As stored, in the words of the safetensors format.
+        As stored, in the words of the safetensors format; of a packed weight, its format.
     width : float
         Relative width that was asked for; what was reached is in the interval.
     eta : float
     passes : int
         How often the weight was read.
+    rounding : float or None
+        Frobenius norm of the error that packing numbers near these makes, see
+        `StoredRows.rounding`; None where the weight is not packed, or its format defines no step.
     """
 
     lower: float
@@ -43,6 +46,7 @@ class BaseNorm(msgspec.Struct, frozen=True, kw_only=True):
     width: float
     eta: float
     passes: int
+    rounding: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +112,7 @@ def measure(
                 width=width,
                 eta=eta,
                 passes=interval.passes,
+                rounding=stored.rounding(),
             )
         finally:
             stored.release()

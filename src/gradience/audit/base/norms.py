@@ -115,7 +115,14 @@ def base_norms(
     AdapterConfigError
         If `layer_replication` is not a list of pairs.
     """
-    matches = match(layers, base.tensors, tied=base.tied, layer_replication=layer_replication)
+    matches = match(
+        layers,
+        base.tensors,
+        tied=base.tied,
+        layer_replication=layer_replication,
+        refused=base.refused,
+        aliases=base.aliases,
+    )
     _check_complete(layers, base, matches)
     wanted = {weight.key: weight for weight in matches.found.values()}
     settings = _Settings(cache_dir, now, width, eta, progress, notice)

@@ -1,7 +1,7 @@
-"""Packed weights: recognised by their companions, refused by name.
+"""Packed weights that no format of `packed` could read: recognised by their companions.
 
 The norm of packed integers is not the norm of the weight they stand for, and a number computed
-from them would look like any other.
+from them would look like any other; so what is left packed is refused by name.
 """
 
 from collections.abc import Collection
@@ -44,6 +44,8 @@ def packing(parameter: str, siblings: Collection[str], facts: TensorFacts | None
     >>> packing("weight", ["weight", "bias"], TensorFacts(shape=(8, 8), dtype="BF16"))
     ''
     """
+    if facts is not None and facts.packed:
+        return ""
     for start, name in _MARKERS if parameter in ("weight", "") else ():
         if any(sibling.startswith(start) for sibling in siblings):
             return name

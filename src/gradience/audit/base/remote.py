@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gradience.audit.base.terms import kind_of
 from gradience.errors import TensorFileError
 from gradience.tensors.remote.lookahead import LookAhead, Span
 from gradience.tensors.remote.range_file import RangeFile
@@ -35,6 +36,10 @@ class RemoteFile:
         self._header()
         return self._tensors
 
+    def metadata(self) -> Mapping[str, str]:
+        """What the header says of the file."""
+        return self._header().header.metadata
+
     def span(self, name: str, index: int | None) -> Span:
         """The bytes of a tensor, or of one entry along its first dimension."""
         shape = self.tensors()[name].shape
@@ -62,9 +67,9 @@ class RemoteFile:
         return self._opened
 
 
-def refuse_checkpoint(name: str) -> TensorFileError:
-    """The error of a torch checkpoint at an address, which cannot be read by range."""
+def refuse_whole(name: str) -> TensorFileError:
+    """The error of a file at an address that can only be had whole."""
     return TensorFileError(
-        f"{name} is a torch checkpoint, which cannot be read by range",
+        f"{name} is {kind_of(name)}, which cannot be read by range",
         remedy="Download it and name the file, or name a model that has safetensors.",
     )

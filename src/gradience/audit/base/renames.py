@@ -80,13 +80,17 @@ class Source:
     experts: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
-def live_parameters(names: Iterable[str]) -> dict[str, tuple[Source, ...]]:
+def live_parameters(
+    names: Iterable[str], aliases: Mapping[str, str] | None = None
+) -> dict[str, tuple[Source, ...]]:
     """Every name that a parameter may have in the running model, with its possible sources.
 
     Parameters
     ----------
     names : iterable of str
         Tensor names of the checkpoint.
+    aliases : mapping of str to str, optional
+        Further live names, and the tensor each may come from.
 
     Returns
     -------
@@ -96,7 +100,7 @@ def live_parameters(names: Iterable[str]) -> dict[str, tuple[Source, ...]]:
     """
     stored = set(names)
     live: dict[str, list[Source]] = {name: [Source(tensor=name)] for name in stored}
-    for alias, name in _aliases(stored):
+    for alias, name in (*_aliases(stored), *(aliases or {}).items()):
         if alias not in stored and Source(tensor=name) not in live.setdefault(alias, []):
             live[alias].append(Source(tensor=name))
     for alias, source in _stacks(live):

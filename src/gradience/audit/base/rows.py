@@ -1,17 +1,33 @@
-"""A base weight as a stream of rows, whatever its parts: mapped, never put together as a whole."""
+"""A base weight as a stream of rows, whatever its parts: mapped, never put together as a whole.
 
-from collections.abc import Iterator
+A part is an array that is stored as it is, or a packed matrix whose rows become numbers as they are
+asked for; a stack of either is streamed from top to bottom.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from gradience.audit.base.packed.format import Decoder, PackedWeight
 from gradience.audit.base.weights import BaseWeight, Part, as_matrix
+from gradience.errors import UnmeasurableError
 from gradience.tensors.stored import Array, StoredTensor
+
+# Numbers that are unpacked at once: 2 MB, which stay in the cache until they are used.
+_UNPACKED_AT_ONCE = 1 << 19
+# Numbers of a packed matrix whose columns are gathered at once, for the few who want its transpose.
+_GATHERED_AT_ONCE = 1 << 24
 
 
 class TensorSource(Protocol):
     """What hands out tensors by name: a `BaseModel`, or a fake in a test."""
+
+    @property
+    def packed(self) -> Mapping[str, PackedWeight]:
+        """Weights that are packed, by name."""
+        ...
 
     def tensor(self, name: str) -> StoredTensor:
         """One tensor, not yet read."""
@@ -19,31 +35,123 @@ class TensorSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredRows:
-    """The parts stacked as they are stored; implements `RowBlocks`."""
+class _Plain:
+    """A tensor that is stored as numbers, or one expert of it."""
 
-    parts: tuple[tuple[Part, StoredTensor], ...]
+    part: Part
+    stored: StoredTensor
+
+    @property
+    def nbytes(self) -> int:
+        return _share(self.stored, self.part)
+
+    def blocks(self, rows: int) -> Iterator[Array]:
+        matrix = self._matrix()
+        for start in range(0, matrix.shape[0], rows):
+            yield matrix[start : start + rows]
+
+    def columns(self, start: int, stop: int) -> Array:
+        return self._matrix()[:, start:stop]
+
+    def squared_steps(self) -> float | None:
+        return None
+
+    def release(self) -> None:
+        self.stored.release()
+
+    def _matrix(self) -> Array:
+        index = self.part.index
+        array = self.stored.read() if index is None else self.stored.at(index)
+        return array.reshape(as_matrix(array.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A packed weight, or one expert of it: a few rows of numbers at a time."""
+
+    part: Part
+    weight: PackedWeight
+    members: Mapping[str, StoredTensor]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(_share(stored, self.part) for stored in self.members.values())
+
+    def blocks(self, rows: int) -> Iterator[Array]:
+        decoder = self._decoder()
+        for start, stop in self._ranges(decoder, rows):
+            yield decoder.rows(start, stop)
+
+    def columns(self, start: int, stop: int) -> Array:
+        return np.concatenate([block[:, start:stop] for block in self.blocks(_UNPACKED_AT_ONCE)])
+
+    def squared_steps(self) -> float | None:
+        decoder = self._decoder()
+        total = 0.0
+        for start, stop in self._ranges(decoder, _UNPACKED_AT_ONCE):
+            squares = decoder.squared_steps(start, stop)
+            if squares is None:
+                return None
+            total += squares
+        return total
+
+    def release(self) -> None:
+        for stored in self.members.values():
+            stored.release()
+
+    def _decoder(self) -> Decoder:
+        arrays = {role: stored.read() for role, stored in self.members.items()}
+        return self.weight.decode(arrays, self.part.index)
+
+    def _ranges(self, decoder: Decoder, rows: int) -> Iterator[tuple[int, int]]:
+        height, width = decoder.shape
+        step = max(1, min(rows, _UNPACKED_AT_ONCE // max(width, 1)))
+        for start in range(0, height, step):
+            yield start, min(start + step, height)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """The parts stacked as they are stored; implements `RowBlocks`.
+
+    Attributes
+    ----------
+    parts : tuple
+    shape : (rows, columns)
+        Of the stack as it is streamed.
+    """
+
+    parts: tuple[_Plain | _Packed, ...]
     shape: tuple[int, int]
 
     @property
     def nbytes(self) -> int:
         """Stored bytes of the parts."""
-        return sum(
-            stored.nbytes if part.index is None else stored.nbytes // stored.shape[0]
-            for part, stored in self.parts
-        )
+        return sum(part.nbytes for part in self.parts)
 
     def blocks(self, rows: int) -> Iterator[Array]:
-        """Blocks of at most `rows` rows, top to bottom, in the stored dtype."""
-        for part, stored in self.parts:
-            matrix = _matrix(part, stored)
-            for start in range(0, matrix.shape[0], rows):
-                yield matrix[start : start + rows]
+        """Blocks of at most `rows` rows, top to bottom: as stored, or float32 where packed."""
+        for part in self.parts:
+            yield from part.blocks(rows)
+
+    def rounding(self) -> float | None:
+        """Frobenius norm of the error that packing numbers near these makes; None if not packed.
+
+        Numbers that lie anywhere in a step are wrong by step / sqrt(12) in the mean square
+        (Bennett, Bell Syst. Tech. J. 27(3), 1948); the steps are those at the stored numbers.
+        """
+        total = 0.0
+        for part in self.parts:
+            squares = part.squared_steps()
+            if squares is None:
+                return None
+            total += squares / 12.0
+        return float(np.sqrt(total))
 
     def release(self) -> None:
         """Give the pages of every part back."""
-        for _, stored in self.parts:
-            stored.release()
+        for part in self.parts:
+            part.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +166,16 @@ class TransposedRows:
         return self.stored.shape[1], self.stored.shape[0]
 
     def blocks(self, rows: int) -> Iterator[Array]:
-        """Blocks of at most `rows` rows, top to bottom, in the stored dtype."""
-        matrices = [_matrix(part, stored) for part, stored in self.stored.parts]
-        for start in range(0, self.shape[0], rows):
-            pieces = [matrix[:, start : start + rows].T for matrix in matrices]
-            yield pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+        """Blocks of at most `rows` rows, top to bottom."""
+        parts = self.stored.parts
+        # A packed matrix is unpacked from the top for each block: fewer and taller ones.
+        packed = any(isinstance(part, _Packed) for part in parts)
+        step = max(rows, _GATHERED_AT_ONCE // max(self.shape[1], 1)) if packed else rows
+        for first in range(0, self.shape[0], step):
+            pieces = [part.columns(first, first + step).T for part in parts]
+            block = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+            for start in range(0, len(block), rows):
+                yield block[start : start + rows]
 
     def release(self) -> None:
         """Give the pages of every part back."""
@@ -77,8 +190,17 @@ def stored_rows(base: TensorSource, weight: BaseWeight) -> StoredRows:
     BaseModelError
         If a shard cannot be had.
     """
-    parts = tuple((part, base.tensor(part.tensor)) for part in weight.parts)
-    return StoredRows(parts, weight.stored_shape)
+    parts = tuple(_opened(base, part) for part in weight.parts)
+    shape = weight.stored_shape
+    if _turned(parts):
+        if len(parts) > 1:
+            # Side by side, a stack of transposed parts has no rows of its own.
+            raise UnmeasurableError(
+                f"{weight.key} is a stack of parts that are packed the other way round",
+                remedy="Name the model in full precision that it was quantised from.",
+            )
+        shape = shape[::-1]
+    return StoredRows(parts, shape)
 
 
 def rows(base: TensorSource, weight: BaseWeight) -> StoredRows | TransposedRows:
@@ -88,11 +210,31 @@ def rows(base: TensorSource, weight: BaseWeight) -> StoredRows | TransposedRows:
     ------
     BaseModelError
         If a shard cannot be had.
+    UnmeasurableError
+        If the format may have permuted the rows.
     """
     stored = stored_rows(base, weight)
-    return TransposedRows(stored) if weight.transposed else stored
+    if any(isinstance(part, _Packed) and not part.weight.rows_in_order for part in stored.parts):
+        raise UnmeasurableError(
+            f"the rows of {weight.key} may be in another order than in the model (GGUF)",
+            remedy="Name the model that the file was converted from.",
+        )
+    return TransposedRows(stored) if weight.transposed != _turned(stored.parts) else stored
 
 
-def _matrix(part: Part, stored: StoredTensor) -> Array:
-    array = stored.read() if part.index is None else stored.at(part.index)
-    return array.reshape(as_matrix(array.shape))
+def _turned(parts: tuple[_Plain | _Packed, ...]) -> bool:
+    """Whether parts are streamed by the columns of what they stand for."""
+    return any(isinstance(part, _Packed) and part.weight.transposed for part in parts)
+
+
+def _opened(base: TensorSource, part: Part) -> _Plain | _Packed:
+    packed = base.packed.get(part.tensor)
+    if packed is None:
+        return _Plain(part, base.tensor(part.tensor))
+    return _Packed(part, packed, {r: base.tensor(name) for r, name in packed.members.items()})
+
+
+def _share(stored: StoredTensor, part: Part) -> int:
+    """Bytes of one expert of a stacked tensor, or of all of it."""
+    stacked = part.index is not None and len(stored.shape) > 0
+    return stored.nbytes // max(stored.shape[0], 1) if stacked else stored.nbytes

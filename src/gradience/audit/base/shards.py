@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gradience.audit.base.weights import TensorFacts
 from gradience.errors import TensorFileError
 from gradience.tensors.fingerprint import sampled_digest
+from gradience.tensors.gguf_file import is_gguf, open_gguf
 from gradience.tensors.opening import open_tensor_file
 from gradience.tensors.stored import StoredTensor
 from gradience.tensors.tensor_file import TensorFile
@@ -28,6 +29,10 @@ class ShardFile(Protocol):
 
     def tensors(self) -> Mapping[str, StoredTensor]:
         """Every tensor, not yet read; opens the file on first use."""
+        ...
+
+    def metadata(self) -> Mapping[str, str]:
+        """What the file says of itself; opens it on first use."""
         ...
 
     def span(self, name: str, index: int | None) -> "Span | None":
@@ -57,9 +62,11 @@ class LocalFile:
 
     def tensors(self) -> Mapping[str, StoredTensor]:
         """Every tensor, mapped when read."""
-        if self._file is None:
-            self._file = open_tensor_file(self.fetch())
-        return self._file.tensors
+        return self._opened().tensors
+
+    def metadata(self) -> Mapping[str, str]:
+        """What the file says of itself."""
+        return self._opened().metadata
 
     def span(self, name: str, index: int | None) -> None:
         """Nothing comes over the network."""
@@ -74,6 +81,12 @@ class LocalFile:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _opened(self) -> TensorFile:
+        if self._file is None:
+            path = self.fetch()
+            self._file = open_gguf(path) if is_gguf(path) else open_tensor_file(path)
+        return self._file
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -139,6 +152,8 @@ class Found:
     shards : tuple of Shard
     tied : bool or None
         `tie_word_embeddings` of its config; None when there is none.
+    quantisation : mapping
+        `quantization_config` of its config; empty when there is none.
     absent : mapping of str to str
         Tensors in shards that are not here and may not be downloaded, and the shard.
     """
@@ -148,6 +163,7 @@ class Found:
     revision: str | None
     shards: tuple[Shard, ...]
     tied: bool | None
+    quantisation: Mapping[str, Any] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -10,17 +10,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from blake3 import blake3
 
 from gradience.audit.base import local
+from gradience.audit.base.packed.format import PackedWeight
 from gradience.audit.base.shards import Found, Progress, Shard
 from gradience.audit.base.terms import BYTES_STAGE, Terms
-from gradience.audit.base.weights import BaseWeight, TensorFacts
+from gradience.audit.base.unpack import aliases, unpack
+from gradience.audit.base.weights import BaseWeight, Part, TensorFacts
 from gradience.errors import BaseModelError, TensorFileError
 from gradience.paths import nearest
-from gradience.tensors.stored import StoredTensor
+from gradience.tensors.gguf_file import ARCHITECTURE
+from gradience.tensors.stored import Array, StoredTensor
 from gradience.units import format_size
 
 if TYPE_CHECKING:
@@ -47,9 +50,18 @@ class BaseModel:
         address it is, of each file, the address, the size, the header and what the server or store
         says of the version (ETag, generation); one that says nothing certain is sampled.
     tensors : mapping of str to TensorFacts
-        Every tensor; those of a pipeline carry their folder's name in front.
+        Every tensor, packed ones as what they stand for; those of a pipeline carry their folder's
+        name in front.
     tied : bool or None
         `tie_word_embeddings` of its config; None when there is none.
+    quantisation : mapping
+        `quantization_config` of its config; empty when there is none.
+    packed : mapping of str to PackedWeight
+        Those of `tensors` that are packed.
+    refused : mapping of str to str
+        Parameters that are packed and cannot be read, and why.
+    aliases : mapping of str to str
+        Names in the running model of tensors that have others here (GGUF).
     absent : mapping of str to str
         Tensors of which only the name is known, and the shard that holds them: not in the Hub's
         cache while nothing may be downloaded.
@@ -61,6 +73,10 @@ class BaseModel:
     fingerprint: str
     tensors: Mapping[str, TensorFacts]
     tied: bool | None = None
+    quantisation: Mapping[str, Any] = field(default_factory=dict)
+    packed: Mapping[str, PackedWeight] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
     _shards: Mapping[str, Shard] = field(default_factory=dict, repr=False, compare=False)
     _ahead: "LookAhead | None" = field(default=None, repr=False, compare=False)
@@ -86,8 +102,8 @@ class BaseModel:
         """
         if self._ahead is None:
             return ""
-        parts = [part for weight in weights for part in weight.parts]
-        spans = [self._shards[p.tensor].span(p.tensor, p.index) for p in parts]
+        stored = [s for weight in weights for part in weight.parts for s in self._stored(part)]
+        spans = [self._shards[s.tensor].span(s.tensor, s.index) for s in stored]
         away = [span for span in spans if span is not None]
         nbytes = sum(span.nbytes for span in away)
         here = f" ({len(spans) - len(away)} in the cache)" if len(away) < len(spans) else ""
@@ -97,8 +113,16 @@ class BaseModel:
         size = format_size(nbytes)
         return f"reading {size}, {what}, over the network; none of it is written" if away else ""
 
+    def _stored(self, part: Part) -> Iterator[Part]:
+        """The stored tensors that a part is read from: all that a packed one consists of."""
+        packed = self.packed.get(part.tensor)
+        if packed is None:
+            yield part
+        else:
+            yield from (Part(tensor=name) for name in packed.members.values())
+
     def tensor(self, name: str) -> StoredTensor:
-        """One tensor by name; what is not here is fetched when it is read.
+        """One tensor by its stored name; what is not here is fetched when it is read.
 
         Raises
         ------
@@ -148,9 +172,9 @@ def open_base(
     Parameters
     ----------
     base_model_id : str or path
-        A directory as transformers or diffusers write it, a safetensors or `.bin` file, an index
-        file, a Hub id `org/name[@revision]`, or the address of a safetensors file, an index or a
-        directory: https or any protocol of fsspec. A path that exists wins.
+        A directory as transformers or diffusers write it, a safetensors, `.bin` or GGUF file, an
+        index file, a Hub id `org/name[@revision]`, or the address of a safetensors file, an index
+        or a directory: https or any protocol of fsspec. A path that exists wins.
     allow_download : bool
         False takes only what is on this disk or in the Hub cache; so does HF_HUB_OFFLINE=1.
     terms : Terms, optional
@@ -162,12 +186,13 @@ def open_base(
     ------
     BaseModelError
         If it is not there, holds no weights, is gated, is not cached while offline, is in a
-        format whose numbers are not those of the weights (GGUF), or is damaged. Names the model,
-        the path, the reason and the remedy.
+        format that is not read, or is damaged. Names the model, the path, the reason and the
+        remedy.
     DownloadRefusedError
-        If a torch checkpoint would have to be downloaded, and may not.
+        If a torch checkpoint or a GGUF file would have to be downloaded, and may not.
     MissingExtraError
-        If it is a torch checkpoint and torch is not installed, or in a store whose package is not.
+        If it is a torch checkpoint and torch is not installed, GGUF and gguf is not, or in a
+        store whose package is not.
     """
     terms = Terms() if terms is None else terms
     path = Path(base_model_id)
@@ -263,6 +288,8 @@ def _opened(
             f"base model {found.model} holds no tensors",
             remedy="Name the model that was fine-tuned.",
         )
+    unpacked = unpack(tensors, found.quantisation, lambda name: _read(owners[name].tensor(name)))
+    metadata = {k: v for shard in found.shards for k, v in shard.file.metadata().items()}
     # A commit is derived from the content of every file; without one, the files are looked at.
     told = [f"{shard.name} {found.revision or shard.file.identity()}" for shard in found.shards]
     told += sorted(f"{shard} {found.revision}" for shard in set(found.absent.values()))
@@ -271,13 +298,26 @@ def _opened(
         name=found.name,
         revision=found.revision,
         fingerprint=f"blake3:{blake3(chr(10).join(sorted(told)).encode()).hexdigest()}",
-        tensors=tensors,
-        tied=found.tied,
+        tensors=unpacked.facts,
+        # A GGUF file without an output layer is of a tied model (llama.cpp `llama-model.cpp`).
+        tied=found.tied if found.tied is not None or not metadata.get(ARCHITECTURE) else True,
+        quantisation=found.quantisation,
+        packed=unpacked.packed,
+        refused=unpacked.refused,
+        aliases=aliases(tensors, metadata),
         absent=found.absent,
         _shards=owners,
         _ahead=ahead,
         _terms=terms,
     )
+
+
+def _read(stored: StoredTensor) -> Array:
+    """A small tensor, in memory of its own."""
+    try:
+        return stored.read().copy()
+    finally:
+        stored.release()
 
 
 def _headers(found: Found, progress: Progress | None) -> Iterator[Mapping[str, TensorFacts]]:

@@ -15,9 +15,20 @@ BYTES_STAGE = "bytes of the base"
 """The stage of which progress is told in bytes, from the thread that fetches."""
 
 
+def kind_of(name: str) -> str:
+    """What a file that can only be had whole is, by its name.
+
+    Examples
+    --------
+    >>> kind_of("model-Q4_K_M.gguf"), kind_of("pytorch_model.bin")
+    ('a GGUF file', 'a torch checkpoint')
+    """
+    return "a GGUF file" if name.endswith(".gguf") else "a torch checkpoint"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeFiles:
-    """Files that can only be had whole: torch checkpoints.
+    """Files that can only be had whole: torch checkpoints and GGUF files.
 
     Attributes
     ----------
@@ -39,8 +50,9 @@ class WholeFiles:
         """What would be downloaded, how much, and where to."""
         files = self.names[0] if len(self.names) == 1 else f"{len(self.names)} files"
         return (
-            f"base model {self.model}: its weights are a torch checkpoint, which cannot be read by "
-            f"range; {files} of {format_size(self.nbytes)} would be downloaded into {self.into}"
+            f"base model {self.model}: its weights are {kind_of(self.names[0])}, which cannot be "
+            f"read by range; {files} of {format_size(self.nbytes)} would be downloaded into "
+            f"{self.into}"
         )
 
 

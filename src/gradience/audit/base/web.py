@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from gradience import __version__
-from gradience.audit.base import local
+from gradience.audit.base.config import MAX_CONFIG_BYTES, read_config
 from gradience.audit.base.layout import PLAIN_NAMES, WeightsFile, weights_files, why_none
-from gradience.audit.base.remote import RemoteFile, refuse_checkpoint
+from gradience.audit.base.remote import RemoteFile, refuse_whole
 from gradience.audit.base.shards import Found, Shard, by_shard
 from gradience.errors import BaseModelError, RefusedError
 from gradience.tensors.index import MAX_INDEX_BYTES, parse_index
@@ -24,9 +24,9 @@ from gradience.tensors.remote.lookahead import LookAhead
 from gradience.tensors.remote.range_file import Interrupted
 from gradience.tensors.remote.session import is_http_url, origin, shown_url
 
-_CHECKPOINTS = (".bin", ".pt", ".pth", ".ckpt")
+_WHOLE = (".gguf", ".bin", ".pt", ".pth", ".ckpt")
 # Any other suffix is a directory's: model names have dots.
-_FILES = frozenset({".safetensors", ".json", ".gguf", *_CHECKPOINTS})
+_FILES = frozenset({".safetensors", ".json", *_WHOLE})
 
 
 class _Folder(Protocol):
@@ -71,15 +71,15 @@ def find(address: str, *, ahead: LookAhead) -> Found:
         if not files:
             reason, remedy = why_none(names)
             raise BaseModelError(f"base model {shown}: {reason}", remedy=remedy)
-    elif name.endswith(".gguf"):
-        reason, remedy = why_none([name])
-        raise BaseModelError(f"base model {shown}: {reason}", remedy=remedy)
+    shards = tuple(shard for file in files for shard in _shards(folder, file, ahead))
+    config = read_config(partial(_small, folder))
     return Found(
         model=shown,
         name=_short(shown),
         revision=None,
-        shards=tuple(shard for file in files for shard in _shards(folder, file, ahead)),
-        tied=_tied(folder),
+        shards=shards,
+        tied=config.tied,
+        quantisation=config.quantisation,
     )
 
 
@@ -101,8 +101,8 @@ def _shards(folder: _Folder, file: WeightsFile, ahead: LookAhead) -> list[Shard]
             for name, only in by_shard(weight_map).items()
         }
     for name in listed:
-        if name.endswith(_CHECKPOINTS):
-            raise refuse_checkpoint(folder.file(name).name)
+        if name.endswith(_WHOLE):
+            raise refuse_whole(folder.file(name).name)
     return [
         Shard(
             name=name,
@@ -114,10 +114,10 @@ def _shards(folder: _Folder, file: WeightsFile, ahead: LookAhead) -> list[Shard]
     ]
 
 
-def _tied(folder: _Folder) -> bool | None:
-    config = folder.file("config.json")
+def _small(folder: _Folder, name: str) -> bytes | None:
+    """A config of a directory; None where there is none that may be read."""
     try:
-        return local.tied_in(config.name, config.whole(local.MAX_CONFIG_BYTES))
+        return folder.file(name).whole(MAX_CONFIG_BYTES)
     except RefusedError:
         return None
 

@@ -20,11 +20,16 @@ class TensorFacts:
     ----------
     shape : tuple of int
     dtype : str
-        In the words of the safetensors format: F32, BF16 and so on.
+        In the words of the safetensors format: F32, BF16 and so on. Of a packed weight, the words
+        of its format, with all that decides how it is read.
+    packed : str
+        The format of a packed weight, a name in `packed.FORMATS`; empty for plain numbers. Its
+        shape is that of what it stands for.
     """
 
     shape: tuple[int, ...]
     dtype: str
+    packed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
