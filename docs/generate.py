@@ -94,7 +94,8 @@ def metrics() -> str:
     """The reference of metrics."""
     rows = [
         f"### `{name}`\n\n**{m.title}**, {UNITS[m.unit]}"
-        f"{'; needs the base model' if m.needs_base else ''}.\n\n"
+        f"{'; needs the base model' if m.needs_base else ''}"
+        f"{', packed' if m.needs_packed else ''}.\n\n"
         f"{m.definition}\n\nSource: {m.source}.\n"
         for name, m in METRICS.items()
     ]

@@ -68,7 +68,7 @@ def make_layer(
     unmeasured: dict[str, str] = {}
     facts = None if values is None else _facts(np.asarray(values, np.float64), rank, base)
     for key, metric in METRICS.items():
-        if metric.needs_base and not with_base:
+        if metric.needs_packed or (metric.needs_base and not with_base):
             continue
         try:
             if facts is None:

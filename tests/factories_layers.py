@@ -11,7 +11,13 @@ from gradience.audit.measure import audit_layer
 from gradience.audit.records import ByteUse, LayerAudit
 
 
-def make_facts(values: Sequence[float], *, rank: int | None = None, base: float | None = None):
+def make_facts(
+    values: Sequence[float],
+    *,
+    rank: int | None = None,
+    base: float | None = None,
+    rounding: float | None = None,
+):
     s = np.sort(np.asarray(values, dtype=np.float64))[::-1]
     return LayerFacts(
         values=s,
@@ -22,12 +28,17 @@ def make_facts(values: Sequence[float], *, rank: int | None = None, base: float 
         right_norm=2.0,
         base=None
         if base is None
-        else BaseFacts(lower=base, upper=base * 1.001, frobenius=2 * base),
+        else BaseFacts(lower=base, upper=base * 1.001, frobenius=2 * base, rounding=rounding),
     )
 
 
 def make_layer(
-    name: str, values: Sequence[float], *, base: float | None = None, method: str = "lora"
+    name: str,
+    values: Sequence[float],
+    *,
+    base: float | None = None,
+    method: str = "lora",
+    rounding: float | None = None,
 ) -> LayerAudit:
     """A 64 x 64 module of rank len(values)."""
     rank = len(values)
@@ -39,7 +50,8 @@ def make_layer(
         name=name, delta=delta, scale=2.0, rank=rank, parameters=128 * rank, nbytes=512 * rank,
         method=method,
     )  # fmt: skip
-    return audit_layer(layer, make_facts(values, base=base), with_base=base is not None)
+    facts = make_facts(values, base=base, rounding=rounding)
+    return audit_layer(layer, facts, with_base=base is not None)
 
 
 def make_byte_use(**by_kind: int) -> ByteUse:

@@ -25,7 +25,7 @@ def test_a_metric_says_what_it_is(name: str) -> None:
 )
 def test_a_metric_is_a_finite_number_or_a_reason(name: str, values: list[float]) -> None:
     try:
-        value = METRICS[name].measure(make_facts(values, rank=4, base=2.0))
+        value = METRICS[name].measure(make_facts(values, rank=4, base=2.0, rounding=0.5))
     except UnmeasurableError as error:
         reason = str(error) and error.remedy
     else:

@@ -101,7 +101,7 @@ def test_a_tiny_change_has_the_stable_rank_of_its_shape() -> None:
 
 @pytest.mark.parametrize("name", list(METRICS))
 def test_an_untrained_module_has_norms_of_zero_and_no_shape(name: str) -> None:
-    facts = make_facts([0.0] * 8, base=2.0)
+    facts = make_facts([0.0] * 8, base=2.0, rounding=0.5)
     if name in ("spectral_norm", "frobenius_norm", "udr", "udr_frobenius"):
         assert measure(name, facts) == 0.0
     elif name == "balance":
@@ -126,3 +126,15 @@ def test_udr_without_a_base_says_so() -> None:
 def test_a_rank_that_is_not_used_has_no_condition() -> None:
     with pytest.raises(UnmeasurableError, match="cannot be told from zero"):
         measure("condition", make_facts([1.0, 1e-17]))
+
+
+@given(values=spectra, scale=scales)
+def test_rounding_weighs_less_the_larger_the_change(values: list[float], scale: float) -> None:
+    one, other = (make_facts([c * v for v in values], base=2.0, rounding=0.5) for c in (1, scale))
+    expected = measure("merge_rounding", one) / scale
+    assert measure("merge_rounding", other) == pytest.approx(expected)
+
+
+def test_a_base_that_is_not_packed_has_no_merge_rounding() -> None:
+    with pytest.raises(UnmeasurableError, match="not packed"):
+        measure("merge_rounding", make_facts([1.0], base=2.0))

@@ -18,11 +18,14 @@ class BaseFacts:
         Interval that holds the spectral norm; `lower` is rigorous, see `audit.base.spectral_norm`.
     frobenius : float
         Exact to rounding.
+    rounding : float or None
+        Frobenius norm of the error that packing makes; None where the weight is not packed.
     """
 
     lower: float
     upper: float
     frobenius: float
+    rounding: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

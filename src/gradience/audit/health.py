@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from gradience.audit.aggregate import percentile
+from gradience.audit.base.finding_kinds import MERGE_ROUNDED_AWAY
 from gradience.audit.finding_kinds import (
     DEAD_MODULES,
     EMBEDDING_DOMINATES,
@@ -64,6 +65,7 @@ def health(
     yield from _missing(layers, chosen_blocks=chosen_blocks)
     if not base_moved:
         yield from _large(layers)
+    yield from _rounded_away(layers)
     yield from _bytes(byte_use)
 
 
@@ -154,6 +156,19 @@ def _large(layers: Sequence[LayerAudit]) -> Iterator[Finding]:
                 modules=large,
             )
             return
+
+
+def _rounded_away(layers: Sequence[LayerAudit]) -> Iterator[Finding]:
+    """Where packing the merged weight again errs by more than the change."""
+    ratios = {a.name: a.metrics["merge_rounding"] for a in layers if "merge_rounding" in a.metrics}
+    lost = {name: ratio for name, ratio in ratios.items() if ratio > 1}
+    if lost:
+        worst = max(lost, key=lambda name: lost[name])
+        yield MERGE_ROUNDED_AWAY.found(
+            f"merged into the packed base, {len(lost)} of {len(layers)} modules are rounded by "
+            f"more than they changed; {worst} by {lost[worst]:.3g} times its change",
+            modules=lost,
+        )
 
 
 def _bytes(use: ByteUse) -> Iterator[Finding]:

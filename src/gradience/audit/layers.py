@@ -163,7 +163,9 @@ def _base_facts(layer: LoraLayer, norms: "BaseNorms | None") -> tuple[BaseFacts 
     norm = norms.by_layer.get(layer.label)
     if norm is None:
         return None, norms.unmatched.get(layer.label, "the base model has no such weight")
-    return BaseFacts(lower=norm.lower, upper=norm.upper, frobenius=norm.frobenius), ""
+    return BaseFacts(
+        lower=norm.lower, upper=norm.upper, frobenius=norm.frobenius, rounding=norm.rounding
+    ), ""
 
 
 def _dora_facts(

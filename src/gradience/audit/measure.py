@@ -46,7 +46,11 @@ def audit_layer(
 
 def unmeasured_layer(layer: LoraLayer, reason: str, *, with_base: bool) -> LayerAudit:
     """A layer of which nothing can be said but what it stores: its factors are not finite."""
-    asked = {name: reason for name in METRICS if with_base or not METRICS[name].needs_base}
+    asked = {
+        name: reason
+        for name, metric in METRICS.items()
+        if not metric.needs_packed and (with_base or not metric.needs_base)
+    }
     return msgspec.structs.replace(_described(layer), unmeasured=asked)
 
 
@@ -72,6 +76,8 @@ def _measured(facts: LayerFacts, *, with_base: bool) -> tuple[dict[str, float], 
     unmeasured: dict[str, str] = {}
     for name, metric in METRICS.items():
         if metric.needs_base and not with_base:
+            continue
+        if metric.needs_packed and (facts.base is None or facts.base.rounding is None):
             continue
         try:
             metrics[name] = metric.measure(facts)

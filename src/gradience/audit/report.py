@@ -232,6 +232,12 @@ def _base(audit: AdapterAudit) -> Iterator[Text]:
             f"{number(stats.p90)}, max {number(stats.max)}; {above}; "
             f"{use.with_udr} of {len(audit.layers)} modules."
         )
+    rounding = audit.overall.get("merge_rounding")
+    if rounding is not None:
+        yield Text(
+            text=f"Merged into this packed base, the rounding is {number(rounding.median)} times "
+            f"the change (median), max {number(rounding.max)}."
+        )
     for name, reason in list(use.without.items())[:3]:
         yield Text(text=f"  no UDR for {name}: {reason}", tone="warn")
     if len(use.without) > 3:

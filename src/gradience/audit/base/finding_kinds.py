@@ -31,8 +31,19 @@ BASE_WEIGHTS_MISSING = BASE.add(
 BASE_WEIGHTS_QUANTISED = BASE.add(
     "base_weights_quantised",
     Severity.WARNING,
-    "Base weights are stored packed; the norm of packed numbers says nothing of the weight.",
+    "Base weights are packed in a form that is not read; the norm of packed numbers says nothing "
+    "of the weight.",
     "Name the model in full precision that it was quantised from.",
+)
+MERGE_ROUNDED_AWAY = BASE.add(
+    "merge_rounded_away",
+    Severity.WARNING,
+    "The base is packed in so few bits that a merge into the same format rounds by more than the "
+    "adapter changed (merge rounding > 1): much of the change, or all of it, is lost without an "
+    "error.",
+    "Merge into the base in bf16 (dequantise first, or load it unquantised) and quantise anew from "
+    "there only if the task still works; or keep the adapter apart and load it beside the packed "
+    "base.",
 )
 BASE_WEIGHTS_UNMEASURABLE = BASE.add(
     "base_weights_unmeasurable",

@@ -15,6 +15,7 @@ METRICS: Registry[Metric] = Registry(
         "udr": f"{_HERE}.udr:UDR",
         "udr_frobenius": f"{_HERE}.udr:UDR_FROBENIUS",
         "sdi": f"{_HERE}.udr:SDI",
+        "merge_rounding": f"{_HERE}.merge:MERGE_ROUNDING",
         "spectral_norm": f"{_HERE}.norms:SPECTRAL_NORM",
         "frobenius_norm": f"{_HERE}.norms:FROBENIUS_NORM",
         "nuclear_norm": f"{_HERE}.norms:NUCLEAR_NORM",

@@ -25,6 +25,8 @@ class Metric:
         base weight.
     needs_base : bool
         Left out, rather than unmeasured, when no base model was asked for.
+    needs_packed : bool
+        Left out where the base weight is not stored packed.
     column : bool
         Shown in the table of modules.
     """
@@ -35,4 +37,5 @@ class Metric:
     measure: Callable[[LayerFacts], float]
     unit: str = ""
     needs_base: bool = False
+    needs_packed: bool = False
     column: bool = False
