@@ -1,7 +1,10 @@
 """What holds for every packed format: its weights are found, read, measured, and no other's."""
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ from gradience.audit.base.rows import rows
 from gradience.audit.base.source import BaseModel, open_base
 from gradience.audit.base.unpack import unpack
 from gradience.audit.base.weights import TensorFacts
+from gradience.blas import one_thread
 from gradience.tensors.opening import tensors_in_memory
 from gradience.tensors.stored import StoredTensor
 
@@ -64,6 +68,26 @@ def found_in(base: BaseModel, packed: Packed):
     matches = match([layer], base.tensors, refused=base.refused)
     assert matches.unmatched == {}
     return matches.found[layer.label]
+
+
+@pytest.fixture(autouse=True)
+def _quiet_blas():
+    """As the audit does: more threads than free cores cost ten times the time."""
+    with one_thread(os.environ):
+        yield
+
+
+class InMemory:
+    """A base model of arrays."""
+
+    def __init__(self, arrays: dict[str, np.ndarray], config: Mapping[str, Any]) -> None:
+        self.stored = tensors_in_memory(arrays)
+        facts = {name: facts_of(tensor) for name, tensor in self.stored.items()}
+        unpacked = unpack(facts, config, lambda name: self.stored[name].read())
+        self.tensors, self.packed, self.refused = unpacked.facts, unpacked.packed, unpacked.refused
+
+    def tensor(self, name: str) -> StoredTensor:
+        return self.stored[name]
 
 
 def test_every_format_has_a_sample_and_says_what_it_is() -> None:
@@ -124,6 +148,38 @@ def test_what_lacks_a_part_is_refused_and_never_measured(name: str, make) -> Non
         layer = layer_of(packed)
         matches = match([layer], unpacked.facts, refused=unpacked.refused)
         assert matches.found == {}, f"without {lost}"
+
+
+def damaged(array: np.ndarray) -> dict[str, np.ndarray]:
+    """The same numbers in shapes that do not fit."""
+    flat = array.reshape(-1)
+    cases = {
+        "empty": flat[:0],
+        "short": flat[: flat.size // 2],
+        "flat": flat,
+        "deep": array[None, None],
+        "scalar": flat[:1].reshape(()),
+    }
+    if array.ndim >= 2 and array.shape[0] > 1:
+        cases |= {"fewer rows": array[:-1], "fewer columns": array[..., :-1]}
+        cases["doubled"] = np.concatenate([array, array])
+    if array.dtype.kind in "iu":
+        cases |= {"ones": np.full_like(array, -1 if array.dtype.kind == "i" else 255)}
+    else:
+        cases |= {"nan": np.full(array.shape, np.nan, array.dtype)}
+    return cases
+
+
+@every_variant
+def test_damaged_parts_give_a_reason_and_never_a_crash(name: str, make) -> None:
+    packed = make()
+    for part, array in packed.tensors.items():
+        for what, bad in damaged(array).items():
+            base = InMemory(dict(packed.tensors) | {part: bad}, packed.config)
+            found = match([layer_of(packed)], base.tensors, refused=base.refused).found
+            for weight in found.values():
+                measured = measure(base, [weight])
+                assert {*measured.norms, *measured.reasons} == {weight.key}, what
 
 
 def test_a_plain_checkpoint_is_left_as_it_is() -> None:

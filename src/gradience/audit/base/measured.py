@@ -100,6 +100,7 @@ def measure(
         nbytes += stored.nbytes
         try:
             interval = spectral_norm(stored, width=width, eta=eta)
+            rounding = stored.rounding()
         except UnmeasurableError as error:
             reasons[weight.key] = f"the base weight {weight.key} has no norm: {error}"
         else:
@@ -112,7 +113,7 @@ def measure(
                 width=width,
                 eta=eta,
                 passes=interval.passes,
-                rounding=stored.rounding(),
+                rounding=rounding,
             )
         finally:
             stored.release()

@@ -191,16 +191,9 @@ def stored_rows(base: TensorSource, weight: BaseWeight) -> StoredRows:
         If a shard cannot be had.
     """
     parts = tuple(_opened(base, part) for part in weight.parts)
-    shape = weight.stored_shape
-    if _turned(parts):
-        if len(parts) > 1:
-            # Side by side, a stack of transposed parts has no rows of its own.
-            raise UnmeasurableError(
-                f"{weight.key} is a stack of parts that are packed the other way round",
-                remedy="Name the model in full precision that it was quantised from.",
-            )
-        shape = shape[::-1]
-    return StoredRows(parts, shape)
+    # Only whole parameters are packed the other way round, never the parts of a stack.
+    turned = _turned(parts)
+    return StoredRows(parts, weight.stored_shape[::-1] if turned else weight.stored_shape)
 
 
 def rows(base: TensorSource, weight: BaseWeight) -> StoredRows | TransposedRows:

@@ -5,7 +5,8 @@ GEMM packs along the outputs: `qweight` is (in, out / 8), `scales` (groups, out)
 (out, groups padded), `qzeros` (out, groups / 8 padded).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from gradience.audit.base.weights import TensorFacts
 from gradience.tensors.stored import Array
 
 # Output 8 c + i lies in nibble _ORDER[i] of word c (AutoAWQ `AWQ_REVERSE_ORDER`).
-_ORDER = np.array([0, 4, 1, 5, 2, 6, 3, 7])
+_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 
 
 def _find(checkpoint: Checkpoint) -> Iterator[PackedWeight | Refusal]:
@@ -41,42 +42,40 @@ def _find(checkpoint: Checkpoint) -> Iterator[PackedWeight | Refusal]:
 def _weight(
     name: str, members: dict[str, str], checkpoint: Checkpoint
 ) -> PackedWeight | Refusal | None:
+    decode: Callable[[Members, int | None], Decoder]
     qweight = checkpoint.tensors[members["qweight"]]
     scales = checkpoint.tensors[members["scales"]].shape
-    version = str(checkpoint.config.get("version", "gemm")).lower()
     if len(scales) != 2:
         return None
     if qweight.dtype == "I32" and qweight.shape[1] * 8 == scales[1]:
-        return PackedWeight(
-            name=name,
-            facts=TensorFacts(
-                shape=(scales[1], qweight.shape[0]), dtype="AWQ 4-bit GEMM", packed="awq"
-            ),
-            members=members,
-            decode=_gemm,
-        )
-    if checkpoint.method != "awq":
+        shape, label, decode = (scales[1], qweight.shape[0]), "GEMM", _gemm
+        fitting = (scales[0], qweight.shape[1])
+    elif checkpoint.method != "awq":
         return None
-    length = checkpoint.config.get("group_size", checkpoint.config.get("q_group_size"))
-    inputs = qweight.shape[1] * 8
-    if (
-        version == "gemv"
-        and qweight.dtype == "I32"
-        and qweight.shape[0] == scales[0]
-        and isinstance(length, int)
-        and length > 0
-        and inputs % length == 0
-        and inputs // length <= scales[1]
-    ):
-        return PackedWeight(
-            name=name,
-            facts=TensorFacts(
-                shape=(qweight.shape[0], inputs), dtype=f"AWQ 4-bit GEMV {length}", packed="awq"
-            ),
-            members=members,
-            decode=lambda members, index: _gemv(members, length),
-        )
-    return Refusal(name=name, why=f"AWQ of version {version} in {qweight.dtype} {qweight.shape}")
+    else:
+        version = str(checkpoint.config.get("version", "gemm")).lower()
+        length = checkpoint.config.get("group_size", checkpoint.config.get("q_group_size"))
+        inputs = qweight.shape[1] * 8
+        if (
+            (version, qweight.dtype, qweight.shape[0]) != ("gemv", "I32", scales[0])
+            or not isinstance(length, int)
+            or length < 1
+            or not 0 < inputs // length <= scales[1]
+            or inputs % length
+        ):
+            how = f"of version {version} in {qweight.dtype} {qweight.shape}"
+            return Refusal(name=name, why=f"AWQ {how}, groups of {length}")
+        shape, label, decode = (scales[0], inputs), f"GEMV {length}", _DecodeGemv(length)
+        fitting = (scales[0], scales[1] // 8)
+    why = checkpoint.misfit(members, {"qzeros": [fitting]})
+    if why or min(*scales, *shape) < 1:
+        return Refusal(name=name, why=f"AWQ with {why or 'nothing in it'}")
+    return PackedWeight(
+        name=name,
+        facts=TensorFacts(shape=shape, dtype=f"AWQ 4-bit {label}", packed="awq"),
+        members=members,
+        decode=decode,
+    )
 
 
 def _gemm(members: Members, index: int | None) -> Decoder:
@@ -86,8 +85,8 @@ def _gemm(members: Members, index: int | None) -> Decoder:
 
     def codes(start: int, stop: int) -> Bytes:
         first = start // 8
-        block = _outputs_in_order(qweight[:, first : -(-stop // 8)])
-        return np.ascontiguousarray(block[:, start - 8 * first : stop - 8 * first].T)
+        block = _by_output(qweight[:, first : -(-stop // 8)])
+        return block[start - 8 * first : stop - 8 * first]
 
     return ScaledLevels(
         shape=(outputs, inputs),
@@ -95,31 +94,40 @@ def _gemm(members: Members, index: int | None) -> Decoder:
         table=byte_table(np.arange(256)),
         scale=Grid(np.ascontiguousarray(scales.T, dtype=np.float32), 1, length),
         zero=Grid(
-            np.ascontiguousarray(_outputs_in_order(members["qzeros"]).T, dtype=np.float32),
+            _by_output(members["qzeros"]).astype(np.float32),
             1,
             length,
         ),
     )
 
 
-def _outputs_in_order(words: Array) -> Bytes:
-    """(rows, k) words to (rows, 8 k) codes, outputs ascending."""
-    fields = unpack_words(words, 4).reshape(len(words), -1, 8)
-    return fields[:, :, _ORDER].reshape(len(words), -1)
+def _by_output(words: Array) -> Bytes:
+    """(rows, k) words to (8 k, rows) codes, outputs ascending."""
+    turned = np.ascontiguousarray(words.T).view(np.uint32)
+    codes = np.empty((len(turned), 8, len(words)), np.uint8)
+    for at, nibble in enumerate(_ORDER):
+        np.bitwise_and(
+            turned >> np.uint32(4 * nibble), np.uint32(15), out=codes[:, at], casting="unsafe"
+        )
+    return codes.reshape(-1, len(words))
 
 
-def _gemv(members: Members, length: int) -> Decoder:
-    qweight = members["qweight"]
-    outputs, inputs = qweight.shape[0], qweight.shape[1] * 8
-    count = inputs // length
-    zeros = unpack_words(members["qzeros"], 4)[:, :count]
-    return ScaledLevels(
-        shape=(outputs, inputs),
-        codes=lambda start, stop: np.ascontiguousarray(qweight[start:stop]).view(np.uint8),
-        table=byte_table(np.arange(16)),
-        scale=Grid(members["scales"][:, :count].astype(np.float32), 1, length),
-        zero=Grid(zeros.astype(np.float32), 1, length),
-    )
+@dataclass(frozen=True, slots=True)
+class _DecodeGemv:
+    length: int
+
+    def __call__(self, members: Members, index: int | None) -> Decoder:
+        qweight = members["qweight"]
+        outputs, inputs = qweight.shape[0], qweight.shape[1] * 8
+        count = inputs // self.length
+        zeros = unpack_words(members["qzeros"], 4)[:, :count]
+        return ScaledLevels(
+            shape=(outputs, inputs),
+            codes=lambda start, stop: np.ascontiguousarray(qweight[start:stop]).view(np.uint8),
+            table=byte_table(np.arange(16)),
+            scale=Grid(members["scales"][:, :count].astype(np.float32), 1, self.length),
+            zero=Grid(zeros.astype(np.float32), 1, self.length),
+        )
 
 
 AWQ = Format(

@@ -46,6 +46,8 @@ def byte_table(levels: Array, *, high_first: bool = False) -> Floats:
 def look_up(codes: Bytes, table: Floats) -> Floats:
     """(rows, bytes) to (rows, bytes * numbers per byte)."""
     per_byte = table.shape[1]
+    if per_byte == 1:
+        return np.take(table[:, 0], codes)
     if per_byte == 2:
         # A pair of float32 fetched as one word: twice as fast as a look-up of pairs.
         pairs = np.take(table.view(np.uint64)[:, 0], codes)
@@ -66,6 +68,8 @@ def steps_of(levels: Array) -> Floats:
     """
     levels = np.asarray(levels, dtype=np.float64)
     finite = np.unique(levels[np.isfinite(levels)])
+    if finite.size < 2:
+        return np.zeros(levels.shape, np.float32)
     gaps = np.diff(finite)
     widths = (np.append(gaps[:1], gaps) + np.append(gaps, gaps[-1:])) / 2
     at = np.searchsorted(finite, np.where(np.isfinite(levels), levels, finite[0]))

@@ -6,6 +6,7 @@ What kind and shape it is, is JSON in a tensor of bytes.
 """
 
 from collections.abc import Iterator
+from math import prod
 
 import msgspec
 import numpy as np
@@ -18,13 +19,13 @@ from gradience.audit.base.packed.format import (
     Members,
     PackedWeight,
     Refusal,
+    Shapes,
 )
 from gradience.audit.base.packed.scaled import FlatGrid, Grid, ScaledLevels, of_levels
 from gradience.audit.base.weights import TensorFacts
-from gradience.errors import UnmeasurableError
+from gradience.tensors.dtypes import storage_bits
 
 _STATE = ".quant_state.bitsandbytes__"
-_DAMAGED = "Download the base model again; its tensors contradict each other."
 
 
 class _QuantState(msgspec.Struct, frozen=True):
@@ -63,6 +64,19 @@ def _weight_4bit(
     sizes = (*read.shape, read.blocksize, read.nested_blocksize)
     if len(read.shape) not in (2, 3) or min(sizes) < 1 or kind not in ("nf4", "fp4"):
         return Refusal(name=weight, why=f"bitsandbytes 4-bit {kind} of shape {read.shape}")
+    total = prod(read.shape)
+    runs = -(-total // read.blocksize)
+    fitting: dict[str, Shapes] = {
+        "absmax": [(runs,), (runs, 1)],
+        "quant_map": [(16,)],
+        "nested_absmax": [(-(-runs // read.nested_blocksize),)],
+        "nested_quant_map": [(256,)],
+    }
+    why = checkpoint.misfit(members, fitting)
+    stored = checkpoint.tensors[weight]
+    if why or storage_bits(stored.dtype, stored.shape) < 4 * total:
+        why = why or f"{stored.dtype} {stored.shape} for a weight of shape {read.shape}"
+        return Refusal(name=weight, why=f"bitsandbytes 4-bit with {why}")
     return PackedWeight(
         name=weight,
         facts=TensorFacts(
@@ -79,14 +93,6 @@ def _decode_4bit(members: Members, index: int | None, state: _QuantState) -> Dec
     rows, columns = state.shape[-2:]
     octets = np.ascontiguousarray(members["weight"]).reshape(-1).view(np.uint8)
     offset = rows * columns * (index or 0)
-    absmax = _absmax(members, state)
-    total = int(np.prod(state.shape, dtype=np.int64))
-    if 2 * octets.size < total or absmax.size * state.blocksize < total:
-        raise UnmeasurableError(
-            f"{octets.size} bytes and {absmax.size} scales are too few for a weight of shape "
-            f"{state.shape}",
-            remedy=_DAMAGED,
-        )
 
     # Rows of odd length share bytes with their neighbours: there, one code to a byte.
     whole_bytes = columns % 2 == 0
@@ -104,7 +110,7 @@ def _decode_4bit(members: Members, index: int | None, state: _QuantState) -> Dec
         shape=(rows, columns),
         codes=codes,
         table=lambda levels: byte_table(levels, high_first=True),
-        scale=FlatGrid(absmax, state.blocksize, offset),
+        scale=FlatGrid(_absmax(members, state), state.blocksize, offset),
     )
 
 
@@ -134,8 +140,10 @@ def _find_8bit(checkpoint: Checkpoint) -> Iterator[PackedWeight | Refusal]:
         scales = next((s for s in (f"{module}.SCB", f"{name}.SCB") if s in checkpoint.tensors), "")
         if scales:
             layout = _layout(module, checkpoint)
-            if layout:
-                yield Refusal(name=name, why=f"bitsandbytes 8-bit in the layout {layout}")
+            why = checkpoint.misfit({"SCB": scales}, {"SCB": [facts.shape[:1]]})
+            if layout or why or min(facts.shape) < 1:
+                how = f"in the layout {layout}" if layout else f"with {why or 'nothing in it'}"
+                yield Refusal(name=name, why=f"bitsandbytes 8-bit {how}")
                 continue
             yield PackedWeight(
                 name=name,
@@ -152,7 +160,8 @@ def _layout(module: str, checkpoint: Checkpoint) -> str:
     name = f"{module}.weight_format"
     if name not in checkpoint.tensors:
         return ""
-    code = int(checkpoint.read(name).reshape(-1)[0])
+    codes = checkpoint.read(name).reshape(-1).tolist()
+    code = codes[0] if len(codes) == 1 else -1
     known = dict(enumerate(("", "col32", "col_turing", "col_ampere")))
     return known.get(code, str(code))
 
@@ -160,10 +169,6 @@ def _layout(module: str, checkpoint: Checkpoint) -> str:
 def _decode_8bit(members: Members, index: int | None) -> Decoder:
     weight, scales = members["weight"], members["scales"].astype(np.float32).reshape(-1)
     rows, columns = weight.shape
-    if scales.size != rows:
-        raise UnmeasurableError(
-            f"{scales.size} scales for {rows} rows of a bitsandbytes 8-bit weight", remedy=_DAMAGED
-        )
     return ScaledLevels(
         shape=(rows, columns),
         codes=lambda start, stop: weight[start:stop].view(np.uint8),

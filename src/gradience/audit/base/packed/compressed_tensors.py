@@ -18,9 +18,11 @@ from gradience.audit.base.packed.format import (
     Members,
     PackedWeight,
     Refusal,
+    Shapes,
 )
-from gradience.audit.base.packed.scaled import Grid, ScaledLevels, scale_grid
+from gradience.audit.base.packed.scaled import Grid, ScaledLevels, scale_grid, tile_for
 from gradience.audit.base.weights import TensorFacts
+from gradience.errors import UnmeasurableError
 from gradience.tensors.stored import Array
 
 _BITS = (2, 4, 8)
@@ -36,13 +38,24 @@ def _find(checkpoint: Checkpoint) -> Iterator[PackedWeight | Refusal]:
     for module, facts in checkpoint.ending(".weight"):
         scaled = f"{module}.weight_scale" in checkpoint.tensors
         if facts.dtype == "I8" and len(facts.shape) == 2 and scaled:
-            tile = tile_of(checkpoint.config)
-            yield PackedWeight(
-                name=f"{module}.weight",
-                facts=_labelled(facts.shape, f"int8{f' in tiles of {tile}' if tile else ''}"),
-                members=_members(module, checkpoint),
-                decode=_DecodeInt8(tile),
-            )
+            yield _int8(module, facts, checkpoint)
+
+
+def _int8(module: str, facts: TensorFacts, checkpoint: Checkpoint) -> PackedWeight | Refusal:
+    name, members = f"{module}.weight", _members(module, checkpoint)
+    tile = tile_of(checkpoint.config)
+    scale = checkpoint.tensors[members["weight_scale"]].shape
+    matrix = (facts.shape[0], facts.shape[1])
+    why = checkpoint.misfit(members, {"weight_zero_point": [scale]})
+    if why or min(matrix) < 1 or tile_for(scale, matrix, tile) is None:
+        why = why or f"scales of shape {scale} for a weight of shape {matrix}"
+        return Refusal(name=name, why=f"compressed-tensors int8 with {why}")
+    return PackedWeight(
+        name=name,
+        facts=_labelled(matrix, f"int8{f' in tiles of {tile}' if tile else ''}"),
+        members=members,
+        decode=_DecodeInt8(tile),
+    )
 
 
 def _packed(module: str, facts: TensorFacts, checkpoint: Checkpoint) -> PackedWeight | Refusal:
@@ -58,6 +71,16 @@ def _packed(module: str, facts: TensorFacts, checkpoint: Checkpoint) -> PackedWe
             name=name,
             why=f"compressed-tensors, a weight of shape {shape} in words of shape {facts.shape}",
         )
+    scale = checkpoint.tensors[members["weight_scale"]].shape
+    groups = scale[-1] if len(scale) == 2 else 1
+    fitting: dict[str, Shapes] = {
+        "weight_zero_point": [(-(-shape[0] * bits // 32), groups)],
+        "weight_g_idx": [shape[1:]],
+    }
+    why = checkpoint.misfit(members, fitting)
+    if why or tile_for(scale, (shape[0], shape[1])) is None:
+        why = why or f"scales of shape {scale} for a weight of shape {shape}"
+        return Refusal(name=name, why=f"compressed-tensors with {why}")
     return PackedWeight(
         name=name,
         facts=_labelled(shape, f"int{bits}"),
@@ -119,8 +142,14 @@ class _DecodeInt8:
 def _in_order(scale: Array, g_idx: Array | None, shape: tuple[int, int]) -> Grid:
     """Scales by group of columns, the columns out of order where they were quantised so."""
     values = scale.astype(np.float32)
-    if g_idx is None or g_idx.size != shape[1] or g_idx.min() < 0:
+    # -1 stands for an order that was not kept.
+    if g_idx is None or g_idx.min() < 0 or values.ndim != 2:
         return scale_grid(values, shape)
+    if g_idx.max() >= values.shape[1]:
+        raise UnmeasurableError(
+            f"weight_g_idx names group {g_idx.max()}, where there are {values.shape[1]}",
+            remedy="Download the base model again; its tensors contradict each other.",
+        )
     return Grid(values, 1, np.asarray(g_idx, dtype=np.intp))
 
 

@@ -7,6 +7,7 @@ the running model has them transposed. Linear weights are `weight_packed` (compr
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -31,7 +32,12 @@ def _find_mx(checkpoint: Checkpoint) -> Iterator[PackedWeight | Refusal]:
         scales = checkpoint.tensors.get(f"{name}_scales")
         if scales is None or facts.dtype != "U8" or facts.shape[:-1] != scales.shape:
             continue
-        if len(facts.shape) != 4 or facts.shape[-1] * 2 != _MX_GROUP or scales.dtype != "U8":
+        if (
+            len(facts.shape) != 4
+            or min(facts.shape) < 1
+            or facts.shape[-1] * 2 != _MX_GROUP
+            or scales.dtype != "U8"
+        ):
             yield Refusal(name=name, why=f"MXFP4 in blocks of shape {facts.shape}")
             continue
         experts, outputs, groups, _ = facts.shape
@@ -74,7 +80,8 @@ def _find_nv(checkpoint: Checkpoint) -> Iterator[PackedWeight | Refusal]:
                 continue
             if facts.dtype != "U8":
                 continue
-            if not _is_halved(facts, scale, _NV_GROUP) or scale.dtype != "F8_E4M3":
+            one = prod(checkpoint.tensors[f"{module}.{whole}"].shape) == 1
+            if not one or not _is_halved(facts, scale, _NV_GROUP) or scale.dtype != "F8_E4M3":
                 yield Refusal(
                     name=f"{module}.weight",
                     why=f"NVFP4 of shape {facts.shape} with scales {scale.dtype} {scale.shape}",
@@ -113,7 +120,7 @@ def _decoder(packed: Array, scales: Array, group: int) -> Decoder:
 
 def _is_halved(facts: TensorFacts, scale: TensorFacts, group: int) -> bool:
     """Whether the codes are (m, n / 2) bytes and the scales (m, n / group)."""
-    if facts.dtype != "U8" or len(facts.shape) != 2 or len(scale.shape) != 2:
+    if facts.dtype != "U8" or len(facts.shape) != 2 or min(facts.shape) < 1:
         return False
     return scale.shape == (facts.shape[0], facts.shape[1] * 2 // group)
 

@@ -19,7 +19,7 @@ from gradience.audit.base.packed.format import (
     PackedWeight,
     Refusal,
 )
-from gradience.audit.base.packed.scaled import of_levels, scale_grid
+from gradience.audit.base.packed.scaled import of_levels, scale_grid, tile_for
 from gradience.audit.base.weights import TensorFacts
 from gradience.tensors.dtypes import numpy_dtype
 from gradience.tensors.stored import Array
@@ -53,6 +53,12 @@ def _weight(
     if beside.dtype not in _SCALES:
         return Refusal(name=name, why=f"scaled FP8 whose scales are stored as {beside.dtype}")
     tile = tile_of(checkpoint.config)
+    matrix = (facts.shape[-2], facts.shape[-1])
+    each = beside.shape[1:] if _is_stacked(beside.shape, facts.shape) else beside.shape
+    if min(facts.shape) < 1 or tile_for(each, matrix, tile) is None:
+        return Refusal(
+            name=name, why=f"scaled FP8 of shape {facts.shape} with scales of shape {beside.shape}"
+        )
     tiles = f" in tiles of {tile[0]} x {tile[1]}" if tile else ""
     return PackedWeight(
         name=name,
@@ -74,7 +80,7 @@ class _Decode:
     def __call__(self, members: Members, index: int | None) -> Decoder:
         weight, scale = members["weight"], members["scale"]
         if index is not None:
-            if scale.ndim > 0 and len(scale) == len(weight):
+            if _is_stacked(scale.shape, weight.shape):
                 scale = scale[index]
             weight = weight[index]
         codes = weight.view(np.uint8)
@@ -86,6 +92,11 @@ class _Decode:
             table=byte_table,
             scale=scale_grid(as_scales(scale), shape, self.tile),
         )
+
+
+def _is_stacked(scales: tuple[int, ...], weight: tuple[int, ...]) -> bool:
+    """Whether each expert of a stack has scales of its own."""
+    return len(weight) == 3 and len(scales) > 0 and scales[0] == weight[0]
 
 
 def as_scales(scale: Array) -> Array:

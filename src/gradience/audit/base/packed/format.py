@@ -5,7 +5,7 @@ parameter of the running model. A format finds them by name and shape, says what
 called and which shape it has, and gives its rows as float32, a few at a time.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from gradience.audit.base.weights import TensorFacts
 from gradience.tensors.stored import Array
 
 Floats = NDArray[np.float32]
+Shapes = Collection[tuple[int, ...]]
 Members = Mapping[str, Array]
 """The arrays of one weight, by the role they have in its format."""
 
@@ -107,6 +108,22 @@ class Checkpoint:
         for name, facts in self.tensors.items():
             if name.endswith(end):
                 yield name.removesuffix(end), facts
+
+    def misfit(self, members: Mapping[str, str], shapes: Mapping[str, Shapes]) -> str:
+        """Which member has a shape that does not fit the others; empty when all do.
+
+        Parameters
+        ----------
+        members : mapping of str to str
+        shapes : mapping of str to shapes
+            Role to the shapes that fit. Members that are not there, and roles not named, pass.
+        """
+        for role, fitting in shapes.items():
+            if role in members and (found := self.tensors[members[role]].shape) not in fitting:
+                return (
+                    f"{members[role]} of shape {found}, where {' or '.join(map(str, fitting))} fits"
+                )
+        return ""
 
     def present(self, members: Mapping[str, str]) -> dict[str, str]:
         """The members that are stored."""

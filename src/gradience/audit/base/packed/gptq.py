@@ -18,6 +18,7 @@ from gradience.audit.base.packed.format import (
     Members,
     PackedWeight,
     Refusal,
+    Shapes,
 )
 from gradience.audit.base.packed.scaled import Grid, ScaledLevels
 from gradience.audit.base.weights import TensorFacts
@@ -48,13 +49,23 @@ def _find(checkpoint: Checkpoint) -> Iterator[PackedWeight | Refusal]:
         elif bits not in _BITS or facts.dtype != "I32":
             yield Refusal(name=name, why=f"GPTQ of {bits} bits in {facts.dtype}")
         else:
-            yield _weight(name, members, (facts.shape[0] * 32 // bits, scales[1]), bits, layout)
+            inputs, outputs = facts.shape[0] * 32 // bits, scales[1]
+            fitting: dict[str, Shapes] = {
+                "qzeros": [(scales[0], -(-outputs * bits // 32))],
+                "qweight": [(-(-inputs * bits // 32), outputs)],
+                "g_idx": [(inputs,)],
+            }
+            why = checkpoint.misfit(members, fitting)
+            if why or min(inputs, outputs, scales[0]) < 1:
+                yield Refusal(name=name, why=f"GPTQ with {why or 'nothing in it'}")
+            else:
+                yield _weight(name, members, (inputs, outputs), bits, layout)
 
 
 def _bits(checkpoint: Checkpoint, members: dict[str, str], scales: tuple[int, ...]) -> int:
     """Bits of a code, which modules may differ in; the shapes say it better than the config."""
-    packed = checkpoint.tensors[members["qzeros"]].shape[-1]
-    return packed * 32 // scales[1] if scales[1] else 0
+    packed = checkpoint.tensors[members["qzeros"]].shape
+    return packed[-1] * 32 // scales[1] if packed and scales[1] else 0
 
 
 def _weight(
@@ -104,10 +115,9 @@ def _groups(g_idx: Array | None, inputs: int, count: int) -> "int | Array":
     length = -(-inputs // count)
     if g_idx is None:
         return length
-    if len(g_idx) != inputs or g_idx.min() < 0 or g_idx.max() >= count:
+    if g_idx.min() < 0 or g_idx.max() >= count:
         raise UnmeasurableError(
-            f"g_idx names groups {g_idx.min()} to {g_idx.max()} of {len(g_idx)} inputs, where "
-            f"there are {count} groups and {inputs} inputs",
+            f"g_idx names groups {g_idx.min()} to {g_idx.max()}, where there are {count}",
             remedy="Download the base model again; its tensors contradict each other.",
         )
     in_order = np.array_equal(g_idx, np.arange(inputs) // length)

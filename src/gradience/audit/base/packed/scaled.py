@@ -7,6 +7,7 @@ Scales and zero points lie on a grid: one for all, for a row, for a group of col
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,37 +138,55 @@ def of_levels(
     )
 
 
-def scale_grid(values: Floats, shape: tuple[int, int], tile: tuple[int, int] | None = None) -> Grid:
-    """Scales of any shape that formats give them, as a grid over the matrix.
+def tile_for(
+    scales: tuple[int, ...], shape: tuple[int, int], tile: tuple[int, int] | None = None
+) -> tuple[int, int] | None:
+    """Rows and columns that share one of the scales; None where no tiles cover the matrix.
 
     Parameters
     ----------
-    values : float32
-        One number, one for each row, or (R, C).
+    scales : shape
+        Of one number, of one for each row, or (R, C).
     shape : (rows, columns)
+        Not empty.
     tile : (rows, columns), optional
         What the config says that a tile is; else tiles are of 128 by 128 with what is left at the
         edges, as DeepSeek's are, or share the matrix evenly.
 
-    Raises
-    ------
-    UnmeasurableError
-        If no such tiles cover the matrix.
+    Examples
+    --------
+    >>> tile_for((), (6, 4)), tile_for((6,), (6, 4)), tile_for((2, 3), (200, 300))
+    ((6, 4), (1, 4), (128, 128))
     """
     m, n = shape
-    if values.size == 1:
-        return Grid(values.reshape(1, 1), m, n)
-    if values.ndim == 1:
-        values = values[:, None]
-    grid = (values.shape[0], values.shape[1])
+    if prod(scales) == 1:
+        return shape
+    grid = (*scales, 1) if len(scales) == 1 else scales
+    if len(grid) != 2 or min(grid) < 1:
+        return None
     even = (m // grid[0], n // grid[1]) if m % grid[0] == 0 and n % grid[1] == 0 else None
     for height, width in filter(None, (tile, (128, 128), even)):
         if grid == (-(-m // height), -(-n // width)):
-            return Grid(np.ascontiguousarray(values), height, width)
-    raise UnmeasurableError(
-        f"scales of shape {grid} do not cover a matrix of shape {shape} evenly",
-        remedy="Check that the checkpoint is whole and its config.json is its own.",
-    )
+            return height, width
+    return None
+
+
+def scale_grid(values: Floats, shape: tuple[int, int], tile: tuple[int, int] | None = None) -> Grid:
+    """Scales of any shape that `tile_for` finds tiles for, as a grid over the matrix.
+
+    Raises
+    ------
+    UnmeasurableError
+        If no tiles cover the matrix.
+    """
+    found = tile_for(values.shape, shape, tile)
+    if found is None:
+        raise UnmeasurableError(
+            f"scales of shape {values.shape} do not cover a matrix of shape {shape} evenly",
+            remedy="Check that the checkpoint is whole and its config.json is its own.",
+        )
+    table = values.reshape(1, 1) if values.size == 1 else values.reshape(len(values), -1)
+    return Grid(np.ascontiguousarray(table), *found)
 
 
 def _in_tiles(block: Floats, values: Floats, operation: np.ufunc) -> None:
