@@ -12,6 +12,7 @@ import msgspec
 from gradience.adapter.dialects import DIALECTS
 from gradience.artifacts import Envelope
 from gradience.audit.base.cache import Content as CachedNorms
+from gradience.audit.base.packed import FORMATS as PACKED
 from gradience.audit.finding_kinds import AUDIT
 from gradience.audit.metrics import METRICS
 from gradience.audit.records import AdapterAudit, AuditSet
@@ -159,8 +160,9 @@ def kinds(error: type[GradienceError]) -> list[type[GradienceError]]:
 
 
 def formats() -> str:
-    """The list of adapter formats."""
+    """The list of adapter formats, and of the forms that a base model may come in."""
     rows = [f"| {name} | {dialect.description} |" for name, dialect in DIALECTS.items()]
+    packed = [f"| {f.title} | {f.reads} | {f.refuses} | {f.source} |" for f in PACKED.values()]
     return (
         NOTE
         + """# Formats that are read
@@ -171,6 +173,18 @@ The keys of a file decide, not its name.
 |---|---|
 """
         + "\n".join(rows)
+        + """
+
+## Base models
+
+`--base-model` reads fp64, fp32, fp16, bf16 and plain fp8, in one file or in shards, safetensors or
+`.bin`; heads tied to an embedding; experts stacked or each with tensors of its own; and what is
+packed in these formats, as [packed.md](packed.md) says. Anything else is refused by name.
+
+| format | what is read | what is refused | where it is defined |
+|---|---|---|---|
+"""
+        + "\n".join(packed)
         + "\n"
     )
 

@@ -115,6 +115,18 @@ def test_a_change_survives_a_merge_as_its_ratio_says(
     assert least <= kept <= most
 
 
+@pytest.mark.parametrize("make", [Nf4, Gptq4, Fp8Tiles])
+def test_the_remedy_keeps_the_change(make: Callable, tmp_path: Path) -> None:
+    """Merged into the weight in full precision, what is lost above is there, under noise."""
+    format = make()
+    rounding = rounding_of(tmp_path, format.pack(WEIGHT))
+    before = format.values
+    dense = change(rounding / 4.0 / np.sqrt(OUT * INTO))
+    format.pack(WEIGHT + dense)
+    kept = np.sum((format.values - before) * dense) / np.sum(dense**2)
+    assert kept == pytest.approx(1.0, abs=0.15)
+
+
 @pytest.mark.parametrize(("ratio", "found"), [(0.9, False), (1.1, True)])
 def test_the_finding_comes_with_a_ratio_above_one(ratio: float, found: bool) -> None:
     layers = [

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @click.option(
     "--base-model",
     metavar="DIR|FILE|ID[@REV]|URL",
-    help="Base model for UDR: a directory, a safetensors file or index, a Hub id, or an address "
-    "(https, s3, gs, ...). What is not on this disk is read by range and not written.",
+    help="Base model for UDR, quantised or not: a directory, a weights file or index, a Hub id, or "
+    "an address (https, s3, gs, ...). What is not on this disk is read by range and not written.",
 )
 @click.option(
     "--max-download",
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--yes",
     is_flag=True,
-    help="Download a base model that cannot be read by range (.bin) without asking, if it fits.",
+    help="Download a base model that cannot be read by range (.bin, GGUF) without asking, if it fits.",
 )
 @click.option(
     "--base-norms-cache",

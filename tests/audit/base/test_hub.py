@@ -280,7 +280,7 @@ INDEX_OF_TWO = b'{"weight_map": {"a": "pytorch_model-1.bin", "b": "pytorch_model
         ),
         (
             {"tiny-Q8_0.gguf": b"GGUF"},
-            "are a GGUF file, which cannot be read by range; tiny-Q8_0.gguf of 4 B",
+            "a GGUF file, which cannot be read by range; tiny-Q8_0.gguf of 4 B",
         ),
     ],
 )

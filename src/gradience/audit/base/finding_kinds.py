@@ -10,7 +10,7 @@ BASE_MODEL_MISMATCH = BASE.add(
     Severity.ERROR,
     "The model that was named is not the base of this adapter: names or shapes of its weights "
     "disagree, so nothing was compared with it.",
-    "Name the model of `base_model_name_or_path` in adapter_config.json, in its full precision.",
+    "Name the model of `base_model_name_or_path` in adapter_config.json.",
 )
 BASE_MODEL_DIFFERS = BASE.add(
     "base_model_differs",

@@ -17,6 +17,7 @@ from gradience.audit.base.match import ending, match
 from gradience.audit.base.measured import BaseNorm, measure
 from gradience.audit.base.rows import StoredRows, TransposedRows, rows
 from gradience.audit.base.source import BaseModel
+from gradience.audit.base.unpack import stands_for
 from gradience.audit.base.weights import BaseWeight, Matches
 from gradience.errors import BaseModelError
 from gradience.findings import Finding
@@ -153,7 +154,7 @@ def _check_complete(layers: Sequence[LoraLayer], base: BaseModel, matches: Match
     """Refuse to call a weight missing that is in a shard which could not be looked at."""
     if not base.absent:
         return
-    absent = {ending(name): base.absent[name] for name in base.absent}
+    absent = {ending(stands_for(name)): base.absent[name] for name in base.absent}
     for layer in layers:
         why = matches.unmatched.get(layer.label)
         shard = absent.get(ending(f"{layer.name}.{layer.parameter}"))

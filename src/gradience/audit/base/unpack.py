@@ -72,6 +72,24 @@ def unpack(
     return Unpacked(facts=facts, packed=packed, refused=refused)
 
 
+def stands_for(name: str) -> str:
+    """The parameter that the codes of a packed weight stand for, by the name of their tensor.
+
+    Examples
+    --------
+    >>> stands_for("q_proj.qweight"), stands_for("experts.down_proj_blocks"), stands_for("lm_head")
+    ('q_proj.weight', 'experts.down_proj', 'lm_head')
+    """
+    for codes, parameter in (
+        (".qweight", ".weight"),
+        (".weight_packed", ".weight"),
+        ("_blocks", ""),
+    ):
+        if name.endswith(codes):
+            return name.removesuffix(codes) + parameter
+    return name
+
+
 def aliases(names: Mapping[str, TensorFacts], metadata: Mapping[str, str]) -> dict[str, str]:
     """Names in the running model of the tensors of a GGUF file; empty for any other.
 
