@@ -167,7 +167,7 @@ def gptq(
 ) -> Packed:
     """A GPTQ weight: `qweight` packs along the inputs, `qzeros` along the outputs."""
     rng = _rng(3)
-    groups = inputs // group
+    groups = -(-inputs // group)
     codes = rng.integers(0, 2**bits, (inputs, outputs))
     zeros = rng.integers(0, 2**bits, (groups, outputs))
     scales = (rng.random((groups, outputs)) * 0.01 + 0.001).astype(np.float16)
@@ -468,6 +468,8 @@ SAMPLES: Mapping[str, Mapping[str, Callable[[], Packed]]] = {
         "4 bits, activation order": lambda: gptq(act_order=True),
         "4 bits, no g_idx": lambda: gptq(with_g_idx=False),
         "square": lambda: gptq(inputs=64, outputs=64),
+        "a shorter last group": lambda: gptq(group=40),
+        "a shorter last group, no g_idx": lambda: gptq(group=40, with_g_idx=False),
         "2 bits": lambda: gptq(bits=2),
         "3 bits": lambda: gptq(bits=3),
         "3 bits, activation order, version 2": lambda: gptq(bits=3, act_order=True, version=2),

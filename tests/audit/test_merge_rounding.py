@@ -18,6 +18,8 @@ from gradience.audit.base.source import open_base
 from gradience.audit.health import health
 from gradience.audit.run import audit_lora_peft_dir
 
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
+
 MODULE = "model.layers.0.self_attn.q_proj"
 OUT, INTO = 128, 256
 RNG = np.random.default_rng(0)

@@ -1,7 +1,6 @@
 """What holds for every packed format: its weights are found, read, measured, and no other's."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from gradience.audit.base.rows import rows
 from gradience.audit.base.source import BaseModel, open_base
 from gradience.audit.base.unpack import unpack
 from gradience.audit.base.weights import TensorFacts
-from gradience.blas import one_thread
 from gradience.tensors.opening import tensors_in_memory
 from gradience.tensors.stored import StoredTensor
+
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
 
 CASES = [
     pytest.param(name, make, id=f"{name}: {variant}")
@@ -68,13 +68,6 @@ def found_in(base: BaseModel, packed: Packed):
     matches = match([layer], base.tensors, refused=base.refused)
     assert matches.unmatched == {}
     return matches.found[layer.label]
-
-
-@pytest.fixture(autouse=True)
-def _quiet_blas():
-    """As the audit does: more threads than free cores cost ten times the time."""
-    with one_thread(os.environ):
-        yield
 
 
 class InMemory:

@@ -194,6 +194,6 @@ def _metadata(reader: Any) -> dict[str, str]:
     architecture = str(field.contents())
     count = reader.get_field(f"{architecture}.{BLOCKS}")
     blocks = int(count.contents()) if count is not None else 0
-    if not architecture.isprintable() or not 0 <= blocks < 100_000:
+    if not architecture.isprintable() or not 0 <= blocks <= len(reader.tensors):
         raise ValueError(f"architecture {shown(architecture)} of {blocks} blocks")
     return {ARCHITECTURE: architecture, BLOCKS: str(blocks)}

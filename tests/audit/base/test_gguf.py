@@ -15,6 +15,8 @@ from gradience.errors import BaseModelError, UnmeasurableError
 
 gguf = pytest.importorskip("gguf", reason="GGUF is read by the extra gradience[gguf]")
 
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
+
 HIDDEN, FF = 256, 512
 SHAPES = {
     "token_embd": (320, HIDDEN),

@@ -18,6 +18,8 @@ from gradience.audit.base.measured import measure
 from gradience.audit.base.norms import BaseNorms, base_norms
 from gradience.audit.base.source import open_base
 
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
+
 Array = np.ndarray
 
 

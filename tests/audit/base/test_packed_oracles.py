@@ -15,6 +15,8 @@ from gradience.audit.base.source import open_base
 torch = pytest.importorskip("torch", reason="the oracles are torch code")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
+pytestmark = pytest.mark.usefixtures("one_blas_thread")
+
 MODULE = "model.layers.0.self_attn.q_proj"
 SHAPE = (192, 256)
 

@@ -93,11 +93,7 @@ def _gemm(members: Members, index: int | None) -> Decoder:
         codes=codes,
         table=byte_table(np.arange(256)),
         scale=Grid(np.ascontiguousarray(scales.T, dtype=np.float32), 1, length),
-        zero=Grid(
-            _by_output(members["qzeros"]).astype(np.float32),
-            1,
-            length,
-        ),
+        zero=Grid(_by_output(members["qzeros"]).astype(np.float32), 1, length),
     )
 
 

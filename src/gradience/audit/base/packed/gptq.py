@@ -49,17 +49,7 @@ def _find(checkpoint: Checkpoint) -> Iterator[PackedWeight | Refusal]:
         elif bits not in _BITS or facts.dtype != "I32":
             yield Refusal(name=name, why=f"GPTQ of {bits} bits in {facts.dtype}")
         else:
-            inputs, outputs = facts.shape[0] * 32 // bits, scales[1]
-            fitting: dict[str, Shapes] = {
-                "qzeros": [(scales[0], -(-outputs * bits // 32))],
-                "qweight": [(-(-inputs * bits // 32), outputs)],
-                "g_idx": [(inputs,)],
-            }
-            why = checkpoint.misfit(members, fitting)
-            if why or min(inputs, outputs, scales[0]) < 1:
-                yield Refusal(name=name, why=f"GPTQ with {why or 'nothing in it'}")
-            else:
-                yield _weight(name, members, (inputs, outputs), bits, layout)
+            yield _weight(name, members, bits, layout, checkpoint)
 
 
 def _bits(checkpoint: Checkpoint, members: dict[str, str], scales: tuple[int, ...]) -> int:
@@ -69,23 +59,41 @@ def _bits(checkpoint: Checkpoint, members: dict[str, str], scales: tuple[int, ..
 
 
 def _weight(
-    name: str, members: dict[str, str], stored: tuple[int, int], bits: int, layout: str
-) -> PackedWeight:
-    inputs, outputs = stored
+    name: str, members: dict[str, str], bits: int, layout: str, checkpoint: Checkpoint
+) -> PackedWeight | Refusal:
+    count, outputs = checkpoint.tensors[members["scales"]].shape
+    inputs = checkpoint.tensors[members["qweight"]].shape[0] * 32 // bits
+    fitting: dict[str, Shapes] = {
+        "qzeros": [(count, -(-outputs * bits // 32))],
+        "qweight": [(-(-inputs * bits // 32), outputs)],
+        "g_idx": [(inputs,)],
+    }
+    why = checkpoint.misfit(members, fitting)
+    if why or min(inputs, outputs, count) < 1:
+        return Refusal(name=name, why=f"GPTQ with {why or 'nothing in it'}")
+    length = _length(checkpoint.config.get("group_size"), inputs, count)
     return PackedWeight(
         name=name,
         facts=TensorFacts(
-            shape=(outputs, inputs), dtype=f"GPTQ {bits}-bit {layout}", packed="gptq"
+            shape=(outputs, inputs), dtype=f"GPTQ {bits}-bit {layout} {length}", packed="gptq"
         ),
         members=members,
-        decode=_Decode(bits, _LAYOUTS[layout]),
+        decode=_Decode(bits, _LAYOUTS[layout], length),
     )
+
+
+def _length(configured: object, inputs: int, count: int) -> int:
+    """Inputs of a group: as the config says, by which the last one may be shorter."""
+    if isinstance(configured, int) and configured > 0 and -(-inputs // configured) == count:
+        return configured
+    return -(-inputs // count)
 
 
 @dataclass(frozen=True, slots=True)
 class _Decode:
     bits: int
     version: int
+    length: int
 
     def __call__(self, members: Members, index: int | None) -> Decoder:
         qweight, scales = members["qweight"], members["scales"]
@@ -94,7 +102,7 @@ class _Decode:
         if self.version == 1:
             # In the width of a code: 0 is stored as all ones (gptqmodel, `_shift_gptq_qzeros`).
             zeros = (zeros + np.uint8(1)) & np.uint8(2**self.bits - 1)
-        groups = _groups(members.get("g_idx"), inputs, len(scales))
+        groups = _groups(members.get("g_idx"), self.length, len(scales))
         wide = self.bits in (2, 4, 8)
 
         def codes(start: int, stop: int) -> Bytes:
@@ -110,18 +118,16 @@ class _Decode:
         )
 
 
-def _groups(g_idx: Array | None, inputs: int, count: int) -> "int | Array":
+def _groups(g_idx: Array | None, length: int, count: int) -> "int | Array":
     """The group of each input, or the length of a group where they are in order."""
-    length = -(-inputs // count)
-    if g_idx is None:
+    if g_idx is None or np.array_equal(g_idx, np.arange(len(g_idx)) // length):
         return length
     if g_idx.min() < 0 or g_idx.max() >= count:
         raise UnmeasurableError(
             f"g_idx names groups {g_idx.min()} to {g_idx.max()}, where there are {count}",
             remedy="Download the base model again; its tensors contradict each other.",
         )
-    in_order = np.array_equal(g_idx, np.arange(inputs) // length)
-    return length if in_order else np.asarray(g_idx, dtype=np.intp)
+    return np.asarray(g_idx, dtype=np.intp)
 
 
 GPTQ = Format(
