@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--yes",
     is_flag=True,
-    help="Download a base model that cannot be read by range (.bin, GGUF) without asking, if it fits.",
+    help="Download what cannot be read by range (.bin, GGUF) without asking, if it fits.",
 )
 @click.option(
     "--base-norms-cache",

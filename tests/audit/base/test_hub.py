@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from factories_packed import gptq
 from hub_server import COMMIT, WELL, Behaviour, Hub, Repo, serve
 
 SHARDS = {
@@ -56,6 +57,7 @@ PROGRAM = """
     from factories_bases import lora_layer
     from gradience.audit.base.norms import base_norms
     from gradience.audit.base.source import open_base
+    from gradience.audit.base.terms import Terms, refuse
     from gradience.blas import one_thread
     from gradience.errors import GradienceError
 
@@ -69,7 +71,9 @@ PROGRAM = """
     told, notices, before = [], [], written()
     try:
         progress = lambda *step: told.append(step)
-        with one_thread(os.environ), open_base(base_id, progress=progress) as base:
+        terms = Terms(approve=(lambda files: None) if os.environ.get("YES") else refuse)
+        opened = open_base(base_id, terms=terms, progress=progress)
+        with one_thread(os.environ), opened as base:
             found = base_norms(layers, base, cache_dir=Path(cache), now=datetime.now(UTC),
                                progress=progress, notice=notices.append)
     except GradienceError as error:
@@ -294,3 +298,40 @@ def test_a_file_that_cannot_be_read_by_range_is_not_downloaded_unasked(
     assert "hf download org/tiny" in refused["remedy"]
     assert not any(name.endswith((".bin", ".gguf")) for name in client.hub.fetched())
     assert client.files() == set()
+
+
+@pytest.mark.parametrize("where", ["config.json", "quantize_config.json"])
+def test_a_quantised_model_is_read_as_its_config_says(client: Client, where: str) -> None:
+    packed = gptq(inputs=400, outputs=480, group=16, version=2)
+    stated = dict(packed.config)
+    files = {"config.json": b"{}", where: json.dumps(stated).encode()}
+    if where == "config.json":
+        files[where] = json.dumps({"quantization_config": stated}).encode()
+    client.hub.repos["org/tiny"] = Repo({"model.safetensors": save(dict(packed.tensors)), **files})
+    largest = float(np.linalg.svd(packed.dense, compute_uv=False)[0])
+    lower, upper, _ = client.audit(layers="0")["norms"]["model.layers.0.self_attn.q_proj"]
+    assert lower <= largest * (1 + 1e-6)
+    assert largest <= upper * (1 + 1e-6)
+
+
+def test_a_gguf_model_is_read_by_live_names(client: Client, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf", reason="GGUF is read by the extra gradience[gguf]")
+    dense = np.random.default_rng(1).standard_normal((480, 400)).astype(np.float16)
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_block_count(1)
+    writer.add_tensor("blk.0.attn_q.weight", dense)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    client.hub.repos["org/tiny"] = Repo(
+        {"m.gguf": (tmp_path / "m.gguf").read_bytes(), "config.json": b"{}"}
+    )
+    found = client.audit(layers="0", YES="1")
+    lower, upper, _ = found["norms"]["model.layers.0.self_attn.q_proj"]
+    largest = float(np.linalg.svd(dense.astype(np.float64), compute_uv=False)[0])
+    assert lower <= largest * (1 + 1e-6)
+    assert largest <= upper * (1 + 1e-6)
+    # It is in the Hub's cache now, where it need not be asked for.
+    offline = client.audit(layers="0", norms="anew", HF_HUB_OFFLINE="1")
+    assert offline["norms"] == found["norms"]

@@ -326,6 +326,11 @@ def test_an_unnamed_parameter_is_found_by_its_shape_and_not_guessed() -> None:
         ({"weight": "F8_E5M2", "scale": "F32"}, "FP8"),
         ({"weight_packed": "I32", "weight_scale": "F16"}, "compressed-tensors"),
         ({"weight": "I8"}, "I8"),
+        ({"q_weight": "I32", "q_scale": "I32"}, "EXL2"),
+        ({"trellis": "I16", "suh": "F16"}, "EXL3"),
+        ({"W_q": "U8"}, "HQQ"),
+        ({"codes": "I8", "codebooks": "F16"}, "AQLM"),
+        ({"weight._data": "I8", "weight._scale": "F16"}, "quanto"),
     ],
 )
 def test_packed_weights_are_refused_by_name(names: dict[str, str], word: str) -> None:

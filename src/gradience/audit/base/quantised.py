@@ -21,6 +21,11 @@ _MARKERS = (
     ("weight_format", "bitsandbytes 8-bit"),
     ("weight_scale", "scaled FP8 or INT8"),
     ("weight_quantizer", "scaled FP8 or INT8"),
+    ("q_weight", "EXL2"),
+    ("trellis", "EXL3"),
+    ("W_q", "HQQ or SINQ"),
+    ("codebooks", "AQLM"),
+    ("weight._data", "quanto"),
 )
 _STACKED = (("_blocks", "MXFP4"), ("_scale_inv", "scaled FP8"), ("_scale", "scaled FP8 or INT8"))
 
