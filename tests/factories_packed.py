@@ -485,6 +485,7 @@ SAMPLES: Mapping[str, Mapping[str, Callable[[], Packed]]] = {
         "odd rows": lambda: bitsandbytes_4bit(shape=(33, 31)),
         "stored as bfloat16": lambda: bitsandbytes_4bit(storage=ml_dtypes.bfloat16),
         "experts": lambda: bitsandbytes_4bit(shape=(3, 40, 96)),
+        "experts that end inside a run": lambda: bitsandbytes_4bit(shape=(3, 300, 60), nested=True),
     },
     "bitsandbytes_8bit": {"int8": bitsandbytes_8bit},
     "compressed_tensors": {

@@ -167,3 +167,11 @@ def test_a_packed_weight_of_another_shape_is_not_taken(tmp_path: Path) -> None:
         matches = match([lora_layer(MODULE, (64, 128))], base.tensors)
     assert matches.found == {}
     assert "shape (64, 96)" in matches.verdict
+
+
+def test_a_packed_stack_is_no_matrix_as_a_whole(tmp_path: Path) -> None:
+    """Its flattened shape may be that of a layer; what is packed is a matrix for each expert."""
+    packed = bitsandbytes_4bit(shape=(3, 40, 96))
+    write(tmp_path, dict(packed.tensors))
+    with open_base(tmp_path) as base:
+        assert match([lora_layer(MODULE, (3, 40 * 96))], base.tensors).found == {}

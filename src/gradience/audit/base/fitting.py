@@ -48,9 +48,12 @@ class Fitting:
         if source.experts:
             names = source.experts.get(-1 if layer.expert is None else layer.expert, ())
             return tuple(Part(tensor=name) for name in names if len(self.base[name].shape) == 2)
-        shape = self.base[source.tensor].shape
+        facts = self.base[source.tensor]
+        shape = facts.shape
         if layer.expert is None:
-            return (Part(tensor=source.tensor),) if len(shape) >= 2 else ()
+            # A packed stack is a matrix for each expert, and none as a whole.
+            whole = len(shape) == 2 or (len(shape) > 2 and not facts.packed)
+            return (Part(tensor=source.tensor),) if whole else ()
         if len(shape) == 3 and layer.expert < shape[0]:
             return (Part(tensor=source.tensor, index=layer.expert),)
         # PEFT's target_parameters on a plain matrix: one "expert".

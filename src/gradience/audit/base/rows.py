@@ -43,7 +43,8 @@ class _Plain:
 
     @property
     def nbytes(self) -> int:
-        return _share(self.stored, self.part)
+        stored = self.stored
+        return stored.nbytes if self.part.index is None else stored.nbytes // stored.shape[0]
 
     def blocks(self, rows: int) -> Iterator[Array]:
         matrix = self._matrix()
@@ -75,7 +76,8 @@ class _Packed:
 
     @property
     def nbytes(self) -> int:
-        return sum(_share(stored, self.part) for stored in self.members.values())
+        whole = sum(stored.nbytes for stored in self.members.values())
+        return whole if self.part.index is None else whole // self.weight.facts.shape[0]
 
     def blocks(self, rows: int) -> Iterator[Array]:
         decoder = self._decoder()
@@ -225,9 +227,3 @@ def _opened(base: TensorSource, part: Part) -> _Plain | _Packed:
     if packed is None:
         return _Plain(part, base.tensor(part.tensor))
     return _Packed(part, packed, {r: base.tensor(name) for r, name in packed.members.items()})
-
-
-def _share(stored: StoredTensor, part: Part) -> int:
-    """Bytes of one expert of a stacked tensor, or of all of it."""
-    stacked = part.index is not None and len(stored.shape) > 0
-    return stored.nbytes // max(stored.shape[0], 1) if stacked else stored.nbytes

@@ -93,6 +93,7 @@ def _decode_4bit(members: Members, index: int | None, state: _QuantState) -> Dec
     rows, columns = state.shape[-2:]
     octets = np.ascontiguousarray(members["weight"]).reshape(-1).view(np.uint8)
     offset = rows * columns * (index or 0)
+    runs = slice(offset // state.blocksize, -(-(offset + rows * columns) // state.blocksize))
 
     # Rows of odd length share bytes with their neighbours: there, one code to a byte.
     whole_bytes = columns % 2 == 0
@@ -110,7 +111,7 @@ def _decode_4bit(members: Members, index: int | None, state: _QuantState) -> Dec
         shape=(rows, columns),
         codes=codes,
         table=lambda levels: byte_table(levels, high_first=True),
-        scale=FlatGrid(_absmax(members, state), state.blocksize, offset),
+        scale=FlatGrid(_absmax(members, state, runs), state.blocksize, offset % state.blocksize),
     )
 
 
@@ -120,14 +121,14 @@ def _levels(quant_map: Floats, whole_bytes: bool) -> Floats:
     return levels if whole_bytes else np.concatenate([levels, np.repeat(levels[-1:], 240)])
 
 
-def _absmax(members: Members, state: _QuantState) -> Floats:
-    """Scales as float32, unpacked where they are packed themselves."""
-    absmax = members["absmax"].reshape(-1)
+def _absmax(members: Members, state: _QuantState, runs: slice) -> Floats:
+    """Scales of some runs as float32, unpacked where they are packed themselves."""
+    absmax = members["absmax"].reshape(-1)[runs]
     if absmax.dtype != np.uint8:
         return absmax.astype(np.float32)
-    runs = np.arange(absmax.size) // state.nested_blocksize
+    outer = np.arange(runs.start, runs.stop) // state.nested_blocksize
     levels = members["nested_quant_map"].astype(np.float32)[absmax]
-    scaled = levels * members["nested_absmax"].astype(np.float32)[runs]
+    scaled = levels * members["nested_absmax"].astype(np.float32)[outer]
     unpacked: Floats = scaled + np.float32(state.nested_offset)
     return unpacked
 
