@@ -1,4 +1,4 @@
-"""GGUF files through the library that defines them: names, shapes and types now, bytes when asked.
+"""GGUF files: names, shapes and types now, bytes when asked; the library says what they mean.
 
 A packed tensor is listed with the shape that it stands for and the type `GGUF Q4_K`; reading it
 gives its rows as bytes, which `dequantised` turns into numbers a few rows at a time.
@@ -6,8 +6,9 @@ gives its rows as bytes, which `dequantised` turns into numbers a few rows at a 
 
 import mmap
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradience.errors import MissingExtraError, TensorFileError
-from gradience.tensors.dtypes import dtype_name, numpy_dtype
+from gradience.tensors.content import refuse_empty
+from gradience.tensors.dtypes import numpy_dtype
+from gradience.tensors.gguf_header import GgufHeader, GgufTensor, parse_gguf_header
 from gradience.tensors.header import AGAIN
+from gradience.tensors.mapped import forget, map_file, unmap
 from gradience.tensors.regular import regular_file, shown
 from gradience.tensors.stored import Array, StoredTensor
 from gradience.tensors.tensor_file import TensorFile
@@ -30,8 +34,8 @@ BLOCKS = "block_count"
 
 MAGIC = b"GGUF"
 
-# The library reads what a file claims without looking twice: these are what it stumbles with.
-_DAMAGED = (ValueError, KeyError, IndexError, TypeError, OverflowError, AttributeError)
+# Types that are numbers as they are; BF16 is stored as ml_dtypes has it.
+_PLAIN = frozenset({"F64", "F32", "F16", "BF16", "I8", "I16", "I32", "I64"})
 
 
 def is_gguf(path: str | os.PathLike[str]) -> bool:
@@ -62,19 +66,27 @@ def open_gguf(path: str | os.PathLike[str]) -> TensorFile:
         If the library `gguf` is not installed.
     """
     path = Path(path)
-    with regular_file(path) as (_, size):
-        pass
     gguf = library()
+    with regular_file(path) as (file, size):
+        refuse_empty(path, size)
+        mapped = map_file(path, file, size)
     try:
-        # The file is mapped for reading: nothing is copied.
-        reader = gguf.GGUFReader(path, "r")
-        tensors = {t.name: _stored(t, reader.data.base) for t in reader.tensors}
-        metadata = _metadata(reader)
-    except _DAMAGED as error:
+        header = parse_gguf_header(mapped)
+        tensors = {t.name: _stored(gguf, mapped, t) for t in header.tensors}
+        metadata = _metadata(header)
+    except ValueError as error:
+        unmap(mapped)
         raise TensorFileError(
-            f"{path} is a GGUF file that its library cannot read: {error}", remedy=AGAIN
+            f"{path} is a GGUF file that cannot be read: {error}", remedy=AGAIN
         ) from error
-    return TensorFile(path=path, format="gguf", nbytes=size, tensors=tensors, metadata=metadata)
+    return TensorFile(
+        path=path,
+        format="gguf",
+        nbytes=size,
+        tensors=tensors,
+        metadata=metadata,
+        _close=lambda: unmap(mapped),
+    )
 
 
 def dequantised(rows: Array, dtype: str) -> NDArray[np.float32]:
@@ -145,55 +157,47 @@ def library() -> Any:
     except ImportError as error:
         raise MissingExtraError(
             "GGUF files are read by the library gguf, which is not installed",
-            remedy="pip install 'gradience[gguf]'",
+            remedy='pip install "gradience[gguf]"',
         ) from error
     return gguf
 
 
-def _stored(tensor: Any, mapped: object) -> StoredTensor:
-    data: Array = tensor.data
-    name, kind = str(tensor.name), str(tensor.tensor_type.name)
-    if kind == "BF16":
-        # As bytes the library counts them; they are as plain as any float.
-        data = data.view(numpy_dtype("BF16"))
-    plain = kind in ("F64", "F32", "F16", "BF16", "I8", "I16", "I32", "I64")
-    begin = int(tensor.data_offset)
+def _stored(gguf: Any, mapped: mmap.mmap, tensor: GgufTensor) -> StoredTensor:
+    """A tensor whose bytes are there: as numbers, or as rows of packed blocks."""
+    kind = str(gguf.GGMLQuantizationType(tensor.kind).name)
+    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(tensor.kind)]
+    if tensor.shape[-1] % block:
+        raise ValueError(f"{shown(tensor.name)} of shape {tensor.shape} is not whole in {kind}")
+    *rows, columns = tensor.shape
+    stored = (*rows, columns // block * size)
+    end = tensor.begin + prod(stored)
+    if end > len(mapped):
+        raise ValueError(f"{shown(tensor.name)} ends at byte {end} of {len(mapped)}")
+    dtype = kind if kind in _PLAIN else PACKED + kind
     return StoredTensor(
-        name=name,
-        dtype=dtype_name(data.dtype) if plain else PACKED + kind,
-        shape=tuple(int(n) for n in reversed(tensor.shape.tolist())),
-        nbytes=int(data.nbytes),
-        read=_reader(data),
-        release=_forgetter(mapped, begin, begin + int(data.nbytes)),
+        name=tensor.name,
+        dtype=dtype,
+        shape=tensor.shape,
+        nbytes=prod(stored),
+        read=partial(_view, mapped, tensor.begin, stored, dtype),
+        release=partial(forget, mapped, tensor.begin, end),
     )
 
 
-def _reader(data: Array) -> Callable[[], Array]:
-    view = np.asarray(data)
-    return lambda: view
+def _view(mapped: mmap.mmap, begin: int, stored: tuple[int, ...], dtype: str) -> Array:
+    if 0 in stored:
+        return np.empty(stored, np.uint8 if dtype.startswith(PACKED) else numpy_dtype(dtype))
+    octets: Array = np.frombuffer(mapped, np.uint8, prod(stored), begin).reshape(stored)
+    return octets if dtype.startswith(PACKED) else octets.view(numpy_dtype(dtype))
 
 
-def _forgetter(mapped: object, begin: int, end: int) -> Callable[[], None]:
-    """Gives the pages of a tensor back; they come from the file again when touched."""
-
-    def forget() -> None:
-        if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        start = begin // mmap.PAGESIZE * mmap.PAGESIZE
-        with suppress(OSError):
-            mapped.madvise(mmap.MADV_DONTNEED, start, end - start)
-
-    return forget
-
-
-def _metadata(reader: Any) -> dict[str, str]:
+def _metadata(header: GgufHeader) -> dict[str, str]:
     """The architecture and its number of blocks, which decide what names mean."""
-    field = reader.get_field(ARCHITECTURE)
-    if field is None:
+    architecture = header.values.get(ARCHITECTURE)
+    if architecture is None:
         return {}
-    architecture = str(field.contents())
-    count = reader.get_field(f"{architecture}.{BLOCKS}")
-    blocks = int(count.contents()) if count is not None else 0
-    if not architecture.isprintable() or not 0 <= blocks <= len(reader.tensors):
-        raise ValueError(f"architecture {shown(architecture)} of {blocks} blocks")
-    return {ARCHITECTURE: architecture, BLOCKS: str(blocks)}
+    blocks = header.values.get(f"{architecture}.{BLOCKS}", 0)
+    sound = isinstance(architecture, str) and architecture.isprintable()
+    if not sound or not isinstance(blocks, int) or not 0 <= blocks <= len(header.tensors):
+        raise ValueError(f"architecture {shown(architecture)} of {shown(blocks)} blocks")
+    return {ARCHITECTURE: str(architecture), BLOCKS: str(blocks)}

@@ -12,7 +12,6 @@ library's reader too. Writers that replace files atomically, as the Hub's cache 
 import mmap
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,15 +30,13 @@ from gradience.tensors.content import (
 )
 from gradience.tensors.dtypes import is_readable, numpy_dtype
 from gradience.tensors.header import AGAIN, Entry, parse_header
-from gradience.tensors.regular import cannot_read, regular_file, shown
+from gradience.tensors.mapped import forget, map_file, unmap
+from gradience.tensors.regular import regular_file, shown
 from gradience.tensors.stored import Array, StoredTensor
 from gradience.tensors.tensor_file import TensorFile
 
 LENGTH_BYTES = 8
 """Of the length of the header, with which a file begins."""
-
-# A page fault maps its neighbours too, 64 KiB around by default ("fault-around", mm/memory.c).
-_FAULT_AROUND = 1 << 16
 
 
 def open_safetensors(path: str | os.PathLike[str]) -> TensorFile:
@@ -70,7 +67,7 @@ def open_safetensors(path: str | os.PathLike[str]) -> TensorFile:
         data_start = LENGTH_BYTES + len(header)
         parsed = parse_header(path, header, data_nbytes=size - data_start)
         _second_opinion(path)
-        mapped = _map(path, file, size)
+        mapped = map_file(path, file, size)
     tensors = {entry.name: _stored(path, mapped, data_start, entry) for entry in parsed.entries}
     return TensorFile(
         path=path,
@@ -80,7 +77,7 @@ def open_safetensors(path: str | os.PathLike[str]) -> TensorFile:
         metadata=parsed.metadata,
         data_start=data_start,
         header_digest=f"blake3:{blake3(header).hexdigest()}",
-        _close=lambda: _unmap(mapped),
+        _close=lambda: unmap(mapped),
     )
 
 
@@ -146,24 +143,6 @@ def _second_opinion(path: Path) -> None:
         ) from error
 
 
-def _map(path: Path, file: BinaryIO, size: int) -> mmap.mmap:
-    try:
-        return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-    except ValueError as error:
-        raise TensorFileError(
-            f"{path} became shorter than {size} bytes while it was being opened",
-            remedy="Wait until it is written, then try again.",
-        ) from error
-    except OSError as error:
-        raise cannot_read(path, error) from error
-
-
-def _unmap(mapped: mmap.mmap) -> None:
-    # An array that is still in use keeps the pages; they go with the last one.
-    with suppress(BufferError):
-        mapped.close()
-
-
 def _stored(path: Path, mapped: mmap.mmap, data_start: int, entry: Entry) -> StoredTensor:
     begin = data_start + entry.begin
     end = data_start + entry.end
@@ -173,7 +152,7 @@ def _stored(path: Path, mapped: mmap.mmap, data_start: int, entry: Entry) -> Sto
         shape=entry.shape,
         nbytes=end - begin,
         read=_reader(path, mapped, begin, entry),
-        release=lambda: _forget(mapped, begin, end),
+        release=lambda: forget(mapped, begin, end),
     )
 
 
@@ -214,18 +193,3 @@ def view(data: mmap.mmap | memoryview, begin: int, entry: Entry) -> Array:
         array = array.copy()
     array.setflags(write=False)
     return array
-
-
-def _forget(mapped: mmap.mmap, begin: int, end: int) -> None:
-    """Give the pages of a tensor back; they come from the file again when touched.
-
-    The range is widened backwards over what fault-around mapped before it: the mapping is
-    read-only, so a page that is still wanted costs one more fault and nothing else. What was
-    mapped after it is what a walk through the file reads next.
-    """
-    if mapped.closed or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    start = max(begin - _FAULT_AROUND, 0) // mmap.PAGESIZE * mmap.PAGESIZE
-    # Advice: a file system that does not take it costs memory, not correctness.
-    with suppress(OSError):
-        mapped.madvise(mmap.MADV_DONTNEED, start, end - start)
