@@ -1,8 +1,9 @@
 """One BLAS thread while small products are made, unless the user chose otherwise.
 
-The products of this library are small or bound by memory: more threads than free cores make them
-up to ten times slower, and two processes beat two threads. So the threads are pinned to one for
-the length of a computation and given back afterwards; whoever set a thread variable is left alone.
+The products of this library are small or bound by memory: more BLAS threads than free cores make
+them up to ten times slower, and where several cores help, whole blocks are shared out among threads
+of our own. So BLAS is pinned to one thread for the length of a computation and given back
+afterwards; whoever set a thread variable is left alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,29 @@ THREAD_VARIABLES = (
     "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
 )
+
+
+def threads(environ: Mapping[str, str], cores: int) -> int:
+    """Threads to share work out among: what the user set for BLAS, else every usable core.
+
+    Parameters
+    ----------
+    environ : mapping of str to str
+        The environment of the process.
+    cores : int
+        From `gradience.system.cpus.usable_cores`.
+
+    Examples
+    --------
+    >>> threads({}, 8), threads({"OMP_NUM_THREADS": "2"}, 8), threads({"OMP_NUM_THREADS": "64"}, 8)
+    (8, 2, 8)
+    """
+    for name in THREAD_VARIABLES:
+        # OpenMP takes a list, one number for each level of nesting.
+        first = environ.get(name, "").partition(",")[0].strip()
+        if first.isdecimal() and int(first) > 0:
+            return min(int(first), cores)
+    return cores
 
 
 @contextmanager

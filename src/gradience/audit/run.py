@@ -6,6 +6,7 @@ The one module of this part that reads the clock and the environment.
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from gradience.audit.finding_kinds import TRANSIENT
 from gradience.audit.finite import finite_beside
 from gradience.audit.layers import audit_layers
 from gradience.audit.records import AdapterAudit, AuditFailure
-from gradience.blas import one_thread
+from gradience.blas import one_thread, threads
 from gradience.errors import GradienceError, UsageError
 from gradience.findings import Finding
 
@@ -72,6 +73,8 @@ class AuditOptions:
         Where finished audits are kept; None to keep none and believe none.
     width : float
         Relative width asked of the interval of every base norm.
+    device : str
+        Where norms of the base are computed: `auto`, `cpu`, `cuda` or `cuda:1`.
     progress, notice : callable
         Told how far it is, and what takes long.
     terms : Terms
@@ -83,6 +86,7 @@ class AuditOptions:
     base_norms_dir: Path
     audits_dir: Path | None
     width: float = 1e-3
+    device: str = "auto"
     progress: ProgressReport = _no_progress
     notice: Notice = _no_notice
     terms: Terms = field(default_factory=Terms)
@@ -95,6 +99,7 @@ def audit_lora_peft_dir(
     base_norms_cache: str | os.PathLike[str] | None = None,
     use_cache: bool = True,
     width: float = 1e-3,
+    device: str = "auto",
     max_download: int | None = None,
     approve: Approve = refuse,
     progress: ProgressReport | None = None,
@@ -117,11 +122,15 @@ def audit_lora_peft_dir(
         Believe and write remembered audits. The norms of base models are remembered either way.
     width : float
         Relative width asked of the interval of every base norm.
+    device : str
+        Where norms of the base are computed: `cpu`, `cuda` or `cuda:1`; `auto` takes CUDA where
+        torch finds it and the work is worth it.
     max_download : int, optional
         Bytes of base weights that may come over the network; more are refused before the first.
     approve : callable, optional
-        Given a `WholeFiles` before a torch checkpoint, which cannot be read by range, is downloaded
-        into the Hub's cache; raises a `DownloadRefusedError` to refuse. By default all are refused.
+        Given a `WholeFiles` before what cannot be read by range (a torch checkpoint, GGUF) is
+        downloaded into the Hub's cache; raises a `DownloadRefusedError` to refuse. By default all
+        are refused.
     progress : callable, optional
         Told (stage, done, total); of a base elsewhere from the thread that fetches, too.
     notice : callable, optional
@@ -148,6 +157,7 @@ def audit_lora_peft_dir(
         base_norms_cache=base_norms_cache,
         use_cache=use_cache,
         width=width,
+        device=device,
         max_download=max_download,
         approve=approve,
         progress=progress,
@@ -163,6 +173,7 @@ def audit_lora_state_dict(
     base_model_id: str | os.PathLike[str] | None = None,
     base_norms_cache: str | os.PathLike[str] | None = None,
     width: float = 1e-3,
+    device: str = "auto",
     max_download: int | None = None,
     approve: Approve = refuse,
     progress: ProgressReport | None = None,
@@ -175,7 +186,7 @@ def audit_lora_state_dict(
     state_dict : mapping of str to numpy array or torch tensor
     config : mapping, peft config or None
         The content of adapter_config.json; None for formats that carry their scale.
-    base_model_id, base_norms_cache, width, max_download, approve, progress, notice
+    base_model_id, base_norms_cache, width, device, max_download, approve, progress, notice
         As in `audit_lora_peft_dir`.
 
     Raises
@@ -188,6 +199,7 @@ def audit_lora_state_dict(
         base_norms_cache=base_norms_cache,
         use_cache=False,
         width=width,
+        device=device,
         max_download=max_download,
         approve=approve,
         progress=progress,
@@ -205,6 +217,7 @@ def audit_options(
     base_norms_cache: str | os.PathLike[str] | None = None,
     use_cache: bool = True,
     width: float = 1e-3,
+    device: str = "auto",
     max_download: int | None = None,
     approve: Approve = refuse,
     progress: ProgressReport | None = None,
@@ -215,10 +228,14 @@ def audit_options(
     Raises
     ------
     UsageError
-        If GRADIENCE_CACHE_DIR is no absolute path, or `width` no positive number.
+        If GRADIENCE_CACHE_DIR is no absolute path, `width` no positive number, or `device` none.
     """
     if not 0 < width < 1:
         raise UsageError(f"width={width!r} is not between 0 and 1", remedy="The default is 1e-3.")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UsageError(
+            f"there is no device {device!r}", remedy="Name auto, cpu, cuda, or one such as cuda:1."
+        )
     home = Path.home()
     return AuditOptions(
         base_model_id=base_model_id
@@ -230,6 +247,7 @@ def audit_options(
         else paths.as_path(base_norms_cache, home),
         audits_dir=paths.audits_dir(os.environ, home) if use_cache else None,
         width=width,
+        device=device,
         progress=progress or _no_progress,
         notice=notice or _no_notice,
         terms=Terms(limit=max_download, approve=approve),
@@ -343,14 +361,19 @@ def _audit(
 
 
 def _norms(adapter: Adapter, base: "BaseModel", options: AuditOptions) -> "BaseNorms":
-    from gradience.audit.base.norms import base_norms  # noqa: PLC0415 - 30 ms, if there is a base
+    # Imported here: 30 ms, if there is a base.
+    from gradience.audit.base.devices import DeviceChoice  # noqa: PLC0415
+    from gradience.audit.base.norms import base_norms  # noqa: PLC0415
+    from gradience.audit.base.spectral_norm import Goal  # noqa: PLC0415
+    from gradience.system.cpus import usable_cores  # noqa: PLC0415
 
     return base_norms(
         adapter.layers,
         base,
         cache_dir=options.base_norms_dir,
         layer_replication=adapter.config.get("layer_replication"),
-        width=options.width,
+        goal=Goal(width=options.width),
+        devices=DeviceChoice(name=options.device, threads=threads(os.environ, usable_cores())),
         now=datetime.now(UTC),
         progress=options.progress,
         notice=options.notice,

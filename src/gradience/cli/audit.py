@@ -49,6 +49,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Relative width asked of the certified interval of each base norm.",
 )
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]",
+    help="Where norms of the base model are computed; CUDA needs torch.",
+)
 @click.option("--layers", "all_layers", is_flag=True, help="Show every module.")
 @click.option(
     "--top",
@@ -87,6 +94,7 @@ def audit(
     yes: bool,
     base_norms_cache: Path | None,
     width: float,
+    device: str,
     all_layers: bool,
     top: int,
     as_json: bool,
@@ -129,6 +137,7 @@ def audit(
             base_norms_cache=base_norms_cache,
             use_cache=not no_cache,
             width=width,
+            device=device,
             max_download=None if max_download is None else parse_size(max_download),
             approve=approval(
                 yes=yes,

@@ -14,8 +14,9 @@ from factories_bases import decoder_shapes, layers_of, lora_layer, write_base
 from gradience.audit.base.measured import measure
 from gradience.audit.base.norms import BaseNorms, base_norms
 from gradience.audit.base.packed.format import PackedWeight
-from gradience.audit.base.rows import rows
+from gradience.audit.base.rows import rows, stored_rows
 from gradience.audit.base.source import open_base
+from gradience.audit.base.spectral_norm import Goal
 from gradience.audit.base.weights import BaseWeight, Part
 from gradience.tensors.stored import Array, StoredTensor
 
@@ -95,10 +96,13 @@ def test_a_changed_base_never_meets_old_norms(tmp_path: Path) -> None:
 
 def test_a_narrower_interval_is_measured_anew_and_serves_the_wider(tmp_path: Path) -> None:
     write_base(tmp_path / "base", decoder_shapes())
-    norms_of(tmp_path / "base", tmp_path / "cache", width=1e-2)
-    fine = norms_of(tmp_path / "base", tmp_path / "cache", width=1e-5)
+    norms_of(tmp_path / "base", tmp_path / "cache", goal=Goal(width=1e-2))
+    fine = norms_of(tmp_path / "base", tmp_path / "cache", goal=Goal(width=1e-5))
     assert fine.bytes_read > 0
-    assert norms_of(tmp_path / "base", tmp_path / "cache", width=1e-2).by_layer == fine.by_layer
+    assert (
+        norms_of(tmp_path / "base", tmp_path / "cache", goal=Goal(width=1e-2)).by_layer
+        == fine.by_layer
+    )
 
 
 def test_a_corrupt_cache_is_measured_again_said_and_set_right(tmp_path: Path) -> None:
@@ -239,6 +243,21 @@ def test_rows_of_a_stack_come_in_the_layers_orientation(transposed: bool) -> Non
         assert stream.shape == whole.shape
         np.testing.assert_array_equal(np.vstack(blocks), whole)
         assert blocks[0].dtype == ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 11), (0, 5), (5, 11), (3, 8), (10, 11)])
+def test_some_rows_of_a_stack_are_those_rows(start: int, stop: int) -> None:
+    rng = np.random.default_rng(0)
+    base = InMemory(gate=rng.standard_normal((5, 7)), experts=rng.standard_normal((3, 6, 7)))
+    weight = BaseWeight(
+        parts=(Part(tensor="gate"), Part(tensor="experts", index=2)),
+        stored_shape=(11, 7),
+        dtype="F64",
+    )
+    whole = np.vstack([base.arrays["gate"], base.arrays["experts"][2]])
+    some = stored_rows(base, weight).between(start, stop)
+    assert some.shape == (stop - start, 7)
+    np.testing.assert_array_equal(np.vstack(list(some.blocks(2))), whole[start:stop])
 
 
 def test_a_dora_layers_base_weight_is_streamed_by_label(tmp_path: Path) -> None:

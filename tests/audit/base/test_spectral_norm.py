@@ -1,6 +1,7 @@
 """The interval of a spectral norm holds the norm, for every matrix that was ever trouble."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +11,20 @@ import pytest
 import threadpoolctl  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from factories_matrices import (
+    MATRICES,
+    Array,
+    gaussian,
+    trained_like,
+    true_norm,
+    with_spectrum,
+)
 from gradience.audit.base.spectral_norm import NormInterval, row_blocks, spectral_norm
 from gradience.blas import one_thread
 from gradience.errors import UnmeasurableError, UsageError
 
-Array = NDArray[Any]
 ROUNDING = 1e-12
 
 
@@ -26,60 +34,6 @@ def oracle_on_one_thread() -> Iterator[None]:
         yield
 
 
-def orthonormal(rows: int, columns: int, rng: np.random.Generator) -> Array:
-    return np.asarray(np.linalg.qr(rng.standard_normal((rows, columns)))[0])
-
-
-def with_spectrum(sigma: Array, m: int, n: int, seed: int = 0) -> Array:
-    rng = np.random.default_rng(seed)
-    k = len(sigma)
-    return np.asarray((orthonormal(m, k, rng) * sigma) @ orthonormal(n, k, rng).T)
-
-
-def gaussian(m: int, n: int, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).standard_normal((m, n))
-
-
-def trained_like(m: int, n: int, seed: int = 0) -> Array:
-    """A Gaussian bulk under a few outliers that decay as a power."""
-    rng = np.random.default_rng(seed)
-    k = 24
-    spikes = 4.0 * (m**0.5 + n**0.5) * np.arange(1, k + 1) ** -0.6
-    outliers = (orthonormal(m, k, rng) * spikes) @ gaussian(k, n) / n**0.5
-    return np.asarray(0.02 * (gaussian(m, n, seed) + outliers))
-
-
-def clustered(size: int, m: int = 300, n: int = 260) -> Array:
-    sigma = np.concatenate([np.full(size, 3.0), np.linspace(2.0, 0.1, 200 - size)])
-    return with_spectrum(sigma, m, n)
-
-
-MATRICES: dict[str, Callable[[], Array]] = {
-    "zero": lambda: np.zeros((200, 150)),
-    "identity": lambda: np.eye(200),
-    "rank one": lambda: with_spectrum(np.array([2.5]), 300, 200),
-    "rank three": lambda: with_spectrum(np.array([2.5, 2.4, 0.1]), 300, 200),
-    "rank three, equal": lambda: with_spectrum(np.array([2.0, 2.0, 2.0]), 300, 200),
-    "flat": lambda: with_spectrum(np.full(200, 0.7), 300, 200),
-    "orthogonal-like": lambda: with_spectrum(np.linspace(1.0, 1.0 - 1e-4, 250), 250, 250),
-    "cluster of 8": lambda: clustered(8),
-    "cluster of 64": lambda: clustered(64),
-    "gaussian": lambda: gaussian(400, 400),
-    "power law": lambda: with_spectrum(np.arange(1, 301) ** -0.5, 400, 300),
-    "steep power law": lambda: with_spectrum(np.arange(1, 301) ** -3.0, 400, 300),
-    "trained-like": lambda: trained_like(400, 300),
-    "one huge entry": lambda: gaussian(200, 200) + 1e6 * (np.eye(200, k=3) * (np.arange(200) == 7)),
-    "zero first rows": lambda: np.concatenate([np.zeros((300, 120)), gaussian(40, 120)]),
-    "equal entries": lambda: np.full((200, 130), 0.3),
-    "tall": lambda: gaussian(5000, 70),
-    "wide": lambda: gaussian(70, 9000),
-    "tiny": lambda: gaussian(2, 3),
-    "small": lambda: gaussian(64, 500),
-    "small, tall": lambda: gaussian(500, 64),
-    "one number": lambda: np.array([[-0.25]]),
-    "one row": lambda: gaussian(1, 4000),
-    "one column": lambda: gaussian(4000, 1),
-}
 DTYPES = (
     np.float64,
     np.float32,
@@ -88,10 +42,6 @@ DTYPES = (
     ml_dtypes.float8_e4m3fn,
     ml_dtypes.float8_e5m2,
 )
-
-
-def true_norm(W: Array) -> float:
-    return float(np.linalg.svd(W.astype(np.float64), compute_uv=False)[0])
 
 
 def assert_certified(interval: NormInterval, W: Array, width: float = 1e-3) -> None:
@@ -370,3 +320,35 @@ def test_the_norm_holds_one_thread_when_it_is_given_the_environment() -> None:
         spectral_norm(Watched(), environ={"OMP_NUM_THREADS": "2"})
         spectral_norm(Watched())
         assert all(held == before for held in seen)
+
+
+@pytest.mark.parametrize("shape", [(4000, 600), (600, 4000), (1500, 17000)])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_that_share_the_rows_change_only_rounding(
+    shape: tuple[int, int], threads: int
+) -> None:
+    W = trained_like(*shape).astype(ml_dtypes.bfloat16)
+    alone = spectral_norm(W)
+    with ThreadPoolExecutor(threads) as pool:
+        shared = spectral_norm(W, pool=pool, threads=threads)
+        assert shared == spectral_norm(W, pool=pool, threads=threads)
+    assert shared.lower == pytest.approx(alone.lower, rel=1e-9)
+    assert shared.upper == pytest.approx(alone.upper, rel=1e-6)
+    assert shared.frobenius == pytest.approx(alone.frobenius, rel=1e-13)
+    assert shared.passes == alone.passes
+
+
+def test_what_cannot_be_divided_is_measured_by_one_thread() -> None:
+    W = trained_like(3000, 800).astype(np.float32)
+    with ThreadPoolExecutor(2) as pool:
+        assert spectral_norm(Pieces((W,)), pool=pool, threads=2) == spectral_norm(Pieces((W,)))
+
+
+def test_a_nan_in_any_span_is_refused() -> None:
+    W = gaussian(3000, 800).astype(np.float32)
+    W[2900, 3] = np.nan
+    with (
+        ThreadPoolExecutor(2) as pool,
+        pytest.raises(UnmeasurableError, match="1 NaN"),
+    ):
+        spectral_norm(W, pool=pool, threads=2)

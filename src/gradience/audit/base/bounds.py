@@ -53,46 +53,55 @@ def start_quantile(block: int, eta: float) -> float:
 def log_smallest(start_inverse: Floats, steps: Sequence[Step], values: Floats) -> Floats:
     """Logarithm of the smallest eigenvalue of S at each value, rounded down.
 
+    Several runs that dropped nothing may be judged at once: their coefficients and values are
+    stacked along leading dimensions, written `...` here.
+
     Parameters
     ----------
     start_inverse : (b, b) float64
         R^-1, where the start block is V_1 R: P_1.
     steps : sequence of Step
-    values : (L,) float64
+        Of (..., b, b) coefficients.
+    values : (..., L) float64
         Candidates for the largest eigenvalue.
 
     Returns
     -------
-    (L,) float64
+    (..., L) float64
     """
-    P = np.broadcast_to(start_inverse, (len(values), *start_inverse.shape))
+    P = np.broadcast_to(start_inverse, (*values.shape, *start_inverse.shape))
     before: Floats | None = None
     coupling = start_inverse[:0]
-    scale = np.zeros(len(values))
+    scale = np.zeros(values.shape)
     blocks, scales = [P], [scale]
     for step in steps:
-        forward = P * values[:, None, None] - P @ step.A
+        forward = P * values[..., None, None] - P @ _for_each(step.A)
         if before is not None:
-            forward -= before @ coupling.T
-        if step.dropped.shape[1]:
-            blocks.append(forward @ step.dropped)
+            forward -= before @ _for_each(coupling).mT
+        if step.dropped.shape[-1]:
+            blocks.append(forward @ _for_each(step.dropped))
             scales.append(scale)
-        if not len(step.B):
+        if not step.B.shape[-2]:
             break
-        following = forward @ step.B_inverse
+        following = forward @ _for_each(step.B_inverse)
         # P grows like a Chebyshev polynomial: kept near one, its logarithm apart.
-        size = np.maximum(np.abs(following).max(axis=(1, 2)), 1e-300)
-        before, P = P / size[:, None, None], following / size[:, None, None]
+        size = np.maximum(np.abs(following).max(axis=(-2, -1)), 1e-300)
+        before, P = P / size[..., None, None], following / size[..., None, None]
         scale = scale + np.log(size)
         coupling = step.B
         blocks.append(P)
         scales.append(scale)
     top = np.max(scales, axis=0)
-    factors = [np.exp(np.maximum(s - top, -300.0))[:, None, None] for s in scales]
-    stacked = np.concatenate([b * f for b, f in zip(blocks, factors, strict=True)], axis=2)
+    factors = [np.exp(np.maximum(s - top, -300.0))[..., None, None] for s in scales]
+    stacked = np.concatenate([b * f for b, f in zip(blocks, factors, strict=True)], axis=-1)
     s = np.linalg.svd(stacked, compute_uv=False)
-    rounding = 2.0 * np.finfo(np.float64).eps * stacked.shape[2] * s[:, 0]
-    return np.asarray(2.0 * (np.log(np.maximum(s[:, -1] - rounding, 1e-150)) + top))
+    rounding = 2.0 * np.finfo(np.float64).eps * stacked.shape[-1] * s[..., 0]
+    return np.asarray(2.0 * (np.log(np.maximum(s[..., -1] - rounding, 1e-150)) + top))
+
+
+def _for_each(coefficient: Floats) -> Floats:
+    """One coefficient for all the values of its run."""
+    return coefficient[..., None, :, :]
 
 
 def log_threshold(steps: Sequence[Step], block: int, eta: float) -> float:
@@ -100,14 +109,29 @@ def log_threshold(steps: Sequence[Step], block: int, eta: float) -> float:
 
     Every step that dropped directions adds at most one to the sum that was bounded by one.
     """
-    drops = sum(1 for step in steps if step.dropped.shape[1])
+    drops = sum(1 for step in steps if step.dropped.shape[-1])
     return log((1 + drops) / start_quantile(block, eta))
 
 
-def excludes(start_inverse: Floats, steps: Sequence[Step], value: float, eta: float) -> bool:
-    """Whether `value` is excluded as the largest eigenvalue, with failure probability eta."""
+def excludes(
+    start_inverse: Floats, steps: Sequence[Step], values: Floats, eta: float
+) -> NDArray[np.bool_]:
+    """Whether a value is excluded as the largest eigenvalue, with failure probability eta.
+
+    Parameters
+    ----------
+    start_inverse, steps
+        As in `log_smallest`.
+    values : (...,) float64
+        One for each run.
+    eta : float
+
+    Returns
+    -------
+    (...,) bool
+    """
     threshold = log_threshold(steps, len(start_inverse), eta)
-    return bool(log_smallest(start_inverse, steps, np.array([value]))[0] >= threshold)
+    return np.asarray(log_smallest(start_inverse, steps, values[..., None])[..., 0] >= threshold)
 
 
 def upper_bound(

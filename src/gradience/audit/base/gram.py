@@ -3,19 +3,26 @@
 A block of rows C gives C^T (C X) at once, so that one read serves both products, and bfloat16 is
 widened inside the cache. Everything is computed for W / 2^e with 2^e near its largest entry: a
 power of two changes no digit, and neither 1e-30 nor 1e+30 leaves the range of float32.
+
+Several threads share one matrix, each a span of its rows: one weight is in memory at a time. The
+products go through `np.dot`, which lets go of the interpreter's lock; `@` holds on to it where the
+result is small, and two threads were then no faster than one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from itertools import pairwise
 from math import frexp, isfinite, ldexp, sqrt
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gradience.audit.base.row_blocks import Array, RowBlocks, is_lossy_in_float32
+from gradience.audit.base.row_blocks import Array, Divisible, RowBlocks, is_lossy_in_float32
 from gradience.errors import UnmeasurableError
 
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 # Elements of a block that is asked for; its sum goes to float64, which costs per block.
 _BLOCK_ELEMENTS = 1 << 21
@@ -24,10 +31,12 @@ _BUFFER_ELEMENTS = 1 << 18
 # OpenBLAS takes its small-matrix path below rows * columns * vectors = 1e6; above it a product
 # with four vectors costs three times as much.
 _PRODUCT_LIMIT = 1_000_000
-# Wider products would leave too few rows below that limit.
-_PRODUCT_COLUMNS = 8192
+# Wider products would leave too few rows below that limit: their columns are cut into pieces.
+_PRODUCT_COLUMNS = 16384
 # Up to here the scale rides on X and on the sum, for nothing; beyond it the block is scaled.
 _FREE_EXPONENT = 60
+# A thread that gets less than this many numbers costs more than it gives.
+_SPAN_ELEMENTS = 1 << 20
 
 
 class GramStream:
@@ -37,6 +46,10 @@ class GramStream:
     ----------
     matrix : RowBlocks
         W, (m, n), not empty.
+    pool : Executor, optional
+        Threads that share the rows, if the matrix is `Divisible`.
+    threads : int
+        How many.
 
     Attributes
     ----------
@@ -50,14 +63,16 @@ class GramStream:
         Everything is computed for W / 2^exponent.
     """
 
-    def __init__(self, matrix: RowBlocks) -> None:
+    def __init__(self, matrix: RowBlocks, pool: Executor | None = None, threads: int = 1) -> None:
         self.matrix = matrix
         self.shape = matrix.shape
         self.passes = 0
         self.lossy = False
         self.zero = False
         self.exponent = self._first_exponent()
-        self._scratch: Array = np.empty((0, self.shape[1]), dtype=np.float32)
+        self._pool = pool
+        spans = _spans(matrix, threads) if pool else [matrix]
+        self._spans = [_Span(span) for span in spans]
 
     def apply(self, X: Floats, dtype: DTypeLike) -> Floats:
         """X W^T W / 4^exponent: one pass, products in `dtype`, sums over blocks in float64.
@@ -80,20 +95,28 @@ class GramStream:
         height = max(1, _PRODUCT_LIMIT * pieces // (vectors * columns))
         scale = ldexp(1.0, -self._free_exponent)
         parts = [np.ascontiguousarray(X[:, cut] * scale, dtype=dtype) for cut in cuts]
-        rest = list(zip(parts, cuts, strict=True))[1:]
-        total = np.zeros((vectors, columns))
-        buffer = self._buffer(dtype, height)
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            for block in self._blocks():
-                image = np.zeros((vectors, columns), dtype=dtype)
-                shares = [(image[:, cut], cut) for cut in cuts]
-                for rows in self._widened(block, buffer):
-                    Y = parts[0] @ rows[:, cuts[0]].T
-                    for part, cut in rest:
-                        Y += part @ rows[:, cut].T
-                    for share, cut in shares:
-                        np.add(share, Y @ rows[:, cut], out=share)
-                total += image
+
+        # `dot` would copy a piece of a row, `matmul` does not.
+        product_of = np.dot if pieces == 1 else np.matmul
+
+        def over(span: _Span) -> Floats:
+            total = np.zeros((vectors, columns))
+            image = np.empty((vectors, columns), dtype=dtype)
+            # Results go where there is room: fresh memory costs a fault per page.
+            products = [np.empty_like(part) for part in parts]
+            with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+                for block in self._blocks(span.matrix):
+                    image[...] = 0.0
+                    for rows in self._widened(block, span.buffer(dtype, height)):
+                        Y = product_of(parts[0], rows[:, cuts[0]].T)
+                        for part, cut in zip(parts[1:], cuts[1:], strict=True):
+                            Y += product_of(part, rows[:, cut].T)
+                        for product, cut in zip(products, cuts, strict=True):
+                            image[:, cut] += product_of(Y, rows[:, cut], out=product)
+                    total += image
+            return total
+
+        total = sum(self._map(over), start=np.zeros((vectors, columns)))
         self.passes += 1
         return total * scale
 
@@ -108,17 +131,22 @@ class GramStream:
         -------
         tuple of float
         """
-        stretched = squares = 0.0
         scale = ldexp(1.0, -self._free_exponent)
-        buffer = self._buffer(np.float64, _BUFFER_ELEMENTS // self.shape[1])
-        for block in self._blocks():
-            for rows in self._widened(block, buffer):
-                y = (rows @ x) * scale
-                stretched += float(y @ y)
-                flat = rows.ravel()
-                squares += float(flat @ flat) * scale * scale
+
+        def over(span: _Span) -> tuple[float, float]:
+            stretched = squares = 0.0
+            buffer = span.buffer(np.float64, _BUFFER_ELEMENTS // self.shape[1])
+            for block in self._blocks(span.matrix):
+                for rows in self._widened(block, buffer):
+                    y = np.dot(rows, x) * scale
+                    stretched += float(np.dot(y, y))
+                    flat = rows.ravel()
+                    squares += float(np.dot(flat, flat)) * scale * scale
+            return stretched, squares
+
+        sums = self._map(over)
         self.passes += 1
-        return sqrt(stretched), sqrt(squares)
+        return sqrt(sum(s for s, _ in sums)), sqrt(sum(s for _, s in sums))
 
     def small(self) -> Floats:
         """W^T W or W W^T, whichever is smaller, over 4^exponent, in float64: one pass.
@@ -132,8 +160,8 @@ class GramStream:
         with np.errstate(over="ignore", invalid="ignore"):
             if n <= m:
                 total = np.zeros((n, n))
-                buffer = self._buffer(np.float64, _BUFFER_ELEMENTS // self.shape[1])
-                for block in self._blocks():
+                buffer = self._spans[0].buffer(np.float64, _BUFFER_ELEMENTS // self.shape[1])
+                for block in self._blocks(self.matrix):
                     for rows in self._widened(block, buffer):
                         total += rows.T @ rows
             else:
@@ -158,7 +186,7 @@ class GramStream:
             If an entry is NaN or Inf.
         """
         largest, nans, infinities = 0.0, 0, 0
-        for block in self._blocks():
+        for block in self._blocks(self.matrix):
             wide = block.astype(np.float64)
             bad = int(np.count_nonzero(~np.isfinite(wide)))
             nan = int(np.count_nonzero(np.isnan(wide))) if bad else 0
@@ -178,18 +206,17 @@ class GramStream:
         """The part of the scale that rides on the vectors."""
         return self.exponent if abs(self.exponent) <= _FREE_EXPONENT else 0
 
-    def _blocks(self) -> Iterator[Array]:
+    def _map(self, over: "Callable[[_Span], T]") -> list[T]:
+        """What is computed over each span, in their order; by the threads where there are some."""
+        if self._pool is None or len(self._spans) == 1:
+            return [over(span) for span in self._spans]
+        return list(self._pool.map(over, self._spans))
+
+    def _blocks(self, matrix: RowBlocks) -> Iterator[Array]:
         """Blocks of W as they are stored, and a note of the dtypes that float32 rounds."""
-        for block in self.matrix.blocks(max(16, _BLOCK_ELEMENTS // self.shape[1])):
+        for block in matrix.blocks(max(16, _BLOCK_ELEMENTS // self.shape[1])):
             self.lossy = self.lossy or is_lossy_in_float32(block.dtype)
             yield block
-
-    def _buffer(self, dtype: DTypeLike, rows: int) -> Array:
-        """Room for a few rows, kept from pass to pass: fresh memory costs a fault per page."""
-        kept = self._scratch
-        if kept.dtype != dtype or len(kept) < rows:
-            self._scratch = kept = np.empty((max(1, rows), self.shape[1]), dtype=dtype)
-        return kept[: max(1, rows)]
 
     def _first_exponent(self) -> int:
         """Exponent of the largest entry of the first block that is not all zero.
@@ -217,6 +244,38 @@ class GramStream:
                 target[...] = rows
                 rows = target
             yield rows
+
+
+class _Span:
+    """Some rows of W, and the room in which one thread widens them."""
+
+    def __init__(self, matrix: RowBlocks) -> None:
+        self.matrix = matrix
+        self._scratch: Array = np.empty((0, matrix.shape[1]), dtype=np.float32)
+
+    def buffer(self, dtype: DTypeLike, rows: int) -> Array:
+        """Room for a few rows, kept from pass to pass: fresh memory costs a fault per page."""
+        rows = max(1, rows)
+        if self._scratch.dtype != dtype or len(self._scratch) < rows:
+            self._scratch = np.empty((rows, self.matrix.shape[1]), dtype=dtype)
+        return self._scratch[:rows]
+
+
+def _spans(matrix: RowBlocks, threads: int) -> list[RowBlocks]:
+    """The matrix in as many spans of rows as there are threads, but none too small to be worth it.
+
+    Examples
+    --------
+    >>> from gradience.audit.base.row_blocks import row_blocks
+    >>> [part.shape for part in _spans(row_blocks(np.zeros((4096, 1024))), 3)]
+    [(1365, 1024), (1365, 1024), (1366, 1024)]
+    """
+    m, n = matrix.shape
+    parts = min(threads, m * n // _SPAN_ELEMENTS, m)
+    if parts < 2 or not isinstance(matrix, Divisible):
+        return [matrix]
+    cuts = [k * m // parts for k in range(parts + 1)]
+    return [matrix.between(a, b) for a, b in pairwise(cuts)]
 
 
 def _usable(block: Array, dtype: np.dtype[Any]) -> bool:

@@ -110,11 +110,11 @@ class BlockLanczos:
         image = self._gram.apply(self._basis[-self._newest :], self.arithmetic.dtype)
         if not np.isfinite(image).all():
             return False
-        inner = self._basis @ image.T
-        image -= inner.T @ self._basis
+        inner = np.dot(self._basis, image.T)
+        image -= np.dot(inner.T, self._basis)
         # Twice is enough (Kahan, in Parlett, The Symmetric Eigenvalue Problem, section 6.9).
-        again = self._basis @ image.T
-        image -= again.T @ self._basis
+        again = np.dot(self._basis, image.T)
+        image -= np.dot(again.T, self._basis)
         A = (inner + again)[-self._newest :]
         self._append((A + A.T) / 2, image)
         return True

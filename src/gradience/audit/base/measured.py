@@ -1,16 +1,17 @@
 """Norms of base weights, measured one weight at a time.
 
-Memory is bounded by the largest weight: its data is mapped, streamed in blocks of rows, and given
-back before the next is read.
+On a CPU memory is bounded by the largest weight: its data is mapped, streamed in blocks of rows by
+all cores together, and given back before the next is read.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from gradience.audit.base.rows import TensorSource, stored_rows
-from gradience.audit.base.spectral_norm import spectral_norm
+from gradience.audit.base.devices import ONE_THREAD, Device
+from gradience.audit.base.rows import StoredRows, TensorSource, stored_rows
+from gradience.audit.base.spectral_norm import DEFAULT_GOAL, Goal
 from gradience.audit.base.weights import BaseWeight
 from gradience.errors import UnmeasurableError
 
@@ -69,10 +70,10 @@ class Measured:
 
 def measure(
     base: TensorSource,
-    weights: Iterable[BaseWeight],
+    weights: Sequence[BaseWeight],
     *,
-    width: float = 1e-3,
-    eta: float = 1e-9,
+    goal: Goal = DEFAULT_GOAL,
+    device: Device = ONE_THREAD,
     done: Callable[[int], None] = lambda count: None,
 ) -> Measured:
     """Measure the norms of base weights.
@@ -80,9 +81,9 @@ def measure(
     Parameters
     ----------
     base : TensorSource
-    weights : iterable of BaseWeight
-    width, eta : float
-        See `spectral_norm`.
+    weights : sequence of BaseWeight
+    goal : Goal
+    device : Device
     done : callable
         Told after each weight how many are measured.
 
@@ -94,28 +95,40 @@ def measure(
     """
     norms: dict[str, BaseNorm] = {}
     reasons: dict[str, str] = {}
+    # Taken where a weight is opened: the device releases it.
+    rounding: dict[str, float | None] = {}
     nbytes = 0
-    for count, weight in enumerate(weights, start=1):
+
+    def opened(weight: BaseWeight) -> StoredRows:
+        nonlocal nbytes
         stored = stored_rows(base, weight)
         nbytes += stored.nbytes
-        try:
-            interval = spectral_norm(stored, width=width, eta=eta)
-            rounding = stored.rounding()
-        except UnmeasurableError as error:
-            reasons[weight.key] = f"the base weight {weight.key} has no norm: {error}"
+        if weight.key not in rounding:
+            rounding[weight.key] = _rounding(stored)
+        return stored
+
+    for weight, found in device.intervals(weights, opened, goal):
+        if isinstance(found, UnmeasurableError):
+            reasons[weight.key] = f"the base weight {weight.key} has no norm: {found}"
         else:
             norms[weight.key] = BaseNorm(
-                lower=interval.lower,
-                upper=interval.upper,
-                frobenius=interval.frobenius,
+                lower=found.lower,
+                upper=found.upper,
+                frobenius=found.frobenius,
                 shape=weight.stored_shape,
                 dtype=weight.dtype,
-                width=width,
-                eta=eta,
-                passes=interval.passes,
-                rounding=rounding,
+                width=goal.width,
+                eta=goal.eta,
+                passes=found.passes,
+                rounding=rounding[weight.key],
             )
-        finally:
-            stored.release()
-        done(count)
+        done(len(norms) + len(reasons))
     return Measured(norms=norms, reasons=reasons, nbytes=nbytes)
+
+
+def _rounding(stored: StoredRows) -> float | None:
+    """As `StoredRows.rounding`; None also for a weight that has no norm, which then says why."""
+    try:
+        return stored.rounding()
+    except UnmeasurableError:
+        return None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gradience.adapter.records import LoraLayer
 from gradience.audit.base import cache
+from gradience.audit.base.devices import ON_CPU, DeviceChoice
 from gradience.audit.base.finding_kinds import (
     BASE_MODEL_MISMATCH,
     BASE_WEIGHTS_MISSING,
@@ -17,6 +18,7 @@ from gradience.audit.base.match import ending, match
 from gradience.audit.base.measured import BaseNorm, measure
 from gradience.audit.base.rows import StoredRows, TransposedRows, rows
 from gradience.audit.base.source import BaseModel
+from gradience.audit.base.spectral_norm import DEFAULT_GOAL, Goal
 from gradience.audit.base.unpack import stands_for
 from gradience.audit.base.weights import BaseWeight, Matches
 from gradience.errors import BaseModelError
@@ -24,9 +26,6 @@ from gradience.findings import Finding
 
 Progress = Callable[[str, int, int], None]
 Notice = Callable[[str], None]
-
-# What is measured is remembered in steps, so that a run of minutes that is stopped loses a second.
-_STEP_NUMBERS = 1 << 27
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +79,8 @@ def base_norms(
     cache_dir: Path,
     now: datetime,
     layer_replication: object = None,
-    width: float = 1e-3,
-    eta: float = 1e-9,
+    goal: Goal = DEFAULT_GOAL,
+    devices: DeviceChoice = ON_CPU,
     progress: Progress | None = None,
     notice: Notice | None = None,
 ) -> BaseNorms:
@@ -99,8 +98,10 @@ def base_norms(
         Aware; written into the file.
     layer_replication : list of [start, end], optional
         As adapter_config.json says it; see `replication`.
-    width, eta : float
-        See `spectral_norm`.
+    goal : Goal
+        How finely to measure, and how surely.
+    devices : DeviceChoice
+        Where.
     progress : callable, optional
         Told ("base norms", done, total).
     notice : callable, optional
@@ -126,8 +127,8 @@ def base_norms(
     )
     _check_complete(layers, base, matches)
     wanted = {weight.key: weight for weight in matches.found.values()}
-    settings = _Settings(cache_dir, now, width, eta, progress, notice)
-    known = _known(wanted, _read_again(layers, matches), base, settings)
+    settings = Settings(cache_dir, now, goal, devices, progress, notice)
+    known = recalled_or_measured(wanted, base, settings, again=_read_again(layers, matches))
     by_layer = {
         label: known.norms[w.key] for label, w in matches.found.items() if w.key in known.norms
     }
@@ -167,19 +168,19 @@ def _check_complete(layers: Sequence[LoraLayer], base: BaseModel, matches: Match
 
 
 @dataclass(frozen=True, slots=True)
-class _Settings:
-    """Where to remember, how finely to measure, and who is told."""
+class Settings:
+    """Where to remember, how finely to measure, where, and who is told."""
 
     cache_dir: Path
     now: datetime
-    width: float
-    eta: float
-    progress: Progress | None
-    notice: Notice | None
+    goal: Goal = DEFAULT_GOAL
+    devices: DeviceChoice = ON_CPU
+    progress: Progress | None = None
+    notice: Notice | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class Known:
     """Norms and reasons by key of the weight, and how they came about."""
 
     norms: dict[str, BaseNorm]
@@ -188,33 +189,52 @@ class _Known:
     nbytes: int
 
 
-def _known(
+def recalled_or_measured(
     wanted: Mapping[str, BaseWeight],
-    again: Sequence[BaseWeight],
     base: BaseModel,
-    settings: _Settings,
-) -> _Known:
-    """Recall what can be believed, measure the rest, remember it step by step."""
+    settings: Settings,
+    *,
+    again: Sequence[BaseWeight] = (),
+) -> Known:
+    """Recall what can be believed, measure the rest, remember it step by step.
+
+    Parameters
+    ----------
+    wanted : mapping of str to BaseWeight
+        By key.
+    base : BaseModel
+    settings : Settings
+    again : sequence of BaseWeight
+        Those that are read once more afterwards, by whoever asks.
+
+    Raises
+    ------
+    DownloadRefusedError
+        If more would come over the network than may.
+    """
     identity = cache.Identity(model=base.name, revision=base.revision, fingerprint=base.fingerprint)
     path = cache.entry_path(settings.cache_dir, identity)
     recalled = cache.recall(path, identity, wanted.values())
-    width, eta = settings.width, settings.eta
-    todo = [w for w in wanted.values() if not recalled.serves(w, width=width, eta=eta)]
+    goal = settings.goal
+    todo = [w for w in wanted.values() if not recalled.serves(w, width=goal.width, eta=goal.eta)]
+    total = sum(map(_numbers, todo))
+    device = settings.devices.device(total)
+    todo = device.order(todo)
     norms, reasons = dict(recalled.norms), dict(recalled.reasons)
     expected = base.expect([*todo, *again])
     if expected and settings.notice:
         settings.notice(expected)
     # What came over a network may have taken minutes: a stop loses a thousandth of the work.
-    least = sum(map(_numbers, todo)) // 1000 if expected else _STEP_NUMBERS
+    least = min(device.step_numbers, total // 1000) if expected else device.step_numbers
     refused: Finding | None = None
     done = nbytes = 0
-    for step in _steps(todo, min(least, _STEP_NUMBERS), even_if_empty=bool(recalled.doubts)):
+    for step in _steps(todo, least, even_if_empty=bool(recalled.doubts)):
 
         def tell(count: int, before: int = done) -> None:
             if settings.progress:
                 settings.progress("base norms", before + count, len(todo))
 
-        measured = measure(base, step, width=width, eta=eta, done=tell)
+        measured = measure(base, step, goal=goal, device=device, done=tell)
         done += len(step)
         nbytes += measured.nbytes
         norms |= measured.norms
@@ -228,7 +248,7 @@ def _known(
             now=settings.now,
         )
     doubts = (cache.corrupt(path, recalled.doubts),) if recalled.doubts else ()
-    return _Known(norms, reasons, (*doubts, *((refused,) if refused else ())), nbytes)
+    return Known(norms, reasons, (*doubts, *((refused,) if refused else ())), nbytes)
 
 
 def _read_again(layers: Sequence[LoraLayer], matches: Matches) -> list[BaseWeight]:
@@ -247,7 +267,7 @@ def _numbers(weight: BaseWeight) -> int:
 def _steps(
     todo: Iterable[BaseWeight], least: int, *, even_if_empty: bool
 ) -> Iterator[list[BaseWeight]]:
-    """The weights in portions of at least so many numbers."""
+    """The weights in portions of at least so many numbers, each remembered once it is measured."""
     step: list[BaseWeight] = []
     numbers = 0
     for weight in todo:

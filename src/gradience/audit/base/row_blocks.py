@@ -7,7 +7,7 @@ a cache-sized block at a time, so that bfloat16 is widened where it is used and 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,15 @@ class RowBlocks(Protocol):
         ...
 
 
+@runtime_checkable
+class Divisible(RowBlocks, Protocol):
+    """A matrix of which several threads can stream several parts at once."""
+
+    def between(self, start: int, stop: int) -> RowBlocks:
+        """Rows `start` up to `stop` of it, to be streamed independently of any other part."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _ArrayRows:
     """The rows of one array, in memory or mapped."""
@@ -51,6 +60,9 @@ class _ArrayRows:
     def blocks(self, rows: int) -> Iterator[Array]:
         for start in range(0, len(self.array), rows):
             yield self.array[start : start + rows]
+
+    def between(self, start: int, stop: int) -> RowBlocks:
+        return _ArrayRows(self.array[start:stop])
 
 
 def row_blocks(array: Array) -> RowBlocks:

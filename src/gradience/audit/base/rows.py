@@ -5,7 +5,8 @@ asked for; a stack of either is streamed from top to bottom.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -46,10 +47,15 @@ class _Plain:
         stored = self.stored
         return stored.nbytes if self.part.index is None else stored.nbytes // stored.shape[0]
 
-    def blocks(self, rows: int) -> Iterator[Array]:
-        matrix = self._matrix()
-        for start in range(0, matrix.shape[0], rows):
-            yield matrix[start : start + rows]
+    @property
+    def height(self) -> int:
+        return self.stored.shape[0 if self.part.index is None else 1]
+
+    def blocks(self, rows: int, start: int, stop: int) -> Iterator[Array]:
+        if start < stop:
+            matrix = self._matrix()
+        for first in range(start, stop, rows):
+            yield matrix[first : min(first + rows, stop)]
 
     def columns(self, start: int, stop: int) -> Array:
         return self._matrix()[:, start:stop]
@@ -66,65 +72,84 @@ class _Plain:
         return array.reshape(as_matrix(array.shape))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _Packed:
-    """A packed weight, or one expert of it: a few rows of numbers at a time."""
+    """A packed weight, or one expert of it: a few rows of numbers at a time.
+
+    It is opened once, for all passes and threads, until it is released.
+    """
 
     part: Part
     weight: PackedWeight
     members: Mapping[str, StoredTensor]
+    _opened: Decoder | None = field(default=None, init=False)
+    _lock: Lock = field(default_factory=Lock, init=False)
 
     @property
     def nbytes(self) -> int:
         whole = sum(stored.nbytes for stored in self.members.values())
         return whole if self.part.index is None else whole // self.weight.facts.shape[0]
 
-    def blocks(self, rows: int) -> Iterator[Array]:
+    @property
+    def height(self) -> int:
+        return self.weight.facts.shape[-1 if self.weight.transposed else -2]
+
+    def blocks(self, rows: int, start: int, stop: int) -> Iterator[Array]:
         decoder = self._decoder()
-        for start, stop in self._ranges(decoder, rows):
-            yield decoder.rows(start, stop)
+        for first, last in _ranges(decoder, rows, start, stop):
+            yield decoder.rows(first, last)
 
     def columns(self, start: int, stop: int) -> Array:
-        return np.concatenate([block[:, start:stop] for block in self.blocks(_UNPACKED_AT_ONCE)])
+        whole = self.blocks(_UNPACKED_AT_ONCE, 0, self.height)
+        return np.concatenate([block[:, start:stop] for block in whole])
 
     def squared_steps(self) -> float | None:
         decoder = self._decoder()
         total = 0.0
-        for start, stop in self._ranges(decoder, _UNPACKED_AT_ONCE):
-            squares = decoder.squared_steps(start, stop)
+        for first, last in _ranges(decoder, _UNPACKED_AT_ONCE, 0, self.height):
+            squares = decoder.squared_steps(first, last)
             if squares is None:
                 return None
             total += squares
         return total
 
     def release(self) -> None:
+        with self._lock:
+            self._opened = None
         for stored in self.members.values():
             stored.release()
 
     def _decoder(self) -> Decoder:
-        arrays = {role: stored.read() for role, stored in self.members.items()}
-        return self.weight.decode(arrays, self.part.index)
+        with self._lock:
+            if self._opened is None:
+                arrays = {role: stored.read() for role, stored in self.members.items()}
+                self._opened = self.weight.decode(arrays, self.part.index)
+            return self._opened
 
-    def _ranges(self, decoder: Decoder, rows: int) -> Iterator[tuple[int, int]]:
-        height, width = decoder.shape
-        step = max(1, min(rows, _UNPACKED_AT_ONCE // max(width, 1)))
-        for start in range(0, height, step):
-            yield start, min(start + step, height)
+
+def _ranges(decoder: Decoder, rows: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Rows that are unpacked together."""
+    step = max(1, min(rows, _UNPACKED_AT_ONCE // max(decoder.shape[1], 1)))
+    for first in range(start, stop, step):
+        yield first, min(first + step, stop)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """The parts stacked as they are stored; implements `RowBlocks`.
+    """The parts stacked as they are stored, or some rows of them; implements `Divisible`.
 
     Attributes
     ----------
     parts : tuple
     shape : (rows, columns)
-        Of the stack as it is streamed.
+        Of what is streamed.
+    first : int
+        The first row of it in the stack.
     """
 
     parts: tuple[_Plain | _Packed, ...]
     shape: tuple[int, int]
+    first: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -133,8 +158,16 @@ class StoredRows:
 
     def blocks(self, rows: int) -> Iterator[Array]:
         """Blocks of at most `rows` rows, top to bottom: as stored, or float32 where packed."""
+        first, last = self.first, self.first + self.shape[0]
+        above = 0
         for part in self.parts:
-            yield from part.blocks(rows)
+            start, stop = max(first - above, 0), min(last - above, part.height)
+            yield from part.blocks(rows, start, stop)
+            above += part.height
+
+    def between(self, start: int, stop: int) -> "StoredRows":
+        """Rows `start` up to `stop`, to be streamed independently of any other part."""
+        return StoredRows(self.parts, (stop - start, self.shape[1]), self.first + start)
 
     def rounding(self) -> float | None:
         """Frobenius norm of the error that packing numbers near these makes; None if not packed.

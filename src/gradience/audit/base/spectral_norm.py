@@ -6,7 +6,8 @@ recurrence and the distribution of its random start, and fails with probability 
 single Rayleigh quotient that stopped changing would be no bound: on clustered spectra it stops low.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from math import inf, isfinite, ldexp, sqrt
@@ -16,22 +17,22 @@ from numpy.typing import NDArray
 
 from gradience.audit.base.bounds import excludes, upper_bound
 from gradience.audit.base.gram import GramStream
-from gradience.audit.base.krylov import DOUBLE, SINGLE, Arithmetic, BlockLanczos
+from gradience.audit.base.krylov import DOUBLE, SINGLE, Arithmetic, BlockLanczos, Step
 from gradience.audit.base.row_blocks import Array, RowBlocks, row_blocks
 from gradience.blas import one_thread
 from gradience.errors import UnmeasurableError, UsageError
 
-__all__ = ["NormInterval", "RowBlocks", "row_blocks", "spectral_norm"]
+__all__ = ["Goal", "NormInterval", "RowBlocks", "row_blocks", "spectral_norm"]
 
 Floats = NDArray[np.float64]
 
 # Four vectors cost 1.5 times one and need a third of the passes at eta = 1e-9; one vector in
 # float32 could not honour that eta at all.
-_BLOCK = 4
+BLOCK = 4
 # Up to this smaller dimension a Gram matrix in float64 is cheaper than the passes, and certain.
-_SMALL = 64
+SMALL = 64
 # Narrower intervals than this need float64: the float32 allowance would eat the margin.
-_FINEST_SINGLE = 2e-4
+FINEST_SINGLE = 2e-4
 _EPS = float(np.finfo(np.float64).eps)
 _HALF_ULP_SINGLE = 2.0**-24
 
@@ -64,12 +65,24 @@ class NormInterval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Goal:
-    """When to stop, and how surely the bound must hold."""
+class Goal:
+    """When to stop, and how surely the bound must hold; see `spectral_norm`."""
 
-    width: float
-    eta: float
-    max_passes: int
+    width: float = 1e-3
+    eta: float = 1e-9
+    max_passes: int = 200
+    seed: int = 0
+
+    @property
+    def reach(self) -> float:
+        """Factor on the top Ritz value at which to stop once it is excluded.
+
+        A twentieth of the width is left for the roundings that are added in the end.
+        """
+        return (1.0 + 0.95 * self.width) ** 2
+
+
+DEFAULT_GOAL = Goal()
 
 
 def spectral_norm(
@@ -80,6 +93,8 @@ def spectral_norm(
     seed: int = 0,
     max_passes: int = 200,
     environ: Mapping[str, str] | None = None,
+    pool: Executor | None = None,
+    threads: int = 1,
 ) -> NormInterval:
     """Bound the largest singular value of a matrix.
 
@@ -101,6 +116,10 @@ def spectral_norm(
         The environment of the process: BLAS is held at one thread for the call, unless the user
         set its threads there. Left out, the caller holds `gradience.blas.one_thread` around many
         calls; without either the answer is the same and slower on a busy machine.
+    pool : Executor, optional
+        Threads that share the rows of a matrix that can be divided.
+    threads : int
+        How many; another number changes the interval by rounding.
 
     Returns
     -------
@@ -124,8 +143,8 @@ def spectral_norm(
     >>> round(interval.lower, 6), round(interval.upper, 6)
     (3.0, 3.0)
     """
-    goal = _Goal(width=width, eta=eta, max_passes=max_passes)
-    _check(goal)
+    goal = Goal(width=width, eta=eta, max_passes=max_passes, seed=seed)
+    check(goal)
     source = _rows_of(matrix) if isinstance(matrix, np.ndarray) else matrix
     if 0 in source.shape:
         raise UnmeasurableError(
@@ -133,14 +152,14 @@ def spectral_norm(
             remedy="Check that the file was written completely.",
         )
     with nullcontext() if environ is None else one_thread(environ):
-        gram = GramStream(source)
+        gram = GramStream(source, pool, threads)
         if gram.zero:
             interval = NormInterval(lower=0.0, upper=0.0, frobenius=0.0, passes=gram.passes)
-        elif min(gram.shape) <= _SMALL:
+        elif min(gram.shape) <= SMALL:
             interval = _of_small(gram)
         else:
-            interval = _of_large(gram, goal, seed)
-    return _unscaled(interval, gram)
+            interval = _of_large(gram, goal)
+    return unscaled(interval, gram.exponent)
 
 
 def _rows_of(array: Array) -> RowBlocks:
@@ -150,8 +169,13 @@ def _rows_of(array: Array) -> RowBlocks:
     return row_blocks(array)
 
 
-def _check(goal: _Goal) -> None:
-    """Refuse options that cannot be meant."""
+def check(goal: Goal) -> None:
+    """Refuse options that cannot be meant.
+
+    Raises
+    ------
+    UsageError
+    """
     for name, value, good in (
         ("width", goal.width, 0.0 < goal.width < inf),
         ("eta", goal.eta, 0.0 < goal.eta < 1.0),
@@ -165,7 +189,7 @@ def _check(goal: _Goal) -> None:
 
 
 def _of_small(gram: GramStream) -> NormInterval:
-    """Interval of a matrix with at most `_SMALL` rows or columns, from its Gram matrix."""
+    """Interval of a matrix with at most `SMALL` rows or columns, from its Gram matrix."""
     G = gram.small()
     if not np.isfinite(G).all():
         gram.rescale()
@@ -182,10 +206,15 @@ def _of_small(gram: GramStream) -> NormInterval:
     )
 
 
-def _of_large(gram: GramStream, goal: _Goal, seed: int) -> NormInterval:
+def start_block(goal: Goal, columns: int) -> Floats:
+    """The random start: `BLOCK` rows of standard Gaussian numbers, (b, n) float64."""
+    return np.random.default_rng(goal.seed).standard_normal((BLOCK, columns))
+
+
+def _of_large(gram: GramStream, goal: Goal) -> NormInterval:
     """Interval of a big matrix: float32 products, float64 where they cannot reach the width."""
-    X = np.random.default_rng(seed).standard_normal((_BLOCK, gram.shape[1]))
-    if goal.width < _FINEST_SINGLE:
+    X = start_block(goal, gram.shape[1])
+    if goal.width < FINEST_SINGLE:
         return _iterate(gram, X, DOUBLE, goal)[0]
     interval, exhausted = _iterate(gram, X, SINGLE, goal)
     if not exhausted or interval.width <= goal.width or gram.passes + 2 > goal.max_passes:
@@ -199,55 +228,103 @@ def _of_large(gram: GramStream, goal: _Goal, seed: int) -> NormInterval:
 
 
 def _iterate(
-    gram: GramStream, X: Floats, arithmetic: Arithmetic, goal: _Goal
+    gram: GramStream, X: Floats, arithmetic: Arithmetic, goal: Goal
 ) -> tuple[NormInterval, bool]:
     """One run of block Lanczos, and whether it ended with an invariant basis."""
     lanczos = BlockLanczos(gram, X, arithmetic)
-    # A twentieth of the width is left for the roundings that are added in the end.
-    reach = (1.0 + 0.95 * goal.width) ** 2
     while not lanczos.steps or gram.passes < goal.max_passes - 1:
         if not lanczos.advance():
             gram.rescale()
-        elif lanczos.exhausted or (
-            len(lanczos.steps) > 1
-            and excludes(lanczos.start_inverse, lanczos.steps, lanczos.ritz_value * reach, goal.eta)
-        ):
+        elif lanczos.exhausted or (len(lanczos.steps) > 1 and _is_enough(lanczos, goal)):
             break
     quotient, frobenius = gram.stretch(lanczos.ritz_vector())
-    lower = _lower(quotient, frobenius, gram.shape)
-    upper = max(_upper(lanczos, goal.eta, quotient, frobenius), lower)
-    if gram.lossy and arithmetic.dtype == np.float32:
-        # ||W - float32(W)||_2 <= ||W - float32(W)||_F <= 2^-24 ||W||_F: certain.
-        upper += _HALF_ULP_SINGLE * frobenius
-    interval = NormInterval(
-        lower=lower, upper=min(upper, frobenius), frobenius=frobenius, passes=gram.passes
+    run = Run(
+        start_inverse=lanczos.start_inverse,
+        steps=lanczos.steps,
+        ritz_value=lanczos.ritz_value,
+        noise=lanczos.arithmetic.noise,
+        quotient=quotient,
+        frobenius=frobenius,
+        rounded=gram.lossy and arithmetic.dtype == np.float32,
     )
-    return interval, lanczos.exhausted
+    return run.interval(gram.shape, goal.eta, gram.passes), lanczos.exhausted
 
 
-def _lower(quotient: float, frobenius: float, shape: tuple[int, int]) -> float:
-    """The Rayleigh quotient less all that float64 can have added to it.
+def _is_enough(lanczos: BlockLanczos, goal: Goal) -> bool:
+    """Whether the interval would be as narrow as asked."""
+    value = np.array(lanczos.ritz_value * goal.reach)
+    return bool(excludes(lanczos.start_inverse, lanczos.steps, value, goal.eta))
 
-    Each inner product of n terms errs by n eps |w||x| at most, the sums of squares by (m + n) eps.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a run of block Lanczos leaves, wherever it ran: all that the interval follows from.
+
+    Attributes
+    ----------
+    start_inverse : (b, b) float64
+    steps : sequence of Step
+        Coefficients of the recurrence.
+    ritz_value : float
+        Largest eigenvalue of the projected matrix.
+    noise : float
+        Of the arithmetic, relative; see `Arithmetic`.
+    quotient : float
+        ||W x|| of the top Ritz vector x, in float64.
+    frobenius : float
+        ||W||_F, in float64.
+    rounded : bool
+        Whether W was rounded to float32 on the way.
     """
-    m, n = shape
-    return min(quotient * (1.0 - (m + n) * _EPS) - n * _EPS * frobenius, frobenius)
+
+    start_inverse: Floats
+    steps: Sequence[Step]
+    ritz_value: float
+    noise: float
+    quotient: float
+    frobenius: float
+    rounded: bool
+
+    def interval(self, shape: tuple[int, int], eta: float, passes: int) -> NormInterval:
+        """Both bounds, with what rounding can have done to them."""
+        lower = self._lower(shape)
+        upper = max(self._upper(eta), lower)
+        if self.rounded:
+            # ||W - float32(W)||_2 <= ||W - float32(W)||_F <= 2^-24 ||W||_F: certain.
+            upper += _HALF_ULP_SINGLE * self.frobenius
+        upper = min(upper, self.frobenius)
+        return NormInterval(lower=lower, upper=upper, frobenius=self.frobenius, passes=passes)
+
+    def _lower(self, shape: tuple[int, int]) -> float:
+        """The Rayleigh quotient less all that float64 can have added to it.
+
+        Each inner product of n terms errs by n eps |w||x| at most, the sums of squares by
+        (m + n) eps.
+        """
+        m, n = shape
+        less = self.quotient * (1.0 - (m + n) * _EPS) - n * _EPS * self.frobenius
+        return min(less, self.frobenius)
+
+    def _upper(self, eta: float) -> float:
+        """The probabilistic bound with its allowance for rounding in the products."""
+        floor = max(self.ritz_value, self.quotient * self.quotient)
+        ceiling = max(self.frobenius * self.frobenius, floor)
+        value = upper_bound(self.start_inverse, self.steps, eta, floor=floor, ceiling=ceiling)
+        # The allowance is measured; where this very matrix rounds worse, it grows with it.
+        seen = abs(sqrt(self.ritz_value) / self.quotient - 1.0)
+        return sqrt(value) * (1.0 + max(self.noise, 4.0 * seen))
 
 
-def _upper(lanczos: BlockLanczos, eta: float, quotient: float, frobenius: float) -> float:
-    """The probabilistic bound with its allowance for rounding in the products."""
-    floor = max(lanczos.ritz_value, quotient * quotient)
-    ceiling = max(frobenius * frobenius, floor)
-    value = upper_bound(lanczos.start_inverse, lanczos.steps, eta, floor=floor, ceiling=ceiling)
-    # The allowance is measured; where this very matrix rounds worse, it grows with it.
-    seen = abs(sqrt(lanczos.ritz_value) / quotient - 1.0)
-    return sqrt(value) * (1.0 + max(lanczos.arithmetic.noise, 4.0 * seen))
+def unscaled(interval: NormInterval, exponent: int) -> NormInterval:
+    """The interval of W from that of W / 2^exponent.
 
-
-def _unscaled(interval: NormInterval, gram: GramStream) -> NormInterval:
-    """The interval of W from that of W / 2^exponent."""
+    Raises
+    ------
+    UnmeasurableError
+        If float64 cannot hold it.
+    """
     lower, upper, frobenius = (
-        _times_power(value, gram.exponent)
+        _times_power(value, exponent)
         for value in (interval.lower, interval.upper, interval.frobenius)
     )
     return replace(interval, lower=lower, upper=upper, frobenius=frobenius)

@@ -1,0 +1,149 @@
+"""Where norms of base weights are computed: a device takes weights and gives intervals.
+
+The bounds are the same everywhere; what differs is how a weight is read and multiplied.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+from gradience.audit.base.rows import StoredRows
+from gradience.audit.base.spectral_norm import Goal, NormInterval, spectral_norm
+from gradience.audit.base.weights import BaseWeight
+from gradience.blas import one_thread
+from gradience.errors import UnmeasurableError
+
+Opener = Callable[[BaseWeight], StoredRows]
+Result = tuple[BaseWeight, NormInterval | UnmeasurableError]
+
+
+class Device(Protocol):
+    """Where norms are computed."""
+
+    @property
+    def name(self) -> str:
+        """Such as `cpu` or `cuda:0`."""
+        ...
+
+    @property
+    def step_numbers(self) -> int:
+        """About how many numbers to hand over at a time; what is measured is then remembered."""
+        ...
+
+    def order(self, weights: Sequence[BaseWeight]) -> list[BaseWeight]:
+        """The order to hand them over in, which is that in which they are opened."""
+        ...
+
+    def intervals(
+        self, weights: Sequence[BaseWeight], opener: Opener, goal: Goal
+    ) -> Iterator[Result]:
+        """The interval of every weight, or why it has none, in any order.
+
+        Parameters
+        ----------
+        weights : sequence of BaseWeight
+        opener : callable
+            Opens a weight; whoever opens it releases it.
+        goal : Goal
+
+        Raises
+        ------
+        BaseModelError
+            If a shard cannot be had.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cpu:
+    """The cores of this machine: one weight at a time, its rows shared out among threads."""
+
+    threads: int = 1
+    name: str = "cpu"
+    # Half a second of work.
+    step_numbers: int = 1 << 27
+
+    def order(self, weights: Sequence[BaseWeight]) -> list[BaseWeight]:
+        """As they come."""
+        return list(weights)
+
+    def intervals(
+        self, weights: Sequence[BaseWeight], opener: Opener, goal: Goal
+    ) -> Iterator[Result]:
+        """See `Device.intervals`; in order."""
+        many = self.threads > 1
+        # Threads of our own and threads of BLAS would be more than there are cores.
+        with (
+            one_thread({}) if many else nullcontext(),
+            ThreadPoolExecutor(self.threads) if many else nullcontext() as pool,
+        ):
+            for weight in weights:
+                yield weight, measured_here(opener(weight), goal, pool, self.threads)
+
+
+ONE_THREAD = Cpu()
+
+
+def measured_here(
+    stored: StoredRows, goal: Goal, pool: ThreadPoolExecutor | None = None, threads: int = 1
+) -> NormInterval | UnmeasurableError:
+    """The interval of one open weight on the CPU, or why it has none; releases the weight."""
+    try:
+        return spectral_norm(
+            stored,
+            width=goal.width,
+            eta=goal.eta,
+            seed=goal.seed,
+            max_passes=goal.max_passes,
+            pool=pool,
+            threads=threads,
+        )
+    except UnmeasurableError as error:
+        return error
+    finally:
+        stored.release()
+
+
+# What the cores do in the seconds that importing torch and starting CUDA take.
+_WORTH_A_GPU = 1 << 31
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceChoice:
+    """Which device was asked for, and what the CPU may use.
+
+    Attributes
+    ----------
+    name : str
+        `cpu`; `cuda` or `cuda:1`; `auto` for CUDA where torch finds one and the work is worth it.
+    threads : int
+        For the CPU.
+    """
+
+    name: str = "cpu"
+    threads: int = 1
+
+    def device(self, numbers: int) -> Device:
+        """The device for weights of that many numbers in all.
+
+        Raises
+        ------
+        MissingExtraError
+            If CUDA was asked for and torch is not installed.
+        UsageError
+            If CUDA was asked for and torch finds none, or there is no such device.
+        """
+        cpu = Cpu(threads=self.threads)
+        if self.name == "cpu" or (self.name == "auto" and numbers < _WORTH_A_GPU):
+            return cpu
+        # Imported here: torch takes seconds, and only this path needs it.
+        from gradience.audit.base.torch_device import cuda, cuda_if_any  # noqa: PLC0415
+
+        if self.name == "auto":
+            return cuda_if_any(cpu) or cpu
+        return cuda(self.name, cpu)
+
+
+ON_CPU = DeviceChoice()

@@ -1,0 +1,184 @@
+"""The torch path gives the intervals of the CPU: run by torch on any machine, on CUDA if any."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from numpy.typing import DTypeLike
+
+from factories_matrices import MATRICES, Array, gaussian, trained_like, true_norm, with_spectrum
+from gradience.audit.base.devices import Cpu, DeviceChoice
+from gradience.audit.base.packed.format import PackedWeight
+from gradience.audit.base.rows import StoredRows, stored_rows
+from gradience.audit.base.spectral_norm import DEFAULT_GOAL, Goal, NormInterval, spectral_norm
+from gradience.audit.base.weights import BaseWeight, Part
+from gradience.errors import UnmeasurableError, UsageError
+from gradience.tensors.stored import StoredTensor
+
+torch = pytest.importorskip("torch")
+
+from gradience.audit.base.torch_device import TorchDevice, cuda, host  # noqa: E402
+
+ROUNDING = 1e-12
+
+
+@dataclass
+class Weights:
+    """Arrays as base weights, and which of them are open."""
+
+    arrays: dict[str, Array]
+    released: list[str] = field(default_factory=list)
+    packed: Mapping[str, PackedWeight] = field(default_factory=dict)
+
+    def tensor(self, name: str) -> StoredTensor:
+        array = self.arrays[name]
+        return StoredTensor(
+            name=name,
+            dtype=str(array.dtype),
+            shape=array.shape,
+            nbytes=array.nbytes,
+            read=lambda: array,
+            release=lambda: self.released.append(name),
+        )
+
+    def weights(self) -> list[BaseWeight]:
+        return [
+            BaseWeight(parts=(Part(tensor=name),), stored_shape=a.shape, dtype=str(a.dtype))
+            for name, a in self.arrays.items()
+        ]
+
+    def open(self, weight: BaseWeight) -> StoredRows:
+        return stored_rows(self, weight)
+
+
+def measured(device: Any, arrays: dict[str, Array], goal: Goal = DEFAULT_GOAL) -> dict[str, Any]:
+    source = Weights(arrays)
+    found = {w.key: result for w, result in device.intervals(source.weights(), source.open, goal)}
+    assert set(found) == set(arrays)
+    assert set(source.released) == set(arrays)
+    return found
+
+
+@pytest.fixture(params=["torch on the CPU", "CUDA"])
+def device(request: pytest.FixtureRequest) -> TorchDevice:
+    if request.param == "CUDA":
+        if not torch.cuda.is_available():
+            pytest.skip("torch finds no CUDA device here")
+        return cuda("cuda", Cpu())
+    return host()
+
+
+def assert_agrees(found: NormInterval, W: Array, width: float = 1e-3) -> None:
+    truth, here = true_norm(W), spectral_norm(W)
+    assert found.lower <= truth * (1 + ROUNDING)
+    assert truth <= found.upper * (1 + ROUNDING)
+    assert found.lower <= here.upper
+    assert here.lower <= found.upper
+    assert found.frobenius == pytest.approx(here.frobenius, rel=1e-12)
+    assert found.width <= width
+
+
+@pytest.mark.parametrize("dtype", [np.float64, ml_dtypes.bfloat16])
+def test_every_matrix_that_was_ever_trouble_has_its_norm_inside(
+    device: TorchDevice, dtype: DTypeLike
+) -> None:
+    arrays = {name: make().astype(dtype) for name, make in MATRICES.items()}
+    for name, found in measured(device, arrays).items():
+        assert_agrees(found, arrays[name])
+
+
+def test_a_batch_gives_each_matrix_the_interval_it_has_alone(device: TorchDevice) -> None:
+    kinds: dict[str, Array] = {
+        "gaussian": gaussian(300, 200),
+        "scaled": 1e-9 * gaussian(300, 200, 1),
+        "trained-like": trained_like(300, 200),
+        "cluster": with_spectrum(np.r_[np.full(64, 3.0), np.linspace(2, 0.1, 100)], 300, 200),
+        "rank three": with_spectrum(np.array([2.5, 2.4, 0.1]), 300, 200),
+        "zero": np.zeros((300, 200)),
+    }
+    arrays = {name: W.astype(ml_dtypes.bfloat16) for name, W in kinds.items()}
+    together = measured(device, arrays)
+    for name, W in arrays.items():
+        alone = measured(device, {name: W})[name]
+        assert together[name].lower == pytest.approx(alone.lower, rel=1e-6)
+        assert together[name].upper == pytest.approx(alone.upper, rel=1e-5)
+        assert_agrees(together[name], W)
+
+
+def test_a_batch_that_does_not_fit_is_done_in_parts() -> None:
+    arrays = {f"w{k}": gaussian(100, 90, k).astype(np.float32) for k in range(5)}
+    small = TorchDevice(name="cpu", batch_bytes=2 * 4 * 100 * 90)
+    at_once, in_parts = measured(host(), arrays), measured(small, arrays)
+    for name in arrays:
+        assert in_parts[name].upper == pytest.approx(at_once[name].upper, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2])
+def test_short_types_are_measured_as_they_are_stored(device: TorchDevice, dtype: DTypeLike) -> None:
+    W = (10 * trained_like(300, 200)).astype(dtype)
+    assert_agrees(measured(device, {"w": W})["w"], W)
+
+
+def test_a_narrower_goal_is_reached_in_float64(device: TorchDevice) -> None:
+    W = trained_like(300, 200).astype(np.float32)
+    found = measured(device, {"w": W}, Goal(width=1e-8))["w"]
+    assert_agrees(found, W, width=1e-8)
+
+
+def test_what_is_not_finite_is_refused_by_name_and_spoils_no_other(device: TorchDevice) -> None:
+    good = gaussian(200, 150).astype(ml_dtypes.bfloat16)
+    bad, worse = good.copy(), good.copy()
+    bad[7, 3], worse[199, 149] = np.nan, np.inf
+    found = measured(device, {"bad": bad, "good": good, "worse": worse})
+    assert isinstance(found["bad"], UnmeasurableError)
+    assert "1 NaN" in str(found["bad"])
+    assert "1 Inf" in str(found["worse"])
+    assert_agrees(found["good"], good)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda seed: gaussian(90, 80, seed),
+        lambda seed: with_spectrum(np.r_[1.02, np.full(69, 1.0)], 90, 80, seed),
+    ],
+    ids=["gaussian", "one above a plateau"],
+)
+def test_the_upper_bound_fails_no_more_often_than_eta(draw: Callable[[int], Array]) -> None:
+    # One start serves a whole batch: the spread comes from the matrices, drawn anew each time.
+    trials, eta = 200, 0.05
+    arrays = {str(seed): draw(seed).astype(np.float32) for seed in range(trials)}
+    found = measured(host(), arrays, Goal(eta=eta, width=0.05))
+    failures = sum(found[name].upper < true_norm(W) for name, W in arrays.items())
+    assert failures <= 0.06 * trials
+
+
+@pytest.fixture
+def with_tf32() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("with_tf32")
+def test_the_users_choice_of_precision_is_not_used_and_not_lost(device: TorchDevice) -> None:
+    W = trained_like(300, 200).astype(np.float32)
+    assert_agrees(measured(device, {"w": W})["w"], W)
+    assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_work_too_small_for_a_gpu_stays_on_the_cpu() -> None:
+    start = time.process_time()
+    assert DeviceChoice(name="auto", threads=2).device(1000) == Cpu(threads=2)
+    assert time.process_time() - start < 0.1
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    if torch.cuda.device_count() < 8:
+        with pytest.raises(UsageError, match=r"cuda:7: torch .* finds"):
+            DeviceChoice(name="cuda:7").device(1)
