@@ -11,10 +11,12 @@ import msgspec
 
 from gradience.adapter.dialects import DIALECTS
 from gradience.artifacts import Envelope
-from gradience.audit.base.cache import Content as CachedNorms
+from gradience.audit.base.norms_file import NormsFile
 from gradience.audit.base.packed import FORMATS as PACKED
 from gradience.audit.finding_kinds import AUDIT
 from gradience.audit.metrics import METRICS
+from gradience.audit.norms.records import BaseMatch, NormsList
+from gradience.audit.norms.records import Verification as NormsVerification
 from gradience.audit.records import AdapterAudit, AuditSet
 from gradience.bench.aggregate import SCHEMA as BENCHES_SCHEMA
 from gradience.bench.aggregate import Benches
@@ -55,7 +57,10 @@ ARTIFACTS: dict[str, type] = {
     "gradience.audit/v1": AdapterAudit,
     "gradience.audits/v1": AuditSet,
     "gradience.compression/v1": Compression,
-    "gradience.base_norms/v1": CachedNorms,
+    "gradience.base_norms/v1": NormsFile,
+    "gradience.norms_list/v1": NormsList,
+    "gradience.norms_match/v1": BaseMatch,
+    "gradience.norms_verify/v1": NormsVerification,
     "gradience.env/v1": EnvironmentReport,
     "gradience.doctor/v1": Diagnosis,
     "gradience.inventory/v1": Inventory,

@@ -31,6 +31,7 @@ Progress = Callable[[str, int, int], None]
 _LARGEST = 1e150
 
 _DIRECTION_ONLY = "a DoRA magnitude of this form is not applied: only the direction is measured"
+_NORMS_ALONE = "the change of a DoRA layer needs its base weight, and only norms are here"
 _NO_FULL_SPECTRUM = (
     "DoRA's change has full rank; above 1024 rows and columns only its norms are computed"
 )
@@ -114,6 +115,8 @@ def _measured(
     if direction_only and norms is not None and facts.base is not None:
         if layer.magnitude is None or not isinstance(layer.delta, Product):
             facts = replace(facts, base=None, no_base=_DIRECTION_ONLY)
+        elif not norms.has_weights:
+            facts = replace(facts, base=None, no_base=_NORMS_ALONE)
         else:
             try:
                 facts = _dora_facts(layer, facts, norms, width)

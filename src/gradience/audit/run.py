@@ -6,7 +6,6 @@ The one module of this part that reads the clock and the environment.
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -29,12 +28,13 @@ from gradience.audit.finding_kinds import TRANSIENT
 from gradience.audit.finite import finite_beside
 from gradience.audit.layers import audit_layers
 from gradience.audit.records import AdapterAudit, AuditFailure
-from gradience.blas import one_thread, threads
+from gradience.blas import one_thread
 from gradience.errors import GradienceError, UsageError
 from gradience.findings import Finding
 
 if TYPE_CHECKING:
     from gradience.audit.base.norms import BaseNorms
+    from gradience.audit.base.norms_only import GivenNorms
     from gradience.audit.base.source import BaseModel
 
 Notice = Callable[[str], None]
@@ -75,6 +75,8 @@ class AuditOptions:
         Relative width asked of the interval of every base norm.
     device : str
         Where norms of the base are computed: `auto`, `cpu`, `cuda` or `cuda:1`.
+    given : GivenNorms or None
+        Norms of the base from elsewhere; without `base_model_id` they stand for the base.
     progress, notice : callable
         Told how far it is, and what takes long.
     terms : Terms
@@ -87,6 +89,7 @@ class AuditOptions:
     audits_dir: Path | None
     width: float = 1e-3
     device: str = "auto"
+    given: "GivenNorms | None" = None
     progress: ProgressReport = _no_progress
     notice: Notice = _no_notice
     terms: Terms = field(default_factory=Terms)
@@ -97,6 +100,7 @@ def audit_lora_peft_dir(
     *,
     base_model_id: str | os.PathLike[str] | None = None,
     base_norms_cache: str | os.PathLike[str] | None = None,
+    base_norms_from: str | os.PathLike[str] | None = None,
     use_cache: bool = True,
     width: float = 1e-3,
     device: str = "auto",
@@ -118,6 +122,9 @@ def audit_lora_peft_dir(
         disk is read by range and not written.
     base_norms_cache : path, optional
         Directory for the norms of base models; `$GRADIENCE_CACHE_DIR/base_norms` without it.
+    base_norms_from : path or str, optional
+        Exported norms: a file, a URL, or a Hub repository `org/name`. With a base model they must
+        be of that model; without one they stand for it.
     use_cache : bool
         Believe and write remembered audits. The norms of base models are remembered either way.
     width : float
@@ -155,6 +162,7 @@ def audit_lora_peft_dir(
     options = audit_options(
         base_model_id=base_model_id,
         base_norms_cache=base_norms_cache,
+        base_norms_from=base_norms_from,
         use_cache=use_cache,
         width=width,
         device=device,
@@ -172,6 +180,7 @@ def audit_lora_state_dict(
     *,
     base_model_id: str | os.PathLike[str] | None = None,
     base_norms_cache: str | os.PathLike[str] | None = None,
+    base_norms_from: str | os.PathLike[str] | None = None,
     width: float = 1e-3,
     device: str = "auto",
     max_download: int | None = None,
@@ -186,7 +195,8 @@ def audit_lora_state_dict(
     state_dict : mapping of str to numpy array or torch tensor
     config : mapping, peft config or None
         The content of adapter_config.json; None for formats that carry their scale.
-    base_model_id, base_norms_cache, width, device, max_download, approve, progress, notice
+    base_model_id, base_norms_cache, base_norms_from, width, device, max_download, approve
+    progress, notice
         As in `audit_lora_peft_dir`.
 
     Raises
@@ -197,6 +207,7 @@ def audit_lora_state_dict(
     options = audit_options(
         base_model_id=base_model_id,
         base_norms_cache=base_norms_cache,
+        base_norms_from=base_norms_from,
         use_cache=False,
         width=width,
         device=device,
@@ -215,6 +226,7 @@ def audit_options(
     *,
     base_model_id: str | os.PathLike[str] | None = None,
     base_norms_cache: str | os.PathLike[str] | None = None,
+    base_norms_from: str | os.PathLike[str] | None = None,
     use_cache: bool = True,
     width: float = 1e-3,
     device: str = "auto",
@@ -227,15 +239,17 @@ def audit_options(
 
     Raises
     ------
+    GradienceError
+        If exported norms cannot be had or believed.
     UsageError
         If GRADIENCE_CACHE_DIR is no absolute path, `width` no positive number, or `device` none.
     """
     if not 0 < width < 1:
         raise UsageError(f"width={width!r} is not between 0 and 1", remedy="The default is 1e-3.")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UsageError(
-            f"there is no device {device!r}", remedy="Name auto, cpu, cuda, or one such as cuda:1."
-        )
+    if base_model_id is not None:
+        from gradience.audit.base.devices import check_device  # noqa: PLC0415 - if there is a base
+
+        check_device(device)
     home = Path.home()
     return AuditOptions(
         base_model_id=base_model_id
@@ -248,6 +262,7 @@ def audit_options(
         audits_dir=paths.audits_dir(os.environ, home) if use_cache else None,
         width=width,
         device=device,
+        given=_given(base_norms_from, notice or _no_notice),
         progress=progress or _no_progress,
         notice=notice or _no_notice,
         terms=Terms(limit=max_download, approve=approve),
@@ -334,6 +349,7 @@ def _key(adapter: Adapter, base: "BaseModel | None", options: AuditOptions) -> s
             # From there too; it decides what packed numbers mean.
             "base_quantisation": repr(sorted(base.quantisation.items())) if base else None,
             "width": options.width,
+            **({"norms_from": options.given.digest} if options.given else {}),
         }
     )
 
@@ -362,10 +378,9 @@ def _audit(
 
 def _norms(adapter: Adapter, base: "BaseModel", options: AuditOptions) -> "BaseNorms":
     # Imported here: 30 ms, if there is a base.
-    from gradience.audit.base.devices import DeviceChoice  # noqa: PLC0415
+    from gradience.audit.base.devices import choice  # noqa: PLC0415
     from gradience.audit.base.norms import base_norms  # noqa: PLC0415
     from gradience.audit.base.spectral_norm import Goal  # noqa: PLC0415
-    from gradience.system.cpus import usable_cores  # noqa: PLC0415
 
     return base_norms(
         adapter.layers,
@@ -373,19 +388,31 @@ def _norms(adapter: Adapter, base: "BaseModel", options: AuditOptions) -> "BaseN
         cache_dir=options.base_norms_dir,
         layer_replication=adapter.config.get("layer_replication"),
         goal=Goal(width=options.width),
-        devices=DeviceChoice(name=options.device, threads=threads(os.environ, usable_cores())),
+        devices=choice(options.device, os.environ),
+        given=options.given,
         now=datetime.now(UTC),
         progress=options.progress,
         notice=options.notice,
     )
 
 
+def _given(source: str | os.PathLike[str] | None, notice: Notice) -> "GivenNorms | None":
+    if source is None:
+        return None
+    from gradience.audit.norms.travel import fetch  # noqa: PLC0415 - if norms are brought along
+
+    return fetch(source, notice=notice)
+
+
 def _base(options: AuditOptions) -> "AbstractContextManager[BaseModel | None]":
     if options.base_model_id is None:
-        return nullcontext(None)
+        return nullcontext(options.given.base() if options.given else None)
     from gradience.audit.base.source import open_base  # noqa: PLC0415 - as above
 
-    return open_base(options.base_model_id, terms=options.terms, progress=options.progress)
+    base = open_base(options.base_model_id, terms=options.terms, progress=options.progress)
+    if options.given:
+        options.given.check_same(base)
+    return base
 
 
 def _failure(location: AdapterLocation, error: GradienceError) -> AuditFailure:

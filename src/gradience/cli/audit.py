@@ -43,6 +43,12 @@ if TYPE_CHECKING:
     help="Where norms of base models are kept. [default: $GRADIENCE_CACHE_DIR/base_norms]",
 )
 @click.option(
+    "--base-norms-from",
+    metavar="FILE|URL|ID[@REV]",
+    help="Norms of the base model that were exported by `gradience norms export`: a file, a URL or "
+    "a Hub repository. With them UDR needs no base model.",
+)
+@click.option(
     "--width",
     type=float,
     default=1e-3,
@@ -93,6 +99,7 @@ def audit(
     max_download: str | None,
     yes: bool,
     base_norms_cache: Path | None,
+    base_norms_from: str | None,
     width: float,
     device: str,
     all_layers: bool,
@@ -111,6 +118,7 @@ def audit(
     \b
     gradience audit runs/my-adapter
     gradience audit runs/my-adapter --base-model mistralai/Mistral-7B-v0.1
+    gradience audit runs/my-adapter --base-norms-from norms/mistral-7b.json
     gradience audit runs/* --json > audits.json
     gradience audit runs/my-adapter --fail-on error   # in CI
 
@@ -135,6 +143,7 @@ def audit(
         options = audit_options(
             base_model_id=base_model,
             base_norms_cache=base_norms_cache,
+            base_norms_from=base_norms_from,
             use_cache=not no_cache,
             width=width,
             device=device,

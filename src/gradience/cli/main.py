@@ -23,6 +23,7 @@ COMMANDS: Registry[click.Command] = Registry(
         "checkpoints": "gradience.cli.checkpoints:checkpoints",
         "doctor": "gradience.cli.doctor:doctor",
         "env": "gradience.cli.env:env",
+        "norms": "gradience.cli.norms:norms",
     },
 )
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.cache import Identity, Recalled, entry_path, recall, remember
-from gradience.audit.base.measured import BaseNorm
 from gradience.audit.base.weights import BaseWeight, Part
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -175,7 +175,7 @@ WRITER = """
     from datetime import UTC, datetime
     from pathlib import Path
     from gradience.audit.base.cache import Identity, remember
-    from gradience.audit.base.measured import BaseNorm
+    from gradience.audit.base.base_norm import BaseNorm
 
     path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     identity = Identity(model="org/tiny", revision="a1b2c3d4e5", fingerprint="blake3:" + "7f" * 32)

@@ -7,30 +7,28 @@ this shape and type by this method, at least as finely as asked. Anything else i
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from math import isfinite, sqrt
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from gradience import artifacts, files
+from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.finding_kinds import (
     BASE_NORMS_CACHE_CORRUPT,
     BASE_NORMS_CACHE_UNWRITABLE,
 )
-from gradience.audit.base.measured import BaseNorm
-from gradience.audit.base.weights import BaseWeight
+from gradience.audit.base.norms_file import (
+    METHOD,
+    SCHEMA,
+    NormsFile,
+    believable,
+    decode,
+    is_of,
+    versions,
+)
+from gradience.audit.base.weights import BaseWeight, TensorFacts
 from gradience.errors import ArtifactError, StorageError
 from gradience.findings import Finding
-
-SCHEMA = "gradience.base_norms/v1"
-METHOD = "block-lanczos/1"
-"""Changes when the numbers of `spectral_norm` change their meaning; older ones are forgotten."""
-
-# Rounding that laws between three measured norms may show.
-_SLACK = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,30 +41,21 @@ class Identity:
     revision : str or None
     fingerprint : str
         `blake3:...`; decides, the others are for the reader.
+    tensors : mapping of str to TensorFacts
+        Every tensor of the model, to be written beside its norms.
+    tied : bool or None
+        `tie_word_embeddings` of its config.
+    refused, aliases : mapping of str to str
+        See `NormsFile`.
     """
 
     model: str
     revision: str | None
     fingerprint: str
-
-
-class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """What a file of the cache holds.
-
-    Attributes
-    ----------
-    norms : dict of str to Any
-        Each a `BaseNorm` when it can be believed; judged one by one.
-    unmeasurable : dict of str to str
-        Weights without a norm, and why.
-    """
-
-    model: str
-    revision: str | None
-    fingerprint: str
-    method: str
-    norms: dict[str, Any]
-    unmeasurable: dict[str, str]
+    tensors: Mapping[str, TensorFacts] = field(default_factory=dict, repr=False)
+    tied: bool | None = None
+    refused: Mapping[str, str] = field(default_factory=dict, repr=False)
+    aliases: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +114,11 @@ def recall(path: Path, identity: Identity, weights: Iterable[BaseWeight]) -> Rec
     content, doubts = _read(path, identity)
     if content is None:
         return Recalled(norms={}, reasons={}, doubts=doubts)
-    norms, bad = _believable(content)
+    norms, bad = believable(content.norms)
     other: dict[str, str] = {}
     for weight in weights:
         norm = norms.get(weight.key)
-        if norm and (norm.shape, norm.dtype) != (weight.stored_shape, weight.dtype):
+        if norm and not is_of(norm, weight):
             other[weight.key] = f"{weight.key}: of a weight of {norm.dtype} {norm.shape}"
     return Recalled(
         norms={key: norm for key, norm in norms.items() if key not in other},
@@ -172,15 +161,20 @@ def remember(
     try:
         with files.locked(path):
             content, _ = _read(path, identity)
-            old = _believable(content)[0] if content else {}
+            old = believable(content.norms)[0] if content else {}
             old = {key: norm for key, norm in old.items() if key not in set(forget)}
-            merged = Content(
+            merged = NormsFile(
                 model=identity.model,
                 revision=identity.revision,
                 fingerprint=identity.fingerprint,
                 method=METHOD,
-                norms=dict(sorted((old | _finer(norms, old)).items())),
+                norms=dict(sorted((old | finer(norms, old)).items())),
                 unmeasurable={**(content.unmeasurable if content else {}), **reasons},
+                tensors={**(content.tensors if content else {}), **identity.tensors},
+                tied=identity.tied,
+                refused=dict(identity.refused),
+                aliases=dict(identity.aliases),
+                versions=versions(),
             )
             files.replace(path, artifacts.encode(SCHEMA, merged, now=now))
     except StorageError as error:
@@ -196,8 +190,8 @@ def corrupt(path: Path, doubts: tuple[str, ...]) -> Finding:
     )
 
 
-def _finer(new: Mapping[str, BaseNorm], old: Mapping[str, BaseNorm]) -> dict[str, BaseNorm]:
-    """New norms, but for those that another process measured more finely meanwhile."""
+def finer(new: Mapping[str, BaseNorm], old: Mapping[str, BaseNorm]) -> dict[str, BaseNorm]:
+    """New norms, but for those of which an old one is finer."""
     return {
         key: norm
         for key, norm in new.items()
@@ -205,7 +199,7 @@ def _finer(new: Mapping[str, BaseNorm], old: Mapping[str, BaseNorm]) -> dict[str
     }
 
 
-def _read(path: Path, identity: Identity) -> tuple[Content | None, tuple[str, ...]]:
+def _read(path: Path, identity: Identity) -> tuple[NormsFile | None, tuple[str, ...]]:
     """The content of a file that is of this model and method, and doubts about any other."""
     try:
         data = path.read_bytes()
@@ -214,44 +208,9 @@ def _read(path: Path, identity: Identity) -> tuple[Content | None, tuple[str, ..
     except OSError as error:
         return None, (f"it cannot be read ({error.strerror})",)
     try:
-        content = artifacts.decode(data, SCHEMA, Content, source=str(path))
+        content = decode(data, source=str(path))
     except ArtifactError as error:
         return None, (str(error).removeprefix(f"{path} "),)
     if content.fingerprint != identity.fingerprint:
         return None, (f"it is of another content, {content.fingerprint[:23]}",)
     return (content, ()) if content.method == METHOD else (None, ())
-
-
-def _believable(content: Content) -> tuple[dict[str, BaseNorm], list[str]]:
-    """The entries that make sense, and a doubt about each other one."""
-    norms: dict[str, BaseNorm] = {}
-    doubts: list[str] = []
-    for key, entry in content.norms.items():
-        try:
-            norm = msgspec.convert(entry, BaseNorm)
-        except msgspec.ValidationError as error:
-            doubts.append(f"{key}: {error}")
-            continue
-        reason = _nonsense(norm)
-        if reason:
-            doubts.append(f"{key}: {reason}")
-        else:
-            norms[key] = norm
-    return norms, doubts
-
-
-def _nonsense(norm: BaseNorm) -> str:
-    """Why these numbers cannot be norms of one matrix; empty when they can."""
-    values = (norm.lower, norm.upper, norm.frobenius, norm.width, norm.eta, norm.rounding or 0.0)
-    if not all(isfinite(value) for value in values):
-        return "a number is not finite"
-    if min(values) < 0.0 or norm.passes < 0 or min(norm.shape) < 1:
-        return "a number is negative"
-    if norm.lower > norm.upper:
-        return f"lower {norm.lower} is above upper {norm.upper}"
-    if norm.upper > norm.frobenius * (1 + _SLACK):
-        return f"upper {norm.upper} is above the Frobenius norm {norm.frobenius}"
-    # ||W||_F^2 is the sum of at most min(shape) squares, none above ||W||_2^2.
-    if norm.frobenius > sqrt(min(norm.shape)) * norm.upper * (1 + _SLACK):
-        return f"upper {norm.upper} is too small for the Frobenius norm {norm.frobenius}"
-    return ""

@@ -3,7 +3,8 @@
 The bounds are the same everywhere; what differs is how a weight is read and multiplied.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import Protocol
 from gradience.audit.base.rows import StoredRows
 from gradience.audit.base.spectral_norm import Goal, NormInterval, spectral_norm
 from gradience.audit.base.weights import BaseWeight
-from gradience.blas import one_thread
-from gradience.errors import UnmeasurableError
+from gradience.blas import one_thread, threads
+from gradience.errors import UnmeasurableError, UsageError
+from gradience.system.cpus import usable_cores
 
 Opener = Callable[[BaseWeight], StoredRows]
 Result = tuple[BaseWeight, NormInterval | UnmeasurableError]
@@ -147,3 +149,35 @@ class DeviceChoice:
 
 
 ON_CPU = DeviceChoice()
+
+
+def choice(name: str, environ: Mapping[str, str]) -> DeviceChoice:
+    """The device of that name, with the cores that this process may use.
+
+    Parameters
+    ----------
+    name : str
+        `auto`, `cpu`, `cuda` or `cuda:1`.
+    environ : mapping of str to str
+        Thread variables of BLAS set there are the number of threads.
+
+    Raises
+    ------
+    UsageError
+        If it is none of these.
+    """
+    check_device(name)
+    return DeviceChoice(name=name, threads=threads(environ, usable_cores()))
+
+
+def check_device(name: str) -> None:
+    """Refuse what is no name of a device.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UsageError(
+            f"there is no device {name!r}", remedy="Name auto, cpu, cuda, or one such as cuda:1."
+        )

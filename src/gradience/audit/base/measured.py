@@ -7,47 +7,12 @@ all cores together, and given back before the next is read.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
+from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.devices import ONE_THREAD, Device
 from gradience.audit.base.rows import StoredRows, TensorSource, stored_rows
 from gradience.audit.base.spectral_norm import DEFAULT_GOAL, Goal
 from gradience.audit.base.weights import BaseWeight
 from gradience.errors import UnmeasurableError
-
-
-class BaseNorm(msgspec.Struct, frozen=True, kw_only=True):
-    """Norms of one base weight, and how they were asked for.
-
-    Attributes
-    ----------
-    lower, upper : float
-        Interval that holds the spectral norm; `upper` with probability 1 - eta.
-    frobenius : float
-        Frobenius norm, exact to rounding.
-    shape : (rows, columns)
-        As stored; of a packed weight, that of what it stands for.
-    dtype : str
-        As stored, in the words of the safetensors format; of a packed weight, its format.
-    width : float
-        Relative width that was asked for; what was reached is in the interval.
-    eta : float
-    passes : int
-        How often the weight was read.
-    rounding : float or None
-        Frobenius norm of the error that packing numbers near these makes, see
-        `StoredRows.rounding`; None where the weight is not packed, or its format defines no step.
-    """
-
-    lower: float
-    upper: float
-    frobenius: float
-    shape: tuple[int, int]
-    dtype: str
-    width: float
-    eta: float
-    passes: int
-    rounding: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,13 @@
 """The norms of the base weights of an adapter: matched, recalled or measured, and remembered."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from gradience.adapter.records import LoraLayer
 from gradience.audit.base import cache
+from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.devices import ON_CPU, DeviceChoice
 from gradience.audit.base.finding_kinds import (
     BASE_MODEL_MISMATCH,
@@ -15,7 +16,9 @@ from gradience.audit.base.finding_kinds import (
     BASE_WEIGHTS_UNMEASURABLE,
 )
 from gradience.audit.base.match import ending, match
-from gradience.audit.base.measured import BaseNorm, measure
+from gradience.audit.base.measured import measure
+from gradience.audit.base.norms_file import is_of
+from gradience.audit.base.norms_only import GivenNorms, NormsOnly
 from gradience.audit.base.rows import StoredRows, TransposedRows, rows
 from gradience.audit.base.source import BaseModel
 from gradience.audit.base.spectral_norm import DEFAULT_GOAL, Goal
@@ -59,6 +62,11 @@ class BaseNorms:
     bytes_read: int
     base: BaseModel = field(repr=False, compare=False)
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether `rows` can be asked: not where only norms of the base are here."""
+        return not isinstance(self.base, NormsOnly)
+
     def rows(self, label: str) -> StoredRows | TransposedRows:
         """The base weight of a matched layer, as (out, in), streamed by rows.
 
@@ -81,6 +89,7 @@ def base_norms(
     layer_replication: object = None,
     goal: Goal = DEFAULT_GOAL,
     devices: DeviceChoice = ON_CPU,
+    given: GivenNorms | None = None,
     progress: Progress | None = None,
     notice: Notice | None = None,
 ) -> BaseNorms:
@@ -102,6 +111,8 @@ def base_norms(
         How finely to measure, and how surely.
     devices : DeviceChoice
         Where.
+    given : GivenNorms, optional
+        Norms of this base from elsewhere, used before any is measured.
     progress : callable, optional
         Told ("base norms", done, total).
     notice : callable, optional
@@ -127,7 +138,7 @@ def base_norms(
     )
     _check_complete(layers, base, matches)
     wanted = {weight.key: weight for weight in matches.found.values()}
-    settings = Settings(cache_dir, now, goal, devices, progress, notice)
+    settings = Settings(cache_dir, now, goal, devices, given, progress, notice)
     known = recalled_or_measured(wanted, base, settings, again=_read_again(layers, matches))
     by_layer = {
         label: known.norms[w.key] for label, w in matches.found.items() if w.key in known.norms
@@ -175,6 +186,7 @@ class Settings:
     now: datetime
     goal: Goal = DEFAULT_GOAL
     devices: DeviceChoice = ON_CPU
+    given: GivenNorms | None = None
     progress: Progress | None = None
     notice: Notice | None = None
 
@@ -212,15 +224,18 @@ def recalled_or_measured(
     DownloadRefusedError
         If more would come over the network than may.
     """
-    identity = cache.Identity(model=base.name, revision=base.revision, fingerprint=base.fingerprint)
+    identity = identity_of(base)
     path = cache.entry_path(settings.cache_dir, identity)
-    recalled = cache.recall(path, identity, wanted.values())
+    recalled = _with_given(cache.recall(path, identity, wanted.values()), wanted, settings.given)
     goal = settings.goal
     todo = [w for w in wanted.values() if not recalled.serves(w, width=goal.width, eta=goal.eta)]
+    norms, reasons = dict(recalled.norms), dict(recalled.reasons)
+    if isinstance(base, NormsOnly):
+        missing = {w.key: f"{base.source} has no norm of {w.key}" for w in todo}
+        return Known(norms, missing | reasons, (), 0)
     total = sum(map(_numbers, todo))
     device = settings.devices.device(total)
     todo = device.order(todo)
-    norms, reasons = dict(recalled.norms), dict(recalled.reasons)
     expected = base.expect([*todo, *again])
     if expected and settings.notice:
         settings.notice(expected)
@@ -258,6 +273,35 @@ def _read_again(layers: Sequence[LoraLayer], matches: Matches) -> list[BaseWeigh
         for layer in layers
         if layer.magnitude is not None and layer.label in matches.found
     ]
+
+
+def _with_given(
+    recalled: cache.Recalled, wanted: Mapping[str, BaseWeight], given: GivenNorms | None
+) -> cache.Recalled:
+    """What is remembered, and the norms that were brought along where they are finer."""
+    if given is None:
+        return recalled
+    fitting = {
+        key: norm for key, norm in given.norms.items() if key in wanted and is_of(norm, wanted[key])
+    }
+    return replace(
+        recalled,
+        norms={**recalled.norms, **cache.finer(fitting, recalled.norms)},
+        reasons={**given.content.unmeasurable, **recalled.reasons},
+    )
+
+
+def identity_of(base: BaseModel) -> cache.Identity:
+    """Under what the norms of a base model are kept."""
+    return cache.Identity(
+        model=base.name,
+        revision=base.revision,
+        fingerprint=base.fingerprint,
+        tensors=base.tensors,
+        tied=base.tied,
+        refused=base.refused,
+        aliases=base.aliases,
+    )
 
 
 def _numbers(weight: BaseWeight) -> int:

@@ -1,0 +1,111 @@
+"""The files of norms on this machine: one for each base model, revision and content."""
+
+from pathlib import Path
+
+import msgspec
+
+from gradience.artifacts import Envelope
+from gradience.audit.base.norms_file import METHOD, NormsFile, believable, decode, named
+from gradience.audit.norms.records import NormsEntry, NormsList, Unreadable
+from gradience.errors import ArtifactError, UsageError
+
+
+def listing(directory: Path) -> NormsList:
+    """What is kept in a directory of norms; an absent one keeps nothing."""
+    entries: list[NormsEntry] = []
+    unreadable: list[Unreadable] = []
+    for path in sorted(directory.glob("*.json")):
+        try:
+            entries.append(_entry(path))
+        except (ArtifactError, OSError) as error:
+            unreadable.append(Unreadable(name=path.name, message=str(error)))
+    return NormsList(
+        directory=str(directory),
+        entries=tuple(sorted(entries, key=lambda e: (e.model.casefold(), e.revision or ""))),
+        unreadable=tuple(unreadable),
+    )
+
+
+def find(directory: Path, text: str) -> Path:
+    """The file of norms that a text names.
+
+    Parameters
+    ----------
+    directory : Path
+        Of the norms cache.
+    text : str
+        A path, a model with or without the start of its revision (`org/name@a1b2`), or the start
+        of a fingerprint.
+
+    Raises
+    ------
+    UsageError
+        If it names none, or several; lists them.
+    """
+    if Path(text).is_file():
+        return Path(text)
+    entries = listing(directory).entries
+    chosen = [entry for entry in entries if _is_meant(entry, text)]
+    if len(chosen) == 1:
+        return directory / chosen[0].file
+    if chosen:
+        names = ", ".join(f"{named(e.model, e.revision)} ({e.fingerprint[:19]})" for e in chosen)
+        raise UsageError(
+            f"{text} may be {names}", remedy="Add the revision, or give the fingerprint."
+        )
+    known = ", ".join(dict.fromkeys(e.model for e in entries)) or "none"
+    raise UsageError(
+        f"there is no file {text}, and {directory} keeps no norms of a model of that name",
+        remedy=f"Kept are: {known}. `gradience norms measure {text}` measures a base model.",
+    )
+
+
+def in_cache(directory: Path, text: str) -> str:
+    """The file in the cache where a text names one there, else the text: a path, URL or Hub id."""
+    try:
+        return str(find(directory, text))
+    except UsageError:
+        return text
+
+
+def read(path: Path) -> NormsFile:
+    """The content of a file of norms.
+
+    Raises
+    ------
+    ArtifactError
+        If it is not one.
+    """
+    return decode(path.read_bytes(), source=str(path))
+
+
+def _is_meant(entry: NormsEntry, text: str) -> bool:
+    model, _, revision = text.partition("@")
+    by_name = entry.model.casefold() == model.casefold() and (entry.revision or "").startswith(
+        revision
+    )
+    digest = text.removeprefix("blake3:")
+    by_content = len(digest) >= 6 and entry.fingerprint.removeprefix("blake3:").startswith(digest)
+    return by_name or by_content
+
+
+def _entry(path: Path) -> NormsEntry:
+    data = path.read_bytes()
+    content = decode(data, source=str(path))
+    envelope = msgspec.json.decode(data, type=Envelope)
+    norms, _ = believable(content.norms)
+    widths = [norm.upper / norm.lower - 1.0 for norm in norms.values() if norm.lower > 0.0]
+    return NormsEntry(
+        file=path.name,
+        model=content.model,
+        revision=content.revision,
+        fingerprint=content.fingerprint,
+        weights=len(norms),
+        unmeasurable=len(content.unmeasurable),
+        tensors=len(content.tensors),
+        width=max(widths, default=None),
+        bytes=len(data),
+        written_at=envelope.written_at,
+        written_by=envelope.written_by,
+        usable=content.method == METHOD,
+    )

@@ -1,0 +1,224 @@
+"""What the norms commands show: records to a page. Pure."""
+
+from collections.abc import Iterator
+
+from gradience.audit.base.norms_file import NormsFile, believable, named
+from gradience.audit.norms.records import (
+    BaseMatch,
+    Candidate,
+    NormsList,
+    Verification,
+    WeightCheck,
+)
+from gradience.page import Page, Table, Text, number, percent
+from gradience.units import format_size
+
+_FEW = 20
+_FINGERPRINT = len("blake3:") + 12
+
+
+def listed(found: NormsList) -> Page:
+    """The files of norms in a directory."""
+    if not found.entries and not found.unreadable:
+        return (
+            Text(text=f"No norms are kept in {found.directory}."),
+            Text(
+                text="An audit with --base-model keeps them, and so does: "
+                "gradience norms measure MODEL",
+                tone="dim",
+            ),
+        )
+    table = Table(
+        title=f"Norms of base models in {found.directory}",
+        head=("model", "revision", "weights", "width", "size", "written", "fingerprint"),
+        rows=tuple(
+            (
+                e.model if e.usable else f"{e.model} (by an older method)",
+                (e.revision or "-")[:12],
+                f"{e.weights}" + (f" (+{e.unmeasurable} without)" if e.unmeasurable else ""),
+                number(e.width, 2),
+                format_size(e.bytes),
+                e.written_at[:10],
+                e.fingerprint[:_FINGERPRINT],
+            )
+            for e in found.entries
+        ),
+        left=frozenset({0, 1, 6}),
+        spare=("fingerprint", "size", "written"),
+        note="width: of the widest interval, upper / lower - 1.",
+    )
+    odd = (Text(text=f"{u.name}: {u.message}", tone="warn") for u in found.unreadable)
+    return (table, *odd)
+
+
+def shown(content: NormsFile, *, source: str, every: bool) -> Page:
+    """Every norm of one base model."""
+    norms, doubts = believable(content.norms)
+    order = sorted(norms.items(), key=lambda item: -item[1].lower)
+    rows = tuple(
+        (
+            key,
+            f"{norm.shape[0]} x {norm.shape[1]}",
+            norm.dtype,
+            number(norm.lower, 6),
+            number(norm.upper, 6),
+            number(norm.upper / norm.lower - 1.0 if norm.lower else 0.0, 2),
+            number(norm.frobenius, 6),
+            number((norm.frobenius / norm.upper) ** 2 if norm.upper else None),
+        )
+        for key, norm in (order if every else order[:_FEW])
+    )
+    more = len(order) - len(rows)
+    wrong = [Text(text=f"not believed: {doubt}", tone="bad") for doubt in doubts]
+    lost = [
+        Text(text=f"no norm: {reason}", tone="warn") for reason in content.unmeasurable.values()
+    ]
+    return (
+        Text(text=named(content.model, content.revision), tone="title"),
+        Text(text=f"{source}; {content.fingerprint}; {content.method}", tone="dim"),
+        *wrong,
+        *lost,
+        Table(
+            title=f"{len(order)} weights, the largest norm first",
+            head=("weight", "shape", "type", "lower", "upper", "width", "Frobenius", "stable rank"),
+            rows=rows,
+            left=frozenset({0, 2}),
+            spare=("stable rank", "type", "Frobenius"),
+            note=f"{more} more: --all shows them." if more > 0 else "",
+        ),
+    )
+
+
+def verified(found: Verification) -> Page:
+    """What became of a check."""
+    base = named(found.base_model, found.base_revision)
+    return (
+        Text(text=f"{found.source} beside {base}", tone="title"),
+        Text(
+            text="fingerprint: the same files"
+            if found.same_base
+            else f"fingerprint: other files; the norms are of {found.fingerprint}, "
+            f"this is {found.base_fingerprint}",
+            tone="good" if found.same_base else "warn",
+        ),
+        Table(
+            title=f"{len(found.checked)} of {found.weights} weights measured again, "
+            f"from other starts (--seed {found.seed})",
+            head=("weight", "told", "seen", "outcome", "upper bound"),
+            rows=tuple(_check_row(check) for check in found.checked),
+            left=frozenset({0, 3, 4}),
+        ),
+        *_verdict(found),
+    )
+
+
+def _check_row(check: WeightCheck) -> tuple[str, ...]:
+    return (
+        check.key,
+        _interval(check.told),
+        _interval(check.seen) if check.seen else "-",
+        check.outcome if check.outcome == "agrees" else f"{check.outcome}: {check.reason}",
+        {True: "proved", False: "not proved", None: "-"}[check.proved],
+    )
+
+
+def _interval(three: tuple[float, float, float]) -> str:
+    return f"{number(three[0], 6)} to {number(three[1], 6)}"
+
+
+def _verdict(found: Verification) -> Iterator[Text]:
+    wrong = [check for check in found.checked if check.outcome != "agrees"]
+    if not found.checked:
+        yield Text(text="NOTHING CHECKED: the file holds no norms", tone="bad")
+    elif wrong:
+        yield Text(text=f"WRONG: {len(wrong)} of {len(found.checked)} do not agree", tone="bad")
+    elif not found.numbers_agree:
+        yield Text(text="NOT PROVED: an upper bound could not be proved", tone="bad")
+    elif found.same_base:
+        yield Text(text="VERIFIED: every number that was checked is right", tone="good")
+    else:
+        yield Text(text="RIGHT NUMBERS, OTHER FILES: a copy of the same weights?", tone="warn")
+        yield Text(
+            text=f"  gradience norms import {found.source} --base-model {found.base_model}",
+            tone="dim",
+        )
+
+
+def matched(found: BaseMatch, *, every: bool) -> Page:
+    """The known base models, best first."""
+    recorded = "no base model"
+    if found.recorded_base:
+        revision = found.recorded_revision
+        recorded = f"{found.recorded_base}, {f'revision {revision}' if revision else 'no revision'}"
+    shown_here = [c for c in found.candidates if every or not c.why_not][: None if every else _FEW]
+    rows = tuple(_candidate_row(c, found.modules) for c in shown_here)
+    hidden = len(found.candidates) - len(rows)
+    table = Table(
+        title="Known base models, the likeliest first",
+        head=("model", "revision", "fits", "coverage", "known from", "fingerprint", "recorded"),
+        rows=rows,
+        left=frozenset({0, 1, 4, 5, 6}),
+        spare=("fingerprint", "recorded"),
+        note="coverage: share of the base's weights of these kinds that the adapter changes.",
+    )
+    odd = [
+        Text(text=f"not looked at: {u.name}: {u.message}", tone="warn") for u in found.unreadable
+    ]
+    return (
+        Text(text=f"{found.adapter}: {found.modules} modules; records {recorded}", tone="title"),
+        *_answer(found),
+        *((table,) if rows else ()),
+        *(
+            (Text(text=f"{hidden} more do not fit: --all shows why.", tone="dim"),)
+            if hidden
+            else ()
+        ),
+        *_why_not(shown_here if every else ()),
+        *odd,
+    )
+
+
+def _candidate_row(candidate: Candidate, modules: int) -> tuple[str, ...]:
+    return (
+        candidate.model,
+        (candidate.revision or "-")[:12],
+        f"{candidate.fits}/{modules}",
+        percent(candidate.coverage),
+        ", ".join(candidate.known_from),
+        candidate.fingerprint[:_FINGERPRINT],
+        "yes" if candidate.recorded else "",
+    )
+
+
+def _why_not(candidates: "list[Candidate] | tuple[Candidate, ...]") -> Iterator[Text]:
+    for c in candidates:
+        if c.why_not:
+            yield Text(text=f"{named(c.model, c.revision)}: {c.why_not}", tone="dim")
+
+
+def _answer(found: BaseMatch) -> Iterator[Text]:
+    if found.outcome == "none":
+        yield Text(text="NONE: no known base model has these names and shapes.", tone="bad")
+        yield Text(
+            text="Name more with --base-model, or bring norms: gradience norms import FILE",
+            tone="dim",
+        )
+        return
+    first = found.candidates[0]
+    if found.outcome == "one":
+        yield Text(text=f"LIKELY: {named(first.model, first.revision)}", tone="good")
+        yield Text(
+            text="It is the only known one with these names, shapes and blocks; one that is not "
+            "known here may have the same.",
+            tone="dim",
+        )
+        return
+    yield Text(
+        text=f"CANNOT TELL: {found.alike} known base models have exactly these names and shapes.",
+        tone="warn",
+    )
+    recorded = [c for c in found.candidates[: found.alike] if c.recorded]
+    if len(recorded) == 1:
+        yield Text(
+            text=f"The adapter's config names {named(recorded[0].model, recorded[0].revision)}.",
+        )

@@ -1,0 +1,127 @@
+"""Norms that travel: one small file per base model, in a repository, on a server, or on the Hub."""
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from blake3 import blake3
+
+from gradience import artifacts, files
+from gradience.audit.base.norms_file import SCHEMA, NormsFile, decode
+from gradience.audit.base.norms_only import GivenNorms, given
+from gradience.errors import ArtifactError, GradienceError
+from gradience.paths import nearest
+from gradience.tensors.regular import read_regular
+
+Notice = Callable[[str], None]
+
+HUB_FILE = "base_norms.json"
+"""The name under which a Hub repository carries norms."""
+
+# Norms of a model with a hundred thousand tensors take 40 MB.
+_LARGEST = 256_000_000
+_SECONDS = 30.0
+
+
+def fetch(source: str | os.PathLike[str], *, notice: Notice = lambda sentence: None) -> GivenNorms:
+    """Exported norms, from wherever they are.
+
+    Parameters
+    ----------
+    source : path or str
+        A file, a URL, or a Hub repository `org/name[@revision]` that holds `base_norms.json`. A
+        path that exists is always taken as a path.
+    notice : callable
+        Told in a sentence when the network is asked.
+
+    Raises
+    ------
+    ArtifactError
+        If it is not there, is no file of norms, or holds numbers that make no sense.
+    GradienceError
+        If the Hub or the server refuses.
+    """
+    text = os.fspath(source)
+    if Path(text).is_file():
+        data = read_regular(Path(text), limit=_LARGEST)
+    elif urlsplit(text).scheme in ("http", "https"):
+        notice(f"fetching {text}")
+        data = _from_url(text)
+    else:
+        data = _from_hub(text, notice)
+    content = decode(data, source=text)
+    return given(content, source=text, digest=blake3(data).hexdigest())
+
+
+def export(path: Path, content: NormsFile, *, now: datetime) -> int:
+    """Write norms to a file to carry away; gives its size in bytes.
+
+    Raises
+    ------
+    StorageError
+        If the disk refuses.
+    """
+    # One line per file: it is read by machines, and `gradience norms show` reads it to people.
+    data = artifacts.encode(SCHEMA, content, now=now, indent=0) + b"\n"
+    files.replace(path, data)
+    return len(data)
+
+
+def _from_url(url: str) -> bytes:
+    try:
+        with urlopen(url, timeout=_SECONDS) as answer:
+            data: bytes = answer.read(_LARGEST + 1)
+    except (URLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ArtifactError(
+            f"{url} cannot be fetched: {reason}",
+            remedy="Check the address, or download the file and name its path.",
+        ) from error
+    if len(data) > _LARGEST:
+        raise ArtifactError(
+            f"{url} sends more than {_LARGEST} bytes",
+            remedy="Name a file that `gradience norms export` wrote.",
+        )
+    return data
+
+
+def _from_hub(text: str, notice: Notice) -> bytes:
+    """`base_norms.json` of a Hub repository, through huggingface_hub and its cache."""
+    from huggingface_hub import errors, hf_hub_download, utils  # noqa: PLC0415 - only for a Hub id
+
+    repo, _, revision = text.partition("@")
+    try:
+        utils.validate_repo_id(repo)  # type: ignore[attr-defined]
+        if "/" not in repo:
+            raise errors.HFValidationError(f"{repo} has no owner")
+    except errors.HFValidationError as error:
+        close = nearest(Path(text)) if text else None
+        raise ArtifactError(
+            f"{text}: there is no such file, and it is no URL and no Hub id",
+            remedy=f"Did you mean {close}?"
+            if close
+            else "Name a file, a URL, or a Hub id such as org/name.",
+        ) from error
+    notice(f"asking the Hub for {HUB_FILE} of {repo}")
+    try:
+        path = hf_hub_download(repo, HUB_FILE, revision=revision or None)
+    except errors.EntryNotFoundError as error:
+        raise ArtifactError(
+            f"the Hub repository {text} holds no {HUB_FILE}",
+            remedy=f"Upload one: gradience norms export MODEL --out {HUB_FILE}, then "
+            f"hf upload {repo} {HUB_FILE}",
+        ) from error
+    except (errors.HfHubHTTPError, OSError, ValueError) as error:
+        raise _refused(text, error) from error
+    return Path(path).read_bytes()
+
+
+def _refused(text: str, error: Exception) -> GradienceError:
+    return ArtifactError(
+        f"norms of the Hub repository {text} cannot be had: {' '.join(str(error).split())[:200]}",
+        remedy="Check the name and your login (hf auth login), or name a local file.",
+    )

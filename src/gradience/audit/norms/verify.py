@@ -1,0 +1,183 @@
+"""Norms held against the base model: a sample is computed again, from other random starts."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gradience.audit.base.base_norm import BaseNorm
+from gradience.audit.base.devices import DeviceChoice
+from gradience.audit.base.measured import measure
+from gradience.audit.base.norms_only import GivenNorms
+from gradience.audit.base.rows import stored_rows
+from gradience.audit.base.source import BaseModel
+from gradience.audit.base.spectral_norm import Goal
+from gradience.audit.base.weights import BaseWeight
+from gradience.audit.norms.matrices import weight_of
+from gradience.audit.norms.proof import is_proved
+from gradience.audit.norms.records import Verification, WeightCheck
+from gradience.errors import UnmeasurableError
+
+Progress = Callable[[str, int, int], None]
+
+# Two sums of the same squares in another order.
+_SAME = 1e-9
+
+
+def quiet(stage: str, done: int, total: int) -> None:
+    """Nobody listens."""
+
+
+def verify(
+    given: GivenNorms,
+    base: BaseModel,
+    *,
+    sample: int | None,
+    prove: int = 0,
+    seed: int,
+    devices: DeviceChoice,
+    progress: Progress = quiet,
+) -> Verification:
+    """Compute a sample of norms again, and prove some of the upper bounds.
+
+    Parameters
+    ----------
+    given : GivenNorms
+    base : BaseModel
+    sample : int or None
+        How many weights; None for all.
+    prove : int
+        For how many of them the upper bound is proved; the smallest ones of the sample.
+    seed : int
+        Of the choice, and of the starts: another seed is another check.
+    devices : DeviceChoice
+    progress : callable, optional
+        Told (stage, done, total).
+
+    Raises
+    ------
+    BaseModelError
+        If a shard cannot be had.
+    """
+    keys = sorted(given.norms)
+    if sample is not None and sample < len(keys):
+        keys = sorted(random.Random(seed).sample(keys, sample))
+    weights = {key: weight_of(key, given.norms[key], base.tensors) for key in keys}
+    present = {key: weight for key, weight in weights.items() if weight is not None}
+    work = _Work(given, base, seed, devices, progress)
+    seen, reasons = work.measured(present)
+    proved = work.proved(_smallest(present, prove))
+    checks = (
+        _check(key, given.norms[key], seen.get(key), reasons.get(key, ""), proved.get(key))
+        if key in present
+        else _absent(key, given.norms[key])
+        for key in keys
+    )
+    return Verification(
+        source=given.source,
+        model=given.content.model,
+        revision=given.content.revision,
+        fingerprint=given.content.fingerprint,
+        base_model=base.model,
+        base_revision=base.revision,
+        base_fingerprint=base.fingerprint,
+        weights=len(given.norms),
+        seed=seed,
+        checked=tuple(checks),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is checked against what, and how."""
+
+    given: GivenNorms
+    base: BaseModel
+    seed: int
+    devices: DeviceChoice
+    progress: Progress
+
+    def goals(self, present: Mapping[str, BaseWeight]) -> Mapping[Goal, list[BaseWeight]]:
+        """The weights by how finely the file says they were measured, from another start."""
+        goals: dict[Goal, list[BaseWeight]] = {}
+        for key, weight in present.items():
+            norm = self.given.norms[key]
+            # The start of the file was drawn from seed 0.
+            goal = Goal(width=norm.width, eta=norm.eta, seed=self.seed + 1)
+            goals.setdefault(goal, []).append(weight)
+        return goals
+
+    def measured(
+        self, present: Mapping[str, BaseWeight]
+    ) -> tuple[dict[str, BaseNorm], dict[str, str]]:
+        """Norms of the weights, and why others have none."""
+        seen: dict[str, BaseNorm] = {}
+        reasons: dict[str, str] = {}
+        numbers = sum(w.stored_shape[0] * w.stored_shape[1] for w in present.values())
+        device = self.devices.device(numbers)
+        for goal, members in self.goals(present).items():
+            before = len(seen) + len(reasons)
+
+            def tell(count: int, before: int = before) -> None:
+                self.progress("measured again", before + count, len(present))
+
+            found = measure(self.base, members, goal=goal, device=device, done=tell)
+            seen |= found.norms
+            reasons |= found.reasons
+        return seen, reasons
+
+    def proved(self, weights: Sequence[BaseWeight]) -> dict[str, bool]:
+        """Whether the upper bound of each holds for certain; nothing of those too large for it."""
+        proved: dict[str, bool] = {}
+        for count, weight in enumerate(weights, start=1):
+            stored = stored_rows(self.base, weight)
+            try:
+                proved[weight.key] = is_proved(stored, self.given.norms[weight.key].upper)
+            except UnmeasurableError:
+                continue
+            finally:
+                stored.release()
+            self.progress("proved", count, len(weights))
+        return proved
+
+
+def _smallest(present: Mapping[str, BaseWeight], count: int) -> list[BaseWeight]:
+    """Those whose proof is cheapest."""
+    order = sorted(
+        present.values(), key=lambda w: min(w.stored_shape) * w.stored_shape[0] * w.stored_shape[1]
+    )
+    return order[:count]
+
+
+def _check(
+    key: str, told: BaseNorm, seen: BaseNorm | None, reason: str, proved: bool | None
+) -> WeightCheck:
+    """What is told beside what is seen: both intervals hold the norm, so they must meet."""
+    if seen is not None:
+        apart = max(told.lower, seen.lower) > min(told.upper, seen.upper) * (1.0 + _SAME)
+        other_sum = abs(told.frobenius - seen.frobenius) > _SAME * seen.frobenius
+        if apart:
+            reason = "the two intervals do not meet"
+        elif other_sum:
+            reason = "the Frobenius norm is another"
+    return WeightCheck(
+        key=key,
+        told=_three(told),
+        seen=None if seen is None else _three(seen),
+        outcome="disagrees" if reason else "agrees",
+        reason=reason,
+        proved=proved,
+    )
+
+
+def _absent(key: str, told: BaseNorm) -> WeightCheck:
+    return WeightCheck(
+        key=key,
+        told=_three(told),
+        seen=None,
+        outcome="absent",
+        reason=f"the base has no {key} of shape {told.shape} and type {told.dtype}",
+    )
+
+
+def _three(norm: BaseNorm) -> tuple[float, float, float]:
+    return norm.lower, norm.upper, norm.frobenius
