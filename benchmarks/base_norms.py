@@ -4,26 +4,39 @@ Everything runs in one process, on the same matrices, with one BLAS thread, in t
 printed. Ratios travel between machines, absolute times do not. None of the others has a bound: the
 column `error` says how far below the certified interval they ended (0 when inside).
 
-    python benchmarks/base_norms.py [--quick] [--gaussian] [--full]
+`--whole N` writes N layers of a 7B base and measures all of it, as a user would: a process of its
+own, all cores, with its peak memory.
+
+    python benchmarks/base_norms.py [--quick] [--gaussian] [--full] [--whole N]
 """
 
 import argparse
+import json
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from gradience.audit.base.spectral_norm import NormInterval, spectral_norm
 from gradience.blas import one_thread
+from gradience.system.cpus import usable_cores
+from shapes import LAYERS, MODULES
 
+HERE = Path(__file__).resolve().parent
 Array = NDArray[Any]
 
 
@@ -77,8 +90,19 @@ def svd_lowrank(W: Array) -> float:
 
 
 def full_svd(W: Array) -> float:
-    """Every singular value, in float32."""
-    return float(np.linalg.svd(W.astype(np.float32), compute_uv=False)[0])
+    """Every singular value, in float32: torch's where it is installed, else numpy's."""
+    wide = W.astype(np.float32)
+    try:
+        import torch  # noqa: PLC0415
+    except ImportError:
+        return float(np.linalg.svd(wide, compute_uv=False)[0])
+    return float(torch.linalg.svdvals(torch.from_numpy(wide))[0])
+
+
+def on_all_cores(W: Array, threads: int) -> float:
+    """Ours, the rows shared out among threads."""
+    with ThreadPoolExecutor(threads) as pool:
+        return spectral_norm(W, pool=pool, threads=threads).lower
 
 
 def seconds(act: Callable[[], object]) -> float:
@@ -118,6 +142,56 @@ def below(estimate: float, interval: NormInterval) -> str:
     return f"no bound; error {miss:.0e}" if miss else "no bound; error 0"
 
 
+def whole(layers: int) -> None:
+    """Measure every weight of some layers of a 7B base, in a process of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        base = write_base(Path(place) / "base", layers)
+        size = sum(file.stat().st_size for file in base.glob("*.safetensors"))
+        reading = seconds(partial(read_files, base))
+        command = [sys.executable, "-m", "gradience", "norms", "measure", str(base)]
+        done = subprocess.run(
+            [sys.executable, "-S", str(HERE / "measured.py"), *command],
+            env={**os.environ, "GRADIENCE_CACHE_DIR": place},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    run = json.loads(done.stdout)
+    if run["code"]:
+        raise SystemExit(done.stderr)
+    print(f"\n{layers} layers of a 7B base, {size / 1e9:.2f} GB bf16, {usable_cores()} cores")
+    print(f"  one read of the files      {reading:8.2f} s")
+    print(
+        f"  gradience norms measure    {run['seconds']:8.2f} s wall,{run['cpu_seconds']:8.2f} s CPU"
+    )
+    print(f"  peak memory                {run['peak_bytes'] / 1e6:8.0f} MB")
+    scale = LAYERS / layers
+    print(f"  all {LAYERS} layers, by that      {run['seconds'] * scale:8.1f} s")
+
+
+def write_base(directory: Path, layers: int) -> Path:
+    """Layers with the shapes of a 7B model, a file each; the drawn weights of one serve all."""
+    directory.mkdir()
+    weights = {name: trained_like(*shape) for name, shape in MODULES.items()}
+    index = {}
+    for layer in range(layers):
+        tensors = {f"model.layers.{layer}.{name}.weight": W for name, W in weights.items()}
+        file = f"model-{layer + 1:05}-of-{layers:05}.safetensors"
+        save_file(tensors, directory / file)
+        index |= dict.fromkeys(tensors, file)
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    return directory
+
+
+def read_files(directory: Path) -> None:
+    """Read every weights file once into a reused buffer."""
+    buffer = bytearray(1 << 20)
+    for path in directory.glob("*.safetensors"):
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
 def compare(name: str, W: Array, rivals: list[Rival], *, rounds: int, full: bool) -> None:
     """Print the table of one matrix."""
     interval = spectral_norm(W)
@@ -128,14 +202,18 @@ def compare(name: str, W: Array, rivals: list[Rival], *, rounds: int, full: bool
     row("one read of the bytes", read, read, ours, "")
     note = f"{interval.passes} passes, width {interval.width:.0e}, {peak_bytes(W) / 1e6:.0f} MB"
     row("gradience, certified", ours, read, ours, note)
+    cores = usable_cores()
+    if cores > 1:
+        took = statistics.median(seconds(partial(on_all_cores, W, cores)) for _ in range(rounds))
+        row(f"gradience, {cores} threads", took, read, ours, "")
     for rival in rivals:
         row(rival.name, others[rival.name], read, ours, below(estimates[rival.name], interval))
     if full:
-        row("full SVD", seconds(partial(full_svd, W)), read, ours, "measured once")
+        row("svdvals", seconds(partial(full_svd, W)), read, ours, "measured once")
     else:
         part = W[: W.shape[0] // 8, : W.shape[1] // 8]
         took = statistics.median(seconds(partial(full_svd, part)) for _ in range(3)) * 8**3
-        row("full SVD", took, read, ours, f"extrapolated (cubic) from {part.shape}")
+        row("svdvals", took, read, ours, f"extrapolated (cubic) from {part.shape}")
 
 
 def available() -> list[Rival]:
@@ -159,10 +237,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="an eighth of the size")
     parser.add_argument("--gaussian", action="store_true", help="add the worst case")
     parser.add_argument("--full", action="store_true", help="run the full SVD: up to a minute each")
+    parser.add_argument("--whole", type=int, metavar="N", help="measure N layers of a 7B base")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions, of which the median")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
+    if options.whole:
+        whole(options.whole)
+        return
     side, tall = (512, 1792) if options.quick else (4096, 14336)
     with one_thread(os.environ):
         rivals = available()

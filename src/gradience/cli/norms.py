@@ -201,8 +201,14 @@ def measure(*, base_model: str, directory: Path | None, device: str, width: floa
     metavar="FILE",
     help="Where to write; base_norms.json is the name that a Hub repository carries it under.",
 )
+@click.option(
+    "--name",
+    "called",
+    metavar="ID[@REV]",
+    help="Write this as the name of the model, where it was measured from a directory.",
+)
 @cache_option
-def export(*, name: str, out: Path, directory: Path | None) -> int:
+def export(*, name: str, out: Path, called: str | None, directory: Path | None) -> int:
     """Write the norms of one base model to a file that a team commits or a Hub repository carries.
 
     MODEL is a name as `gradience norms ls` lists it. The file holds the norms with their bounds,
@@ -220,6 +226,8 @@ def export(*, name: str, out: Path, directory: Path | None) -> int:
     from gradience.units import format_size  # noqa: PLC0415
 
     content = library.read(library.find(cache_at(directory), name))
+    if called:
+        content = travel.renamed(content, called)
     size = travel.export(out, content, now=datetime.now(UTC))
     click.echo(
         f"wrote {visible(str(out))}: {len(content.norms)} norms of "

@@ -82,7 +82,7 @@ class TorchDevice:
         left = list(weights)
         if min(weights[0].stored_shape) > SMALL:
             loaded, W = self._load(weights, opener)
-            with _full_precision():
+            with full_precision():
                 found = intervals_of_batch(W, goal) if loaded else []
             for weight, interval in zip(loaded, found, strict=True):
                 if interval is not None:
@@ -166,7 +166,7 @@ def host(cpu: Cpu = ONE_THREAD, *, batch_bytes: int = _HOST_BYTES) -> TorchDevic
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """Products in float32 proper: TF32 keeps ten bits, and the bounds do not allow for that."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")

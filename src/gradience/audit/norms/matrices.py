@@ -8,6 +8,8 @@ from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.quantised import packing
 from gradience.audit.base.weights import BaseWeight, Part, TensorFacts, as_matrix
 
+# Positions and masks are kept as integers: no adapter changes them.
+_NO_WEIGHTS = frozenset({"I64", "I32", "BOOL"})
 _STACKED = re.compile(r"(^|\.)experts\.")
 
 
@@ -33,7 +35,7 @@ def matrices(tensors: Mapping[str, TensorFacts]) -> tuple[dict[str, BaseWeight],
     weights: dict[str, BaseWeight] = {}
     left_out: dict[str, str] = {}
     for name, facts in tensors.items():
-        if len(facts.shape) < 2 or 0 in facts.shape:
+        if len(facts.shape) < 2 or 0 in facts.shape or facts.dtype in _NO_WEIGHTS:
             continue
         module, _, parameter = name.rpartition(".")
         how = packing(parameter, siblings[module], facts)

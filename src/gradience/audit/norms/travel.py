@@ -4,10 +4,11 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import msgspec
 from blake3 import blake3
 
 from gradience import artifacts, files
@@ -71,14 +72,25 @@ def export(path: Path, content: NormsFile, *, now: datetime) -> int:
     return len(data)
 
 
+def renamed(content: NormsFile, name: str) -> NormsFile:
+    """The same norms under another name, `ID` or `ID@REVISION`: names are for the reader."""
+    model, _, revision = name.partition("@")
+    return msgspec.structs.replace(content, model=model, revision=revision or content.revision)
+
+
 def _from_url(url: str) -> bytes:
     try:
         with urlopen(url, timeout=_SECONDS) as answer:
             data: bytes = answer.read(_LARGEST + 1)
-    except (URLError, OSError) as error:
-        reason = getattr(error, "reason", None) or error
+    except OSError as error:
+        # A URLError hides what happened behind "<urlopen error ...>"; an HTTPError does not, and
+        # holds the connection.
+        what = getattr(error, "reason", error)
+        if isinstance(error, HTTPError):
+            what = error
+            error.close()
         raise ArtifactError(
-            f"{url} cannot be fetched: {reason}",
+            f"{url} cannot be fetched: {what}",
             remedy="Check the address, or download the file and name its path.",
         ) from error
     if len(data) > _LARGEST:

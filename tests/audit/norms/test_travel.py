@@ -1,0 +1,289 @@
+"""Norms that travel: what was exported is believed elsewhere, and nothing that is wrong is."""
+
+import json
+import threading
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from factories_bases import decoder_shapes, layers_of, write_base
+from gradience.audit.base.devices import ON_CPU
+from gradience.audit.base.norms import BaseNorms, Settings, base_norms
+from gradience.audit.base.norms_only import GivenNorms
+from gradience.audit.base.source import open_base
+from gradience.audit.base.spectral_norm import Goal
+from gradience.audit.norms import keep, library, travel
+from gradience.audit.norms.matrices import matrices
+from gradience.audit.norms.verify import verify
+from gradience.errors import ArtifactError, BaseModelError, UsageError
+
+NOW = datetime(2026, 11, 26, tzinfo=UTC)
+
+
+def measured(base_path: Path, cache: Path) -> keep.Kept:
+    with open_base(base_path) as base:
+        return keep.measure_base(base, Settings(cache, NOW))
+
+
+def exported(base_path: Path, place: Path) -> Path:
+    path = place / "norms.json"
+    travel.export(path, library.read(measured(base_path, place / "cache").path), now=NOW)
+    return path
+
+
+def beside(base: Any, given: GivenNorms, cache: Path, **options: Any) -> BaseNorms:
+    layers = layers_of(decoder_shapes())
+    return base_norms(layers, base, given=given, cache_dir=cache, now=NOW, **options)
+
+
+@pytest.fixture
+def base_path(tmp_path: Path) -> Path:
+    write_base(tmp_path / "base", decoder_shapes(hidden=80))
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    write_base(tmp_path / "tiny", decoder_shapes())
+    return tmp_path / "tiny"
+
+
+def edited(path: Path, change: Any) -> Path:
+    document = json.loads(path.read_text())
+    change(document["content"])
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_an_adapter_has_the_same_norms_without_its_base_as_with_it(
+    tiny: Path, tmp_path: Path
+) -> None:
+    given = travel.fetch(exported(tiny, tmp_path))
+    without = beside(given.base(), given, tmp_path / "empty")
+    with open_base(tiny) as base:
+        own = base_norms(layers_of(decoder_shapes()), base, cache_dir=tmp_path / "own", now=NOW)
+    assert without.by_layer == own.by_layer
+    assert without.unmatched == {}
+    assert without.fingerprint == own.fingerprint
+    assert without.bytes_read == 0
+    assert not without.has_weights
+
+
+def test_with_the_base_at_hand_nothing_that_was_brought_is_measured_again(
+    tiny: Path, tmp_path: Path
+) -> None:
+    given = travel.fetch(exported(tiny, tmp_path))
+    with open_base(tiny) as base:
+        given.check_same(base)
+        found = beside(base, given, tmp_path / "empty")
+        assert found.bytes_read == 0
+        finer = beside(base, given, tmp_path / "empty", goal=Goal(width=1e-6))
+    assert finer.bytes_read > 0
+
+
+def test_a_weight_without_a_norm_has_its_reason(tiny: Path, tmp_path: Path) -> None:
+    name = "model.layers.0.mlp.up_proj"
+    path = edited(exported(tiny, tmp_path), lambda c: c["norms"].pop(f"{name}.weight"))
+    given = travel.fetch(path)
+    found = beside(given.base(), given, tmp_path / "empty")
+    assert set(found.unmatched) == {name}
+    assert str(path) in found.unmatched[name]
+
+
+def test_norms_of_another_base_are_refused(tiny: Path, tmp_path: Path) -> None:
+    given = travel.fetch(exported(tiny, tmp_path))
+    write_base(tmp_path / "other", decoder_shapes(), seed=1)
+    with (
+        open_base(tmp_path / "other") as base,
+        pytest.raises(BaseModelError, match="holds norms of tiny"),
+    ):
+        given.check_same(base)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda c: c["norms"]["model.layers.0.mlp.up_proj.weight"].update(upper=1e9), "above"),
+        (lambda c: c["norms"]["model.layers.0.mlp.up_proj.weight"].update(lower="x"), "str"),
+        (lambda c: c.update(method="guess/1"), "computed by guess/1"),
+        (lambda c: c.pop("fingerprint"), "fingerprint"),
+    ],
+)
+def test_a_file_that_is_wrong_in_one_place_is_not_believed_in_any(
+    tiny: Path, tmp_path: Path, change: Any, says: str
+) -> None:
+    path = edited(exported(tiny, tmp_path), change)
+    with pytest.raises(ArtifactError, match=says):
+        travel.fetch(path)
+
+
+def test_what_is_no_file_of_norms_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=r"x\.json"):
+        travel.fetch(tmp_path / "x.json")
+    with pytest.raises(ArtifactError, match="no such file"):
+        travel.fetch("no/such/file")
+    with pytest.raises(ArtifactError, match="no such file"):
+        travel.fetch("word")
+
+
+def test_norms_come_from_a_url(tiny: Path, tmp_path: Path) -> None:
+    data = exported(tiny, tmp_path).read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            there = self.path == "/norms.json"
+            self.send_response(200 if there else 404)
+            self.send_header("Content-Length", str(len(data) if there else 0))
+            self.end_headers()
+            if there:
+                self.wfile.write(data)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    told: list[str] = []
+    try:
+        given = travel.fetch(f"{url}/norms.json", notice=told.append)
+        with pytest.raises(ArtifactError, match="404"):
+            travel.fetch(f"{url}/absent.json")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert len(given.norms) == len(matrices(given.base().tensors)[0])
+    assert told == [f"fetching {url}/norms.json"]
+
+
+def test_what_was_brought_serves_the_next_audit(tiny: Path, tmp_path: Path) -> None:
+    given = travel.fetch(exported(tiny, tmp_path))
+    kept = keep.bring(given, tmp_path / "cache2", now=NOW)
+    assert kept.weights == len(given.norms)
+    with open_base(tiny) as base:
+        found = base_norms(
+            layers_of(decoder_shapes()), base, cache_dir=tmp_path / "cache2", now=NOW
+        )
+    assert found.bytes_read == 0
+
+
+def test_every_matrix_of_a_base_is_measured_and_stacked_experts_one_by_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tensors = {
+        "m.experts.gate_up_proj": rng.standard_normal((3, 6, 4)),
+        "conv.weight": rng.standard_normal((5, 4, 3, 3)),
+        "norm.weight": rng.standard_normal(7),
+        "ids": np.arange(6).reshape(2, 3),
+        "q.weight": rng.standard_normal((4, 4)),
+        "p.qweight": rng.integers(0, 9, (4, 4), dtype=np.int8),
+    }
+    (tmp_path / "base").mkdir()
+    save_file(tensors, tmp_path / "base" / "model.safetensors")
+    kept = measured(tmp_path / "base", tmp_path / "cache")
+    norms = library.read(kept.path).norms
+    experts = {f"m.experts.gate_up_proj[{k}]" for k in range(3)}
+    assert set(norms) == {*experts, "conv.weight", "q.weight"}
+    assert norms["conv.weight"]["shape"] == [5, 36]
+    assert list(kept.left_out) == ["p.qweight"]
+    truth = np.linalg.norm(tensors["m.experts.gate_up_proj"][1], 2)
+    assert norms["m.experts.gate_up_proj[1]"]["lower"] == pytest.approx(truth)
+
+
+# --- checking --------------------------------------------------------------------------------
+
+
+def check(path: Path, base_path: Path, **options: Any) -> Any:
+    chosen = {"sample": 8, "seed": 1, "devices": ON_CPU, **options}
+    with open_base(base_path) as base:
+        return verify(travel.fetch(path), base, **chosen)
+
+
+def test_right_norms_are_verified_and_proved(base_path: Path, tmp_path: Path) -> None:
+    found = check(exported(base_path, tmp_path), base_path, prove=3)
+    assert found.same_base
+    assert found.numbers_agree
+    assert len(found.checked) == 8
+    assert sum(one.proved is True for one in found.checked) == 3
+    assert {one.outcome for one in found.checked} == {"agrees"}
+
+
+def test_another_seed_is_another_sample(base_path: Path, tmp_path: Path) -> None:
+    path = exported(base_path, tmp_path)
+    one, other = (check(path, base_path, sample=3, seed=seed) for seed in (1, 2))
+    assert [c.key for c in one.checked] != [c.key for c in other.checked]
+    assert one == check(path, base_path, sample=3, seed=1)
+
+
+def test_a_number_that_was_changed_is_found_and_not_proved(base_path: Path, tmp_path: Path) -> None:
+    def halve(content: Any) -> None:
+        for norm in content["norms"].values():
+            norm["lower"] *= 0.99
+            norm["upper"] = norm["lower"] * 1.0001
+
+    found = check(edited(exported(base_path, tmp_path), halve), base_path, prove=1)
+    assert not found.numbers_agree
+    assert {c.outcome for c in found.checked} == {"disagrees"}
+    assert [c.proved for c in found.checked].count(False) == 1
+
+
+def test_a_frobenius_norm_that_was_changed_is_found(base_path: Path, tmp_path: Path) -> None:
+    def more(content: Any) -> None:
+        for norm in content["norms"].values():
+            norm["frobenius"] *= 1 + 1e-7
+
+    found = check(edited(exported(base_path, tmp_path), more), base_path)
+    assert "Frobenius" in found.checked[0].reason
+    assert not found.numbers_agree
+
+
+def test_a_copy_of_the_same_weights_has_right_numbers_and_other_files(
+    base_path: Path, tmp_path: Path
+) -> None:
+    path = exported(base_path, tmp_path)
+    tensors = write_base(tmp_path / "copy", decoder_shapes(hidden=80))
+    save_file(tensors, tmp_path / "copy" / "model.safetensors", metadata={"saved": "again"})
+    found = check(path, tmp_path / "copy")
+    assert found.numbers_agree
+    assert not found.same_base
+
+
+def test_a_base_of_another_shape_has_no_such_weights(base_path: Path, tmp_path: Path) -> None:
+    path = exported(base_path, tmp_path)
+    write_base(tmp_path / "other", decoder_shapes(hidden=96))
+    found = check(path, tmp_path / "other")
+    assert {c.outcome for c in found.checked} == {"absent"}
+    assert not found.numbers_agree
+
+
+# --- naming ----------------------------------------------------------------------------------
+
+
+def test_a_model_is_found_by_its_name_and_the_start_of_its_fingerprint(
+    tiny: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    path = measured(tiny, cache).path
+    fingerprint = library.read(path).fingerprint
+    for text in ("tiny", "TINY", fingerprint, fingerprint[:20], fingerprint[7:17], str(path)):
+        assert library.find(cache, text) == path
+    with pytest.raises(UsageError, match="keeps no norms"):
+        library.find(cache, "other")
+    write_base(tmp_path / "again" / "tiny", decoder_shapes(), seed=1)
+    measured(tmp_path / "again" / "tiny", cache)
+    with pytest.raises(UsageError, match="tiny may be"):
+        library.find(cache, "tiny")
+
+
+def test_a_damaged_file_is_listed_as_what_it_is(tiny: Path, tmp_path: Path) -> None:
+    measured(tiny, tmp_path / "cache")
+    (tmp_path / "cache" / "bad.json").write_text("{")
+    found = library.listing(tmp_path / "cache")
+    assert [entry.model for entry in found.entries] == ["tiny"]
+    assert [odd.name for odd in found.unreadable] == ["bad.json"]
+    assert library.listing(tmp_path / "absent").entries == ()

@@ -1,0 +1,215 @@
+"""`gradience norms` as a user meets it, the Hub included: a loop-back server answers."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save, save_file
+
+from factories_bases import decoder_shapes, write_base
+from gradience import artifacts
+from gradience.audit.base.norms_file import SCHEMA, NormsFile
+from gradience.audit.norms.records import (
+    LIST_SCHEMA,
+    MATCH_SCHEMA,
+    VERIFY_SCHEMA,
+    BaseMatch,
+    NormsList,
+    Verification,
+)
+from hub_server import COMMIT, Repo, serve
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SHAPES = decoder_shapes(hidden=72)
+
+
+@pytest.fixture
+def gradience(tmp_path: Path) -> Run:
+    def run(*args: object, **environ: str) -> subprocess.CompletedProcess[str]:
+        own = {
+            "GRADIENCE_CACHE_DIR": str(tmp_path / "cache"),
+            "HF_HUB_CACHE": str(tmp_path / "hub"),
+            "HF_HUB_OFFLINE": "1",
+            "COLUMNS": "160",
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "gradience", *map(str, args)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, **own, **environ},
+        )
+
+    return run
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    write_base(tmp_path / "base", SHAPES)
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    tensors = {}
+    for at in range(2):
+        for part in ("q_proj", "v_proj"):
+            stem = f"base_model.model.model.layers.{at}.self_attn.{part}"
+            tensors[f"{stem}.lora_A.weight"] = rng.standard_normal((2, 72), dtype=np.float32)
+            tensors[f"{stem}.lora_B.weight"] = rng.standard_normal((72, 2), dtype=np.float32)
+    path = tmp_path / "run"
+    path.mkdir()
+    save_file(tensors, path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj", "v_proj"]}
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    return path
+
+
+def content(done: subprocess.CompletedProcess[str], schema: str, kind: type) -> Any:
+    return artifacts.decode(done.stdout.encode(), schema, kind, source="stdout")
+
+
+def test_measure_export_and_audit_without_the_base(
+    gradience: Run, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    assert "No norms are kept" in gradience("norms", "ls").stdout
+    done = gradience("norms", "measure", base)
+    assert done.returncode == 0, done.stderr
+    assert "15 weights of" in done.stdout
+    listed = content(gradience("norms", "ls", "--json"), LIST_SCHEMA, NormsList)
+    assert [(e.model, e.weights) for e in listed.entries] == [("base", 15)]
+    assert "0 B were read" in gradience("norms", "measure", base).stdout
+    shown = gradience("norms", "show", "base", "--all").stdout
+    assert "model.layers.1.mlp.up_proj.weight" in shown
+    kept = content(gradience("norms", "show", "base", "--json"), SCHEMA, NormsFile)
+    assert len(kept.norms) == 15
+
+    done = gradience("norms", "export", "base", "--out", "n.json", "--name", "org/tiny@abc")
+    assert "15 norms of org/tiny@abc" in done.stdout
+    audits = {}
+    for how in (["--base-norms-from", "n.json"], ["--base-model", base]):
+        done = gradience("audit", adapter, *how, "--json", "--no-cache")
+        assert done.returncode == 0, done.stderr
+        audits[str(how[0])] = json.loads(done.stdout)["content"]
+    alone, beside = audits.values()
+    assert [a["metrics"]["udr"] for a in alone["layers"]] == [
+        a["metrics"]["udr"] for a in beside["layers"]
+    ]
+    assert alone["base"]["model"] == "org/tiny"
+    assert (
+        "UDR beside org/tiny@abc"
+        in gradience("audit", adapter, "--base-norms-from", "n.json").stdout
+    )
+
+
+def test_norms_of_another_base_stop_an_audit(
+    gradience: Run, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    gradience("norms", "measure", base)
+    gradience("norms", "export", "base", "--out", "n.json")
+    write_base(tmp_path / "other", SHAPES, seed=1)
+    done = gradience("audit", adapter, "--base-norms-from", "n.json", "--base-model", "other")
+    assert done.returncode == 3
+    assert "n.json holds norms of base" in done.stderr
+    done = gradience("norms", "import", "n.json", "--base-model", "other")
+    assert done.returncode == 1
+    assert "do not agree" in done.stdout
+
+
+def test_verify_says_right_wrong_and_proved(gradience: Run, base: Path, tmp_path: Path) -> None:
+    gradience("norms", "measure", base)
+    gradience("norms", "export", "base", "--out", "n.json")
+    done = gradience("norms", "verify", "n.json", "--base-model", base, "--prove", "1")
+    assert done.returncode == 0, done.stderr
+    assert "VERIFIED" in done.stdout
+    assert "proved" in done.stdout
+    document = json.loads((tmp_path / "n.json").read_text())
+    for norm in document["content"]["norms"].values():
+        norm["frobenius"] *= 0.999999
+    (tmp_path / "n.json").write_text(json.dumps(document))
+    done = gradience("norms", "verify", "n.json", "--base-model", base, "--all", "--json")
+    assert done.returncode == 1
+    found = content(done, VERIFY_SCHEMA, Verification)
+    assert len(found.checked) == 15
+    assert {check.outcome for check in found.checked} == {"disagrees"}
+
+
+def test_verify_without_a_base_or_a_revision_says_what_is_missing(
+    gradience: Run, base: Path
+) -> None:
+    gradience("norms", "measure", base)
+    done = gradience("norms", "verify", "base")
+    assert done.returncode == 2
+    assert "--base-model" in done.stderr
+
+
+def test_a_copy_of_the_base_is_accepted_when_its_numbers_agree(
+    gradience: Run, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    gradience("norms", "measure", base)
+    gradience("norms", "export", "base", "--out", "n.json")
+    tensors = write_base(tmp_path / "copy", SHAPES)
+    save_file(tensors, tmp_path / "copy" / "model.safetensors", metadata={"saved": "again"})
+    elsewhere = {"GRADIENCE_CACHE_DIR": str(tmp_path / "cache2")}
+    done = gradience("norms", "import", "n.json", "--base-model", "copy", **elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert "measured again and agree" in done.stdout
+    assert "0 B were read" in gradience("norms", "measure", "copy", **elsewhere).stdout
+
+
+def test_a_hub_repository_carries_norms_and_a_base_is_known_from_the_hub_cache(
+    gradience: Run, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    gradience("norms", "measure", base)
+    gradience("norms", "export", "base", "--out", "base_norms.json")
+    weights = {n: np.ones(s, dtype=np.float32) for n, s in SHAPES.items()}
+    with serve(
+        org__norms=Repo(files={"base_norms.json": (tmp_path / "base_norms.json").read_bytes()}),
+        org__none=Repo(files={"README.md": b"nothing"}),
+        org__model=Repo(files={"model.safetensors": save(weights), "config.json": b"{}"}),
+    ) as hub:
+        online = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        done = gradience("audit", adapter, "--base-norms-from", "org/norms", **online)
+        assert done.returncode == 0, done.stderr
+        assert "UDR beside base" in done.stdout
+        done = gradience("audit", adapter, "--base-norms-from", "org/none", **online)
+        assert done.returncode == 3
+        assert "holds no base_norms.json" in done.stderr
+        measured = gradience("norms", "measure", "org/model", **online)
+        assert measured.returncode == 0, measured.stderr
+    done = gradience("norms", "match", adapter, "--json")
+    found = content(done, MATCH_SCHEMA, BaseMatch)
+    assert done.returncode == 1
+    assert (found.outcome, found.alike) == ("several", 2)
+    model = next(c for c in found.candidates if c.model == "org/model")
+    assert model.revision == COMMIT
+    assert set(model.known_from) == {"norms cache", "Hub cache"}
+
+
+def test_match_says_one_none_and_why(gradience: Run, base: Path, adapter: Path) -> None:
+    done = gradience("norms", "match", adapter)
+    assert done.returncode == 1
+    assert "NONE" in done.stdout
+    done = gradience("norms", "match", adapter, "--base-model", base)
+    assert done.returncode == 0
+    assert "LIKELY: " in done.stdout
+
+
+def test_a_command_that_is_not_there_is_named(gradience: Run) -> None:
+    done = gradience("norms", "sohw", "x")
+    assert done.returncode == 2
+    assert "'show'" in done.stderr
+
+
+def test_a_device_that_cannot_be_is_refused(gradience: Run, base: Path) -> None:
+    done = gradience("norms", "measure", base, "--device", "tpu")
+    assert done.returncode == 2
+    assert "cuda" in done.stderr
