@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -526,3 +527,24 @@ def test_real_adapters_keep_the_promise_without_a_qr(file: str) -> None:
         if i % 8 == 0 and B.shape[0] * A.shape[1] <= 1 << 20:
             truth = np.linalg.svd(B.astype(np.float64) @ A.astype(np.float64), compute_uv=False)
             assert observed_error(one, truth) <= PROMISED_ERROR
+
+
+def test_threads_give_the_same_numbers_bit_for_bit() -> None:
+    rng = np.random.default_rng(0)
+    pairs: list[tuple[Delta, float]] = [
+        (product(rng.standard_normal((300, r)), rng.standard_normal((r, 200))), 0.5)
+        for r in (4, 16, 64, 16, 4, 70)
+    ]
+    bad = rng.standard_normal((300, 16))
+    bad[7, 3] = np.nan
+    pairs.append((product(bad, rng.standard_normal((16, 200))), 1.0))
+    told: list[int] = []
+    with ThreadPoolExecutor(3) as pool:
+        shared = spectra(pairs, done=told.append, pool=pool)
+    assert sum(told) == len(pairs)
+    for one, other in zip(spectra(pairs), shared, strict=True):
+        if isinstance(one, Spectrum):
+            assert isinstance(other, Spectrum)
+            np.testing.assert_array_equal(one.values, other.values)
+        else:
+            assert one == other

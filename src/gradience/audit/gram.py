@@ -13,6 +13,7 @@ with mean zero (Higham & Mary, SIAM J. Sci. Comput. 41(5), 2019): a sum of n ter
 sqrt(n) u, not n u; one systematic share, n u, is kept because equal entries do round alike.
 """
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -62,8 +63,11 @@ class NonFinite:
         return f"{_PLACES.get(self.where, self.where)}: {counts}"
 
 
-class Workspace:
-    """One float64 buffer for all widening: fresh arrays would cost a page fault per 4 KiB."""
+class Workspace(threading.local):
+    """One float64 buffer for all widening: fresh arrays would cost a page fault per 4 KiB.
+
+    Each thread that uses it has a buffer of its own.
+    """
 
     def __init__(self) -> None:
         self._flat: Floats = np.empty(_BUFFER)

@@ -5,6 +5,7 @@ low-rank direction is, and a finding says so.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,13 @@ from gradience.errors import UnmeasurableError
 from gradience.findings import Finding
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from gradience.audit.base.norms import BaseNorms
 
 Progress = Callable[[str, int, int], None]
 
+_WORTH_THREADS = 8_000_000
 # Above it the squares, summed over all modules, may overflow.
 _LARGEST = 1e150
 
@@ -56,7 +60,12 @@ class MeasuredLayers:
 
 
 def audit_layers(
-    layers: Sequence[LoraLayer], norms: "BaseNorms | None", *, width: float, progress: Progress
+    layers: Sequence[LoraLayer],
+    norms: "BaseNorms | None",
+    *,
+    width: float,
+    progress: Progress,
+    threads: int = 1,
 ) -> MeasuredLayers:
     """Measure every layer.
 
@@ -69,13 +78,13 @@ def audit_layers(
         Relative width asked of the spectral norm of a large DoRA change.
     progress : callable
         Told (stage, done, total).
+    threads : int
+        How many read the factors.
     """
-    found = [
-        _squarable(spectrum)
-        for spectrum in spectra(
-            [(layer.delta, layer.scale) for layer in layers], done=_counted(progress, len(layers))
-        )
-    ]
+    deltas = [(layer.delta, layer.scale) for layer in layers]
+    with _pool(layers, threads) as pool:
+        made = spectra(deltas, done=_counted(progress, len(layers)), pool=pool)
+    found = [_squarable(spectrum) for spectrum in made]
     measured = [
         _measured(layer, spectrum, norms, width)
         for layer, spectrum in zip(layers, found, strict=True)
@@ -90,6 +99,15 @@ def audit_layers(
         zero_factors=both_zero,
         findings=(*_not_finite(measured), *_directions(measured)),
     )
+
+
+def _pool(layers: Sequence[LoraLayer], threads: int) -> "AbstractContextManager[Executor | None]":
+    """Threads where there is work for them: starting them takes as long as a small adapter."""
+    if threads < 2 or sum(layer.parameters for layer in layers) < _WORTH_THREADS:
+        return nullcontext()
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - 5 ms
+
+    return ThreadPoolExecutor(threads)
 
 
 def _counted(progress: Progress, total: int) -> Callable[[int], None]:

@@ -28,9 +28,10 @@ from gradience.audit.finding_kinds import TRANSIENT
 from gradience.audit.finite import finite_beside
 from gradience.audit.layers import audit_layers
 from gradience.audit.records import AdapterAudit, AuditFailure
-from gradience.blas import one_thread
+from gradience.blas import one_thread, threads
 from gradience.errors import GradienceError, UsageError
 from gradience.findings import Finding
+from gradience.system.cpus import usable_cores
 
 if TYPE_CHECKING:
     from gradience.audit.base.norms import BaseNorms
@@ -369,9 +370,17 @@ def _remembered(
 def _audit(
     adapter: Adapter, file_bytes: int, base: "BaseModel | None", options: AuditOptions
 ) -> AdapterAudit:
-    with one_thread(os.environ):
+    count = threads(os.environ, usable_cores())
+    # Threads of our own and threads of BLAS would be more than there are cores.
+    with one_thread(os.environ if count == 1 else {}):
         norms = _norms(adapter, base, options) if base else None
-        layers = audit_layers(adapter.layers, norms, width=options.width, progress=options.progress)
+        layers = audit_layers(
+            adapter.layers,
+            norms,
+            width=options.width,
+            progress=options.progress,
+            threads=count,
+        )
     measured = replace(layers, findings=(*layers.findings, *finite_beside(adapter)))
     return assemble(adapter, measured, norms, file_bytes=file_bytes)
 

@@ -17,7 +17,7 @@ Each spectrum carries a bound of its own error. It has two kinds of parts:
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from gradience.adapter.delta import Delta, Dense, Kronecker, Product
 from gradience.audit.cores import PROMISED_ERROR, PROMISED_RANGE, Cores, settled, svd_rounding
 from gradience.audit.factors import Side
 from gradience.audit.gram import UNIT, Floats, NonFinite, Workspace, count_nonfinite
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["PROMISED_ERROR", "PROMISED_RANGE", "NonFinite", "Spectrum", "spectra"]
 
@@ -62,7 +65,10 @@ class Spectrum:
 
 
 def spectra(
-    deltas: Sequence[tuple[Delta, float]], *, done: Callable[[int], None] | None = None
+    deltas: Sequence[tuple[Delta, float]],
+    *,
+    done: Callable[[int], None] | None = None,
+    pool: "Executor | None" = None,
 ) -> list[Spectrum | NonFinite]:
     """Singular values of `scale * delta` for every pair of (delta, scale).
 
@@ -74,6 +80,8 @@ def spectra(
     deltas : sequence of (Delta, float)
     done : callable, optional
         Called with the number of modules finished since the last call.
+    pool : Executor, optional
+        Threads that read the factors of several modules at once; the numbers are the same.
 
     Returns
     -------
@@ -90,7 +98,7 @@ def spectra(
     report = done or (lambda modules: None)
     with np.errstate(all="ignore"):
         for batch in _batches(deltas):
-            results.update(_products(batch, work, report))
+            results.update(_products(batch, work, report, pool))
         for index, (delta, scale) in enumerate(deltas):
             if index not in results:
                 results[index] = _single(delta, scale, work)
@@ -117,15 +125,22 @@ def _batches(deltas: Iterable[tuple[Delta, float]]) -> Iterator[list[_Item]]:
 
 
 def _products(
-    items: list[_Item], work: Workspace, report: Callable[[int], None]
+    items: list[_Item],
+    work: Workspace,
+    report: Callable[[int], None],
+    pool: "Executor | None" = None,
 ) -> Iterator[tuple[int, Spectrum | NonFinite]]:
     """Spectra of one batch."""
     rank = items[0][1].rank
     left = Side("left", [product.left for _, product, _ in items], rank)
     right = Side("right", [product.right for _, product, _ in items], rank)
     broken: dict[int, NonFinite] = {}
-    for row in range(len(items)):
-        found = [bad for side in (left, right) if (bad := side.read(row, work)) is not None]
+
+    def read(row: int) -> list[NonFinite]:
+        with np.errstate(all="ignore"):  # of this thread
+            return [bad for side in (left, right) if (bad := side.read(row, work)) is not None]
+
+    for row, found in enumerate((pool.map if pool else map)(read, range(len(items)))):
         if found:
             broken[row] = _merged(found)
         report(1)

@@ -101,7 +101,7 @@ def _checked_entry(path: Path | str, name: str, value: Any) -> Entry:
 
 
 def _is_text(name: str) -> bool:
-    return not any("\ud800" <= char <= "\udfff" for char in name)
+    return name.isascii() or not any("\ud800" <= char <= "\udfff" for char in name)
 
 
 def _checked_dtype(path: Path | str, name: str, value: object) -> str:

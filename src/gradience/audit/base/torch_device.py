@@ -18,7 +18,7 @@ import torch
 
 from gradience.audit.base.devices import ONE_THREAD, Cpu, Opener, Result
 from gradience.audit.base.row_blocks import Array
-from gradience.audit.base.spectral_norm import SMALL, Goal
+from gradience.audit.base.spectral_norm import SMALL, Goal, NormInterval
 from gradience.audit.base.torch_lanczos import intervals_of_batch
 from gradience.audit.base.weights import BaseWeight
 from gradience.errors import UsageError
@@ -79,16 +79,30 @@ class TorchDevice:
         self, weights: Sequence[BaseWeight], opener: Opener, goal: Goal
     ) -> Iterator[Result]:
         """The intervals of matrices of one shape: here as many as possible, the rest on the CPU."""
-        left = list(weights)
+        found: dict[BaseWeight, NormInterval] = {}
         if min(weights[0].stored_shape) > SMALL:
-            loaded, W = self._load(weights, opener)
-            with full_precision():
-                found = intervals_of_batch(W, goal) if loaded else []
-            for weight, interval in zip(loaded, found, strict=True):
-                if interval is not None:
-                    left.remove(weight)
-                    yield weight, interval
+            try:
+                found = self._here(weights, opener, goal)
+            except torch.OutOfMemoryError:
+                # Somebody else is on the device. A single matrix that does not fit is left over.
+                half = len(weights) // 2
+                if half:
+                    yield from self._together(weights[:half], opener, goal)
+                    yield from self._together(weights[half:], opener, goal)
+                    return
+        yield from found.items()
+        left = [weight for weight in weights if weight not in found]
         yield from self.cpu.intervals(left, opener, goal)
+
+    def _here(
+        self, weights: Sequence[BaseWeight], opener: Opener, goal: Goal
+    ) -> dict[BaseWeight, NormInterval]:
+        """Those that the device can do, in one batch."""
+        loaded, W = self._load(weights, opener)
+        with full_precision():
+            found = intervals_of_batch(W, goal) if loaded else []
+        pairs = zip(loaded, found, strict=True)
+        return {weight: interval for weight, interval in pairs if interval is not None}
 
     def _load(
         self, weights: Sequence[BaseWeight], opener: Opener

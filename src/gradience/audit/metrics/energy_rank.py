@@ -30,8 +30,8 @@ def smallest_rank(values: NDArray[np.float64], share: float) -> int:
     """
     if values.size == 0 or values[0] == 0.0:
         return 0
-    cumulative = np.cumsum(np.square(values / values[0]))
-    return int(np.sum(cumulative / cumulative[-1] < share - _ROUNDING)) + 1
+    cumulative = np.square(values / values[0]).cumsum()
+    return int(np.count_nonzero(cumulative / cumulative[-1] < share - _ROUNDING)) + 1
 
 
 def energy_rank(facts: LayerFacts, share: float) -> float:
