@@ -30,6 +30,7 @@ Floats = NDArray[np.float64]
 _WIDENED = 1 << 24
 # Rows whose products are summed in float32 before the sum goes to float64.
 _SUMMED_ROWS = 512
+_REPAIRABLE = 0.1
 # Beyond it the scale cannot ride on the vectors.
 _LARGEST_EXPONENT = 60
 
@@ -208,10 +209,13 @@ def _advance(batch: _Batch, recurrence: _Recurrence, arithmetic: Arithmetic) -> 
     # a low rank, and not for this path.
     L, Q = _row_factors(image)
     L_again, Q = _row_factors(Q)
-    coefficients = torch.stack([(inner + again)[:, -BLOCK:], L @ L_again]).cpu().numpy()
+    coefficients = torch.stack([(inner + again)[:, -BLOCK:], L @ L_again, L_again]).cpu().numpy()
     A, B = coefficients[0], coefficients[1].swapaxes(1, 2)
-    finite = np.isfinite(A).all(axis=(1, 2)) & np.isfinite(B).all(axis=(1, 2))
+    finite = np.isfinite(coefficients).all(axis=(0, 2, 3))
     eye = np.eye(BLOCK)
+    # The second time repairs what the first left, if that was near orthonormal.
+    repaired = np.abs(np.where(finite[:, None, None], coefficients[2], np.inf) - eye)
+    finite &= repaired.max(axis=(1, 2)) < _REPAIRABLE
     A = np.where(finite[:, None, None], (A + A.swapaxes(1, 2)) / 2, eye)
     B = np.where(finite[:, None, None], B, eye)
     recurrence.T[:, -BLOCK:, -BLOCK:] = A
@@ -228,7 +232,8 @@ def _advance(batch: _Batch, recurrence: _Recurrence, arithmetic: Arithmetic) -> 
 
 def _row_factors(X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """L and Q with X = L Q, Q with orthonormal rows; not finite where X has no full rank."""
-    L, _ = torch.linalg.cholesky_ex(X @ X.mT)
+    L, failed = torch.linalg.cholesky_ex(X @ X.mT)
+    L = L.masked_fill((failed != 0)[:, None, None], torch.nan)  # what is in it is half a factor
     return L, torch.linalg.solve_triangular(L, X, upper=False)
 
 
