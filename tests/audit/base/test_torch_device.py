@@ -1,8 +1,11 @@
 """The torch path gives the intervals of the CPU: run by torch on any machine, on CUDA if any."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -11,7 +14,7 @@ import pytest
 from numpy.typing import DTypeLike
 
 from factories_matrices import MATRICES, Array, gaussian, trained_like, true_norm, with_spectrum
-from gradience.audit.base.devices import Cpu, DeviceChoice
+from gradience.audit.base.devices import Cpu, DeviceChoice, has_gpu
 from gradience.audit.base.packed.format import PackedWeight
 from gradience.audit.base.rows import StoredRows, stored_rows
 from gradience.audit.base.spectral_norm import DEFAULT_GOAL, Goal, NormInterval, spectral_norm
@@ -182,3 +185,38 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     if torch.cuda.device_count() < 8:
         with pytest.raises(UsageError, match=r"cuda:7: torch .* finds"):
             DeviceChoice(name="cuda:7").device(1)
+
+
+def test_without_a_driver_auto_does_not_import_torch(tmp_path: Path) -> None:
+    assert not has_gpu(tmp_path)
+    (tmp_path / "nvidiactl").touch()
+    assert has_gpu(tmp_path)
+    if has_gpu():
+        pytest.skip("this machine has a GPU driver, so torch is asked")
+    script = """
+import sys
+from gradience.audit.base.devices import DeviceChoice
+print(DeviceChoice(name="auto").device(1 << 40).name, "torch" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "cpu False\n"
+
+
+def test_without_torch_auto_is_the_cpu_and_cuda_names_the_extra() -> None:
+    script = """
+import sys
+sys.modules["torch"] = None  # as where it is not installed: importing it fails
+from gradience.audit.base.devices import Cpu, DeviceChoice, has_gpu
+from gradience.errors import MissingExtraError
+assert DeviceChoice(name="auto", threads=2).device(1 << 40) == Cpu(threads=2)
+try:
+    DeviceChoice(name="cuda").device(1)
+except MissingExtraError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "--device cuda needs torch, and it is not installed\n"

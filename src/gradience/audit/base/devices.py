@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Protocol
 
 from gradience.audit.base.rows import StoredRows
 from gradience.audit.base.spectral_norm import Goal, NormInterval, spectral_norm
 from gradience.audit.base.weights import BaseWeight
 from gradience.blas import one_thread, threads
-from gradience.errors import UnmeasurableError, UsageError
+from gradience.errors import MissingExtraError, UnmeasurableError, UsageError
 from gradience.system.cpus import usable_cores
 
 Opener = Callable[[BaseWeight], StoredRows]
@@ -108,6 +110,8 @@ def measured_here(
         stored.release()
 
 
+# NVIDIA's driver, AMD's, and Windows' below WSL: without one torch need not be asked.
+_DRIVERS = ("nvidiactl", "kfd", "dxg")
 # What the cores do in the seconds that importing torch and starting CUDA take.
 _WORTH_A_GPU = 1 << 31
 
@@ -138,8 +142,18 @@ class DeviceChoice:
             If CUDA was asked for and torch finds none, or there is no such device.
         """
         cpu = Cpu(threads=self.threads)
-        if self.name == "cpu" or (self.name == "auto" and numbers < _WORTH_A_GPU):
+        if self.name == "cpu":
             return cpu
+        if self.name == "auto" and (numbers < _WORTH_A_GPU or not has_gpu()):
+            return cpu
+        if find_spec("torch") is None:
+            if self.name == "auto":
+                return cpu
+            raise MissingExtraError(
+                f"--device {self.name} needs torch, and it is not installed",
+                remedy="Install the torch build of this machine, then: pip install "
+                "'gradience[torch]'; or use --device cpu.",
+            )
         # Imported here: torch takes seconds, and only this path needs it.
         from gradience.audit.base.torch_device import cuda, cuda_if_any  # noqa: PLC0415
 
@@ -149,6 +163,17 @@ class DeviceChoice:
 
 
 ON_CPU = DeviceChoice()
+
+
+def has_gpu(dev: Path = Path("/dev")) -> bool:
+    """Whether a driver of a GPU is there that torch may know as CUDA; costs nothing to ask.
+
+    Parameters
+    ----------
+    dev : Path
+        Where devices are listed.
+    """
+    return any((dev / name).exists() for name in _DRIVERS)
 
 
 def choice(name: str, environ: Mapping[str, str]) -> DeviceChoice:
