@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save, save_file
+from safetensors.numpy import load_file, save, save_file
 
 from factories_bases import decoder_shapes, write_base
 from gradience import artifacts
@@ -149,6 +149,22 @@ def test_verify_without_a_base_or_a_revision_says_what_is_missing(
     done = gradience("norms", "verify", "base")
     assert done.returncode == 2
     assert "--base-model" in done.stderr
+
+
+def test_a_dora_layer_says_that_it_needs_the_weight_itself(
+    gradience: Run, base: Path, adapter: Path
+) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    for name in [n for n in tensors if "lora_A" in n]:
+        tensors[name.replace("lora_A.weight", "lora_magnitude_vector")] = np.ones(72, np.float32)
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    config = json.loads((adapter / "adapter_config.json").read_text()) | {"use_dora": True}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    gradience("norms", "measure", base)
+    gradience("norms", "export", "base", "--out", "n.json")
+    done = gradience("audit", adapter, "--base-norms-from", "n.json")
+    assert done.returncode == 0, done.stderr
+    assert "needs its base weight, and only norms are here" in " ".join(done.stdout.split())
 
 
 def test_a_copy_of_the_base_is_accepted_when_its_numbers_agree(

@@ -15,7 +15,7 @@ from gradience.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from gradience.audit.base.norms_only import GivenNorms
     from gradience.audit.base.source import BaseModel
-    from gradience.audit.norms.records import Verification
+    from gradience.audit.run import ProgressReport
 
 _SAMPLE = 8
 
@@ -43,19 +43,31 @@ def import_(*, source: str, base_model: str | None, directory: Path | None, devi
 
     from gradience.audit.norms import keep, report, travel  # noqa: PLC0415
     from gradience.audit.norms.library import in_cache  # noqa: PLC0415
+    from gradience.audit.norms.verify import quiet  # noqa: PLC0415
+    from gradience.audit.norms.verify import verify as check  # noqa: PLC0415
+    from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 
     place = cache_at(directory)
     given = travel.fetch(in_cache(place, source), notice=notice)
-    with _opened(base_model) as base:
+    checked = None
+    with progress_bar(shown=sys.stderr.isatty()) as progress, _opened(base_model, progress) as base:
         other = base if base and base.fingerprint != given.content.fingerprint else None
         if other is not None:
-            checked = _verification(given, other, sample=_SAMPLE, prove=0, seed=None, device=device)
-            if not checked.numbers_agree:
-                show(report.verified(checked))
-                return int(ExitCode.BAD_NEWS)
-        kept = keep.bring(given, place, base=other, now=datetime.now(UTC))
-    how = f"; {_SAMPLE} at most were measured again and agree" if other else ""
+            checked = check(
+                given,
+                other,
+                sample=_SAMPLE,
+                seed=_drawn(),
+                devices=devices(device),
+                progress=progress or quiet,
+            )
+        if checked is None or checked.numbers_agree:
+            kept = keep.bring(given, place, base=other, now=datetime.now(UTC))
+    if checked is not None and not checked.numbers_agree:
+        show(report.verified(checked))
+        return int(ExitCode.BAD_NEWS)
+    how = f"; {len(checked.checked)} were measured again and agree" if checked else ""
     click.echo(f"{kept.weights} norms are in {visible(str(kept.path))}{how}")
     return int(ExitCode.OK)
 
@@ -84,7 +96,11 @@ def import_(*, source: str, base_model: str | None, directory: Path | None, devi
     help="Prove the upper bound of N of the sample, the cheapest ones: no chance in it. Takes "
     "seconds each.",
 )
-@click.option("--seed", type=int, help="Of the sample and the starts. [default: another each time]")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    help="Of the sample and the starts. [default: another each time]",
+)
 @cache_option
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else.")
@@ -114,16 +130,29 @@ def verify(
     Exit codes: 0 all that was checked is right; 1 it is not, or the base is another; 3 no readable
     norms or base model.
     """
+    from gradience.audit.base.source import open_base  # noqa: PLC0415
     from gradience.audit.norms import report, travel  # noqa: PLC0415
     from gradience.audit.norms.library import in_cache  # noqa: PLC0415
     from gradience.audit.norms.records import VERIFY_SCHEMA  # noqa: PLC0415
+    from gradience.audit.norms.verify import quiet  # noqa: PLC0415
+    from gradience.audit.norms.verify import verify as check  # noqa: PLC0415
+    from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 
     given = travel.fetch(in_cache(cache_at(directory), source), notice=notice)
-    with _opened(base_model or _named_base(given)) as base:
-        assert base is not None
-        found = _verification(
-            given, base, sample=None if every else sample, prove=prove, seed=seed, device=device
+    model = base_model or _named_base(given)
+    with (
+        progress_bar(shown=sys.stderr.isatty()) as progress,
+        open_base(model, progress=progress) as base,
+    ):
+        found = check(
+            given,
+            base,
+            sample=None if every else sample,
+            prove=prove,
+            seed=_drawn() if seed is None else seed,
+            devices=devices(device),
+            progress=progress or quiet,
         )
     if as_json:
         artifact(VERIFY_SCHEMA, found)
@@ -133,12 +162,19 @@ def verify(
     return int(ExitCode.OK if good else ExitCode.BAD_NEWS)
 
 
-def _opened(base_model: str | None) -> "BaseModel | nullcontext[None]":
+def _opened(
+    base_model: str | None, progress: "ProgressReport | None"
+) -> "BaseModel | nullcontext[None]":
     if base_model is None:
         return nullcontext()
     from gradience.audit.base.source import open_base  # noqa: PLC0415
 
-    return open_base(base_model)
+    return open_base(base_model, progress=progress)
+
+
+def _drawn() -> int:
+    """A seed that is another one each time, short enough to be typed again."""
+    return int.from_bytes(os.urandom(3))
 
 
 def _named_base(given: "GivenNorms") -> str:
@@ -149,29 +185,3 @@ def _named_base(given: "GivenNorms") -> str:
             remedy="Name the base model with --base-model.",
         )
     return f"{told.model}@{told.revision}"
-
-
-def _verification(
-    given: "GivenNorms",
-    base: "BaseModel",
-    *,
-    sample: int | None,
-    prove: int,
-    seed: int | None,
-    device: str,
-) -> "Verification":
-    from gradience.audit.norms.verify import quiet  # noqa: PLC0415
-    from gradience.audit.norms.verify import verify as check  # noqa: PLC0415
-    from gradience.cli.progress import progress_bar  # noqa: PLC0415
-
-    drawn = int.from_bytes(os.urandom(3)) if seed is None else seed
-    with progress_bar(shown=sys.stderr.isatty()) as progress:
-        return check(
-            given,
-            base,
-            sample=sample,
-            prove=prove,
-            seed=drawn,
-            devices=devices(device),
-            progress=progress or quiet,
-        )

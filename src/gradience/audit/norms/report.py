@@ -75,7 +75,8 @@ def shown(content: NormsFile, *, source: str, every: bool) -> Page:
     ]
     return (
         Text(text=named(content.model, content.revision), tone="title"),
-        Text(text=f"{source}; {content.fingerprint}; {content.method}", tone="dim"),
+        Text(text=f"{source}; {content.fingerprint}", tone="dim"),
+        Text(text=f"computed by {_how(content)}", tone="dim"),
         *wrong,
         *lost,
         Table(
@@ -87,6 +88,11 @@ def shown(content: NormsFile, *, source: str, every: bool) -> Page:
             note=f"{more} more: --all shows them." if more > 0 else "",
         ),
     )
+
+
+def _how(content: NormsFile) -> str:
+    libraries = ", ".join(f"{name} {version}" for name, version in content.versions.items())
+    return f"{content.method} with {libraries}" if libraries else content.method
 
 
 def verified(found: Verification) -> Page:
