@@ -125,13 +125,15 @@ def show(*, name: str, directory: Path | None, every: bool, as_json: bool) -> in
     gradience norms show org/name
     gradience norms show norms.json --all
     """
+    from gradience.audit.base.norms_file import LARGEST  # noqa: PLC0415
     from gradience.audit.norms import library, report  # noqa: PLC0415
     from gradience.cli.render import show as draw  # noqa: PLC0415
+    from gradience.tensors.regular import read_regular  # noqa: PLC0415
 
     path = library.find(cache_at(directory), name)
     content = library.read(path)
     if as_json:
-        click.echo(path.read_bytes(), nl=False)
+        click.echo(read_regular(path, limit=LARGEST), nl=False)
     else:
         draw(report.shown(content, source=str(path), every=every))
     return int(ExitCode.OK)

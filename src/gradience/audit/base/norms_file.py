@@ -19,6 +19,9 @@ SCHEMA = "gradience.base_norms/v1"
 METHOD = "block-lanczos/1"
 """Changes when the numbers of `spectral_norm` change their meaning; older ones are forgotten."""
 
+LARGEST = 256_000_000
+"""Bytes that such a file may have: of a model with a hundred thousand tensors it has 40 MB."""
+
 # Rounding that laws between three measured norms may show.
 _SLACK = 1e-6
 

@@ -5,9 +5,17 @@ from pathlib import Path
 import msgspec
 
 from gradience.artifacts import Envelope
-from gradience.audit.base.norms_file import METHOD, NormsFile, believable, decode, named
+from gradience.audit.base.norms_file import (
+    LARGEST,
+    METHOD,
+    NormsFile,
+    believable,
+    decode,
+    named,
+)
 from gradience.audit.norms.records import NormsEntry, NormsList, Unreadable
-from gradience.errors import ArtifactError, UsageError
+from gradience.errors import UnreadableError, UsageError
+from gradience.tensors.regular import read_regular
 
 
 def listing(directory: Path) -> NormsList:
@@ -17,7 +25,7 @@ def listing(directory: Path) -> NormsList:
     for path in sorted(directory.glob("*.json")):
         try:
             entries.append(_entry(path))
-        except (ArtifactError, OSError) as error:
+        except UnreadableError as error:
             unreadable.append(Unreadable(name=path.name, message=str(error)))
     return NormsList(
         directory=str(directory),
@@ -73,10 +81,10 @@ def read(path: Path) -> NormsFile:
 
     Raises
     ------
-    ArtifactError
-        If it is not one.
+    UnreadableError
+        If it is not one, or cannot be read.
     """
-    return decode(path.read_bytes(), source=str(path))
+    return decode(read_regular(path, limit=LARGEST), source=str(path))
 
 
 def _is_meant(entry: NormsEntry, text: str) -> bool:
@@ -90,7 +98,7 @@ def _is_meant(entry: NormsEntry, text: str) -> bool:
 
 
 def _entry(path: Path) -> NormsEntry:
-    data = path.read_bytes()
+    data = read_regular(path, limit=LARGEST)
     content = decode(data, source=str(path))
     envelope = msgspec.json.decode(data, type=Envelope)
     norms, _ = believable(content.norms)

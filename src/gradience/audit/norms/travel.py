@@ -12,7 +12,7 @@ import msgspec
 from blake3 import blake3
 
 from gradience import artifacts, files
-from gradience.audit.base.norms_file import SCHEMA, NormsFile, decode
+from gradience.audit.base.norms_file import LARGEST, SCHEMA, NormsFile, decode
 from gradience.audit.base.norms_only import GivenNorms, given
 from gradience.errors import ArtifactError, GradienceError
 from gradience.paths import nearest
@@ -23,8 +23,6 @@ Notice = Callable[[str], None]
 HUB_FILE = "base_norms.json"
 """The name under which a Hub repository carries norms."""
 
-# Norms of a model with a hundred thousand tensors take 40 MB.
-_LARGEST = 256_000_000
 _SECONDS = 30.0
 
 
@@ -48,7 +46,7 @@ def fetch(source: str | os.PathLike[str], *, notice: Notice = lambda sentence: N
     """
     text = os.fspath(source)
     if Path(text).is_file():
-        data = read_regular(Path(text), limit=_LARGEST)
+        data = read_regular(Path(text), limit=LARGEST)
     elif urlsplit(text).scheme in ("http", "https"):
         notice(f"fetching {text}")
         data = _from_url(text)
@@ -81,7 +79,7 @@ def renamed(content: NormsFile, name: str) -> NormsFile:
 def _from_url(url: str) -> bytes:
     try:
         with urlopen(url, timeout=_SECONDS) as answer:
-            data: bytes = answer.read(_LARGEST + 1)
+            data: bytes = answer.read(LARGEST + 1)
     except OSError as error:
         # A URLError hides what happened behind "<urlopen error ...>"; an HTTPError does not, and
         # holds the connection.
@@ -93,9 +91,9 @@ def _from_url(url: str) -> bytes:
             f"{url} cannot be fetched: {what}",
             remedy="Check the address, or download the file and name its path.",
         ) from error
-    if len(data) > _LARGEST:
+    if len(data) > LARGEST:
         raise ArtifactError(
-            f"{url} sends more than {_LARGEST} bytes",
+            f"{url} sends more than {LARGEST} bytes",
             remedy="Name a file that `gradience norms export` wrote.",
         )
     return data

@@ -15,11 +15,11 @@ from gradience.audit.base.weights import Matches, TensorFacts
 from gradience.audit.norms import library
 from gradience.audit.norms.records import BaseMatch, Candidate, Unreadable
 from gradience.errors import (
-    ArtifactError,
     BaseModelError,
     GradienceError,
     MissingExtraError,
     TensorFileError,
+    UnreadableError,
 )
 
 Progress = Callable[[str, int, int], None]
@@ -88,7 +88,7 @@ def in_norms_file(path: Path, *, known_from: str) -> KnownBase | Unreadable:
     """The base model of one file of norms."""
     try:
         content = library.read(path)
-    except (ArtifactError, OSError) as error:
+    except UnreadableError as error:
         return Unreadable(name=str(path), message=str(error))
     return KnownBase(
         model=content.model,
@@ -111,16 +111,20 @@ def in_hub_cache(
     snapshots = sorted(directory.glob("models--*/snapshots/*"))
     for count, snapshot in enumerate(snapshots, start=1):
         repo = snapshot.parents[1].name.removeprefix("models--").replace("--", "/", 1)
-        try:
-            found = opened(f"{repo}@{snapshot.name}", known_from="Hub cache", allow_download=False)
-        except MissingExtraError as error:
-            yield Unreadable(name=f"{repo}@{snapshot.name}", message=str(error))
-        except (BaseModelError, TensorFileError):
-            continue
-        else:
+        found = _in_cache(f"{repo}@{snapshot.name}")
+        if found is not None:
             yield found
         if progress:
             progress("models in the Hub cache", count, len(snapshots))
+
+
+def _in_cache(model: str) -> KnownBase | Unreadable | None:
+    try:
+        return opened(model, known_from="Hub cache", allow_download=False)
+    except MissingExtraError as error:
+        return Unreadable(name=model, message=str(error))
+    except (BaseModelError, TensorFileError):
+        return None
 
 
 def opened(model: str, *, known_from: str, allow_download: bool = True) -> KnownBase:
