@@ -117,13 +117,14 @@ class TorchDevice:
                 for block in stored.blocks(_BLOCK_ROWS):
                     host_block = _as_tensor(block)
                     if host_block is not None and not len(W):
-                        shape = (len(weights), *weight.stored_shape)
+                        shape = (len(weights), *stored.shape)
                         W = torch.empty(shape, dtype=host_block.dtype, device=self.name)
-                    if host_block is None or host_block.dtype != W.dtype:
+                    fits = tuple(W.shape[1:]) == stored.shape
+                    if host_block is None or not fits or host_block.dtype != W.dtype:
                         break
                     W[len(loaded), row : row + len(block)] = host_block.to(self.name)
                     row += len(block)
-                if row == weight.stored_shape[0]:
+                if row == stored.shape[0]:
                     loaded.append(weight)
             finally:
                 stored.release()
