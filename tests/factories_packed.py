@@ -7,10 +7,12 @@ element, and not from what is tested: slow, plain, and small.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+from safetensors.numpy import save_file
 
 Array = np.ndarray[Any, Any]
 
@@ -72,6 +74,16 @@ class Packed:
     config: Mapping[str, Any] = field(default_factory=dict)
     expert: int | None = None
     optional: frozenset[str] = frozenset()
+
+
+def write_packed(directory: Path, *weights: Packed) -> Path:
+    """A base model of packed weights, with the config of the first."""
+    directory.mkdir(exist_ok=True)
+    tensors = {name: array for packed in weights for name, array in packed.tensors.items()}
+    save_file(tensors, directory / "model.safetensors")
+    config = {"quantization_config": dict(weights[0].config)} if weights[0].config else {}
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
 
 
 def _rng(seed: int = 0) -> np.random.Generator:

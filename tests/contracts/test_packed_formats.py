@@ -1,24 +1,23 @@
 """What holds for every packed format: its weights are found, read, measured, and no other's."""
 
-import json
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from factories_bases import lora_layer
-from factories_packed import SAMPLES, Packed
+from factories_packed import SAMPLES, Packed, write_packed
 from gradience.audit.base.match import match
 from gradience.audit.base.measured import measure
 from gradience.audit.base.packed import FORMATS
 from gradience.audit.base.packed.format import Checkpoint, PackedWeight
 from gradience.audit.base.quantised import packing
-from gradience.audit.base.rows import rows
+from gradience.audit.base.rows import rows, stored_rows
 from gradience.audit.base.source import BaseModel, open_base
-from gradience.audit.base.unpack import unpack
+from gradience.audit.base.unpack import notes, unpack
 from gradience.audit.base.weights import TensorFacts
 from gradience.tensors.opening import tensors_in_memory
 from gradience.tensors.stored import StoredTensor
@@ -44,13 +43,6 @@ def checkpoint(packed: Packed) -> Checkpoint:
 
 def facts_of(tensor: StoredTensor) -> TensorFacts:
     return TensorFacts(shape=tensor.shape, dtype=tensor.dtype)
-
-
-def write(directory: Path, packed: Packed) -> Path:
-    save_file(dict(packed.tensors), directory / "model.safetensors")
-    config = {"quantization_config": dict(packed.config)} if packed.config else {}
-    (directory / "config.json").write_text(json.dumps(config))
-    return directory
 
 
 def layer_of(packed: Packed):
@@ -109,7 +101,7 @@ def test_a_weight_is_one_formats_own(name: str, make) -> None:
 @pytest.mark.parametrize("height", [1, 7, 10_000])
 def test_rows_are_the_numbers_it_stands_for(name: str, make, height: int, tmp_path: Path) -> None:
     packed = make()
-    with open_base(write(tmp_path, packed)) as base:
+    with open_base(write_packed(tmp_path, packed)) as base:
         weight = found_in(base, packed)
         blocks = list(rows(base, weight).blocks(height))
     assert all(block.dtype == np.float32 and len(block) <= height for block in blocks)
@@ -118,9 +110,34 @@ def test_rows_are_the_numbers_it_stands_for(name: str, make, height: int, tmp_pa
 
 
 @every_variant
+def test_rows_are_the_same_in_any_division(name: str, make, tmp_path: Path) -> None:
+    packed = make()
+    with open_base(write_packed(tmp_path, packed)) as base:
+        stored = stored_rows(base, found_in(base, packed))
+        whole = np.concatenate(list(stored.blocks(10_000)))
+        cuts = [0, 1, 17, len(whole) - 3, len(whole)]
+        parts = [stored.between(*cut) for cut in pairwise(cuts)]
+        np.testing.assert_array_equal(
+            np.concatenate([block for part in parts for block in part.blocks(5)]), whole
+        )
+
+
+@every_variant
+def test_only_notes_are_read_to_find_weights(name: str, make) -> None:
+    packed = make()
+    asked: list[str] = []
+    stored = checkpoint(packed)
+    read = lambda name: (asked.append(name), stored.read(name))[1]  # noqa: E731 - notes the name
+    unpacked = unpack(stored.tensors, packed.config, read)
+    assert set(asked) <= set(notes(packed.tensors))
+    members = {part for weight in unpacked.packed.values() for part in weight.members.values()}
+    assert members.isdisjoint(asked)
+
+
+@every_variant
 def test_the_interval_holds_the_norm_of_the_dense_weight(name: str, make, tmp_path: Path) -> None:
     packed = make()
-    with open_base(write(tmp_path, packed)) as base:
+    with open_base(write_packed(tmp_path, packed)) as base:
         weight = found_in(base, packed)
         norm = measure(base, [weight]).norms[weight.key]
     largest = np.linalg.svd(packed.dense, compute_uv=False)[0]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from factories_packed import gptq
+from factories_packed import Packed, bitsandbytes_4bit, gptq
 from hub_server import COMMIT, WELL, Behaviour, Hub, Repo, serve
 
 SHARDS = {
@@ -71,7 +71,8 @@ PROGRAM = """
     told, notices, before = [], [], written()
     try:
         progress = lambda *step: told.append(step)
-        terms = Terms(approve=(lambda files: None) if os.environ.get("YES") else refuse)
+        terms = Terms(approve=(lambda files: None) if os.environ.get("YES") else refuse,
+                      limit=int(os.environ["LIMIT"]) if "LIMIT" in os.environ else None)
         opened = open_base(base_id, terms=terms, progress=progress)
         with one_thread(os.environ), opened as base:
             found = base_norms(layers, base, cache_dir=Path(cache), now=datetime.now(UTC),
@@ -312,6 +313,47 @@ def test_a_quantised_model_is_read_as_its_config_says(client: Client, where: str
     lower, upper, _ = client.audit(layers="0")["norms"]["model.layers.0.self_attn.q_proj"]
     assert lower <= largest * (1 + 1e-6)
     assert largest <= upper * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("packed", "notes"),
+    [
+        (bitsandbytes_4bit(shape=(480, 400), nested=True), ("quant_state",)),
+        (gptq(inputs=400, outputs=480, group=16), ()),
+    ],
+    ids=["nf4", "GPTQ"],
+)
+def test_of_a_packed_model_only_what_is_needed_comes(
+    client: Client, packed: Packed, notes: tuple[str, ...]
+) -> None:
+    # Two alike, of which the adapter changes the first.
+    second = {name.replace(".0.", ".1."): array for name, array in packed.tensors.items()}
+    config = json.dumps({"quantization_config": dict(packed.config)}).encode()
+    whole = save({**packed.tensors, **second})
+    client.hub.repos["org/tiny"] = Repo({"model.safetensors": whole, "config.json": config})
+    needed = sum(a.nbytes for n, a in packed.tensors.items() if not any(x in n for x in notes))
+    told = 2 * sum(a.nbytes for n, a in packed.tensors.items() if any(x in n for x in notes))
+
+    refused = client.audit(layers="0", LIMIT=str(needed - 1))
+    assert refused["code"] == "download_refused"
+    assert sum(lengths(client.spans("model.safetensors"))) == told
+
+    found = client.audit(layers="0", LIMIT=str(needed))
+    assert found["bytes_read"] == needed
+    assert sum(lengths(client.spans("model.safetensors"))) == told + needed
+    assert found["findings"] == []
+    largest = float(np.linalg.svd(packed.dense, compute_uv=False)[0])
+    ((lower, upper, _),) = found["norms"].values()
+    assert lower <= largest * (1 + 1e-6)
+    assert largest <= upper * (1 + 1e-6)
+    # To the last digit what the same files give on this disk.
+    assert found["norms"].items() <= local_answer(client)["norms"].items()
+
+
+def lengths(spans: list[str]) -> list[int]:
+    """Bytes of ranges as they are asked for."""
+    ends = [map(int, span.removeprefix("bytes=").split("-")) for span in spans]
+    return [last - first + 1 for first, last in ends]
 
 
 def test_a_gguf_model_is_read_by_live_names(client: Client, tmp_path: Path) -> None:

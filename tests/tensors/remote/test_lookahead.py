@@ -55,7 +55,7 @@ def shelf() -> Iterator[Shelf]:
 
 
 def test_the_next_is_fetched_while_one_is_in_use_and_no_other(shelf: Shelf) -> None:
-    ahead = LookAhead()
+    ahead = LookAhead(small=0)
     ahead.expect([shelf.span(number) for number in range(5)])
     for number in range(5):
         data = ahead.get(shelf.span(number))
@@ -70,6 +70,31 @@ def test_the_next_is_fetched_while_one_is_in_use_and_no_other(shelf: Shelf) -> N
         ahead.release(shelf.span(number))
     assert sorted(shelf.asked) == list(range(5))
     assert ahead._held == {}
+
+
+def test_small_ones_come_with_the_next_large_one(shelf: Shelf) -> None:
+    ahead = LookAhead(small=SIZE // 2)
+    small = [Span(file=shelf, begin=n * SIZE, end=n * SIZE + 1) for n in range(10)]
+    # Codes and scales of three weights, the scales before or behind.
+    order = [shelf.span(0), small[1], small[2], shelf.span(3), small[4], shelf.span(5), small[6]]
+    ahead.expect(order)
+    ahead.get(order[0])
+    for _ in range(5):
+        assert shelf.came.acquire(timeout=5)
+    assert sorted(shelf.asked) == [0, 1, 2, 3, 4]
+    for span in order:
+        ahead.get(span)
+        ahead.release(span)
+    assert sorted(shelf.asked) == [0, 1, 2, 3, 4, 5, 6]
+    assert ahead._held == {}
+
+
+def test_of_small_ones_a_few_are_ahead(shelf: Shelf) -> None:
+    ahead = LookAhead()
+    spans = [Span(file=shelf, begin=n, end=n + 1) for n in range(30)]
+    ahead.expect(spans)
+    ahead.get(spans[0])
+    assert len(ahead._held) == 9
 
 
 def test_what_was_not_expected_comes_too(shelf: Shelf) -> None:

@@ -122,9 +122,15 @@ class _Packed:
     def _decoder(self) -> Decoder:
         with self._lock:
             if self._opened is None:
-                arrays = {role: stored.read() for role, stored in self.members.items()}
+                arrays = {role: self._read(role) for role in self.members}
                 self._opened = self.weight.decode(arrays, self.part.index)
             return self._opened
+
+    def _read(self, role: str) -> Array:
+        stored, index = self.members[role], self.part.index
+        if index is None or role not in self.weight.stacked:
+            return stored.read()
+        return stored.at(index)
 
 
 def _ranges(decoder: Decoder, rows: int, start: int, stop: int) -> Iterator[tuple[int, int]]:

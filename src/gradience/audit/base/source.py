@@ -18,7 +18,7 @@ from gradience.audit.base import local
 from gradience.audit.base.packed.format import PackedWeight
 from gradience.audit.base.shards import Found, Progress, Shard
 from gradience.audit.base.terms import BYTES_STAGE, Terms
-from gradience.audit.base.unpack import aliases, unpack
+from gradience.audit.base.unpack import aliases, notes, unpack
 from gradience.audit.base.weights import BaseWeight, Part, TensorFacts
 from gradience.errors import BaseModelError, TensorFileError
 from gradience.paths import nearest
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gradience.tensors.remote.lookahead import LookAhead
 
 _AT_ONCE = 8
+_LARGEST_NOTE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +120,9 @@ class BaseModel:
         if packed is None:
             yield part
         else:
-            yield from (Part(tensor=name) for name in packed.members.values())
+            for role, name in packed.members.items():
+                alone = role in packed.stacked
+                yield Part(tensor=name, index=part.index if alone else None)
 
     def tensor(self, name: str) -> StoredTensor:
         """One tensor by its stored name; what is not here is fetched when it is read.
@@ -288,7 +291,8 @@ def _opened(
             f"base model {found.model} holds no tensors",
             remedy="Name the model that was fine-tuned.",
         )
-    unpacked = unpack(tensors, found.quantisation, lambda name: _read(owners[name].tensor(name)))
+    told_by = _notes(owners, away=ahead is not None)
+    unpacked = unpack(tensors, found.quantisation, told_by.__getitem__)
     metadata = {k: v for shard in found.shards for k, v in shard.file.metadata().items()}
     # A commit is derived from the content of every file; without one, the files are looked at.
     told = [f"{shard.name} {found.revision or shard.file.identity()}" for shard in found.shards]
@@ -312,8 +316,32 @@ def _opened(
     )
 
 
-def _read(stored: StoredTensor) -> Array:
-    """A small tensor, in memory of its own."""
+def _notes(owners: Mapping[str, Shard], *, away: bool) -> dict[str, Array]:
+    """The small tensors that say how others are packed; elsewhere asked for a few at a time."""
+    names = notes(owners)
+    stored = [owners[name].tensor(name) for name in names]
+    if not away:
+        return dict(zip(names, map(_note, stored), strict=True))
+    from gradience.tensors.remote.daemons import in_daemons  # noqa: PLC0415 - only for elsewhere
+
+    asked = in_daemons(_note, stored, at_once=_AT_ONCE)
+    return {name: note.result() for name, note in zip(names, asked, strict=True)}
+
+
+def _note(stored: StoredTensor) -> Array:
+    """A small tensor, in memory of its own.
+
+    Raises
+    ------
+    TensorFileError
+        If it is not small: it is read before anybody was asked.
+    """
+    if stored.nbytes > _LARGEST_NOTE:
+        raise TensorFileError(
+            f"{stored.name} of {format_size(stored.nbytes)} should say in a few bytes how a weight "
+            "is packed",
+            remedy="Download the model again, or name another one.",
+        )
     try:
         return stored.read().copy()
     finally:

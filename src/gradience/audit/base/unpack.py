@@ -5,7 +5,7 @@ the running model has: matching sees no difference. What is packed and cannot be
 reason.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +47,7 @@ def unpack(
     config : mapping
         `quantization_config` of the model; empty when there is none.
     read : callable
-        Reads one small tensor that says how others are packed.
+        Reads one small tensor that says how others are packed, of those that `notes` lists.
 
     Examples
     --------
@@ -70,6 +70,18 @@ def unpack(
     facts |= {name: weight.facts for name, weight in packed.items()}
     refused = {name: why for name, why in refused.items() if name not in packed}
     return Unpacked(facts=facts, packed=packed, refused=refused)
+
+
+def notes(names: Iterable[str]) -> list[str]:
+    """The small tensors whose content says how others are packed.
+
+    Examples
+    --------
+    >>> notes(["up.weight", "up.weight.absmax", "up.weight.quant_state.bitsandbytes__nf4"])
+    ['up.weight.quant_state.bitsandbytes__nf4']
+    """
+    marks = [mark for format in FORMATS.values() for mark in format.notes]
+    return [name for name in names if any(mark in name for mark in marks)]
 
 
 def stands_for(name: str) -> str:

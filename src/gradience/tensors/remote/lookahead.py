@@ -1,7 +1,8 @@
 """Bytes of remote tensors, fetched one ahead of their use.
 
-While a tensor is measured the next one is on its way; the one after waits until that one is asked
-for. So memory holds what is in use and one tensor more, and network and processor work together.
+While a tensor is measured the next one is on its way, and the small ones around it, such as the
+scales of packed codes; the one after waits until that one is asked for. So memory holds what is in
+use and one tensor more, and network and processor work together.
 """
 
 import time
@@ -9,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from threading import Event, Lock
 
 import numpy as np
@@ -21,6 +23,9 @@ Bytes = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
 _TELL_SECONDS = 0.1
+# Below it a tensor costs the time of a question more than that of its bytes.
+_SMALL = 1 << 20
+_MOST_AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +45,13 @@ class Span:
 class LookAhead:
     """Fetches spans when they are asked for, and the next of a known order ahead.
 
-    `progress` is told (bytes that came, bytes expected), from the thread that fetches.
+    `progress` is told (bytes that came, bytes expected), from the thread that fetches. Of tensors
+    of more than `small` bytes one is fetched ahead, of others a few.
     """
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(self, progress: Progress | None = None, *, small: int = _SMALL) -> None:
         self.stop = Event()
+        self._small = small
         self._progress = progress
         self._order: deque[Span] = deque()
         self._held: dict[Span, Future[Bytes]] = {}
@@ -74,8 +81,7 @@ class LookAhead:
                 self._pass(span)
         data = fetched.result()
         with self._lock:
-            if self._order and self._order[0] not in self._held:
-                self._start(self._order[0])
+            self._look_ahead()
         return data
 
     def release(self, span: Span) -> None:
@@ -100,6 +106,16 @@ class LookAhead:
             ahead = [held for held in self._held if held not in self._used]
             for stale in (held for held in ahead if held not in self._order):
                 del self._held[stale]
+
+    def _look_ahead(self) -> None:
+        """Ask for what comes next, up to the second that is not small."""
+        large = 0
+        for span in islice(self._order, _MOST_AHEAD):
+            large += span.nbytes > self._small
+            if large > 1:
+                return
+            if span not in self._held:
+                self._start(span)
 
     def _start(self, span: Span) -> "Future[Bytes]":
         (fetched,) = in_daemons(self._fetch, [span], at_once=1)

@@ -185,6 +185,7 @@ BITSANDBYTES_4BIT = Format(
     refuses="weights without their `quant_state`",
     source="bitsandbytes `functional.py`, `QuantState` and `dequantize_4bit`",
     find=_find_4bit,
+    notes=(_STATE,),
 )
 BITSANDBYTES_8BIT = Format(
     title="bitsandbytes 8-bit",
@@ -192,4 +193,5 @@ BITSANDBYTES_8BIT = Format(
     refuses="the column layouts of releases before 0.45",
     source="bitsandbytes `functional.py`, `int8_vectorwise_dequant`",
     find=_find_8bit,
+    notes=(".weight_format",),
 )

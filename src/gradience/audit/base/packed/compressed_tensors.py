@@ -161,4 +161,5 @@ COMPRESSED_TENSORS = Format(
     "`marlin-24` and sparse formats",
     source="compressed-tensors `compressors/pack_quantized`, `quantization/lifecycle/forward.py`",
     find=_find,
+    notes=(".weight_shape",),
 )

@@ -49,6 +49,7 @@ def _find_mx(checkpoint: Checkpoint) -> Iterator[PackedWeight | Refusal]:
             members={"weight": f"{name}_blocks", "scale": f"{name}_scales"},
             decode=_decode_mx,
             transposed=True,
+            stacked=frozenset({"weight", "scale"}),
         )
     for module, facts in checkpoint.ending(".weight_packed"):
         scale = checkpoint.tensors.get(f"{module}.weight_scale")
@@ -63,8 +64,6 @@ def _find_mx(checkpoint: Checkpoint) -> Iterator[PackedWeight | Refusal]:
 
 def _decode_mx(members: Members, index: int | None) -> Decoder:
     blocks, scales = members["weight"], members["scale"]
-    if index is not None:
-        blocks, scales = blocks[index], scales[index]
     return _decoder(blocks.reshape(len(blocks), -1), powers(scales), _MX_GROUP)
 
 

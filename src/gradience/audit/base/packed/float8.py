@@ -54,7 +54,7 @@ def _weight(
         return Refusal(name=name, why=f"scaled FP8 whose scales are stored as {beside.dtype}")
     tile = tile_of(checkpoint.config)
     matrix = (facts.shape[-2], facts.shape[-1])
-    each = beside.shape[1:] if _is_stacked(beside.shape, facts.shape) else beside.shape
+    each = beside.shape[1:] if "scale" in _stacked(facts.shape, beside.shape) else beside.shape
     if min(facts.shape) < 1 or tile_for(each, matrix, tile) is None:
         return Refusal(
             name=name, why=f"scaled FP8 of shape {facts.shape} with scales of shape {beside.shape}"
@@ -69,6 +69,7 @@ def _weight(
         ),
         members={"weight": name, "scale": scale},
         decode=_Decode(numpy_dtype(facts.dtype), tile),
+        stacked=_stacked(facts.shape, beside.shape),
     )
 
 
@@ -79,10 +80,6 @@ class _Decode:
 
     def __call__(self, members: Members, index: int | None) -> Decoder:
         weight, scale = members["weight"], members["scale"]
-        if index is not None:
-            if _is_stacked(scale.shape, weight.shape):
-                scale = scale[index]
-            weight = weight[index]
         codes = weight.view(np.uint8)
         shape = (weight.shape[0], weight.shape[1])
         return of_levels(
@@ -94,9 +91,12 @@ class _Decode:
         )
 
 
-def _is_stacked(scales: tuple[int, ...], weight: tuple[int, ...]) -> bool:
-    """Whether each expert of a stack has scales of its own."""
-    return len(weight) == 3 and len(scales) > 0 and scales[0] == weight[0]
+def _stacked(weight: tuple[int, ...], scales: tuple[int, ...]) -> frozenset[str]:
+    """The members that are stacks of experts: scales may be shared by all."""
+    if len(weight) != 3:
+        return frozenset()
+    own_scales = len(scales) > 0 and scales[0] == weight[0]
+    return frozenset({"weight", "scale"} if own_scales else {"weight"})
 
 
 def as_scales(scale: Array) -> Array:

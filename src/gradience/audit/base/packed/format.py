@@ -59,6 +59,9 @@ class PackedWeight:
         Opens one matrix: the members, and an index into a stack of experts or None.
     transposed : bool
         The decoder's rows are the columns of the parameter.
+    stacked : frozenset of str
+        Roles of members that hold the matrices of a stack one after the other, along their first
+        dimension: of those, `decode` is given the entry of its index alone.
     rows_in_order : bool
         False where a format's converter may permute rows: norms do not care, a magnitude per row
         does.
@@ -69,6 +72,7 @@ class PackedWeight:
     members: Mapping[str, str]
     decode: Callable[[Members, int | None], Decoder] = field(repr=False, compare=False)
     transposed: bool = False
+    stacked: frozenset[str] = frozenset()
     rows_in_order: bool = True
 
 
@@ -91,7 +95,8 @@ class Checkpoint:
     config : mapping
         `quantization_config` of the model's config.json; empty when there is none.
     read : callable
-        Reads one tensor by name; for the few bytes that say how a weight is packed.
+        Reads one tensor by name; for the few bytes that say how a weight is packed, and only of
+        those that `Format.notes` names.
     """
 
     tensors: Mapping[str, TensorFacts]
@@ -146,6 +151,8 @@ class Format:
         Where its layout is defined.
     find : callable
         Every weight of a checkpoint that is in this format.
+    notes : tuple of str
+        What is in the names of the small tensors that `find` reads.
     """
 
     title: str
@@ -153,3 +160,4 @@ class Format:
     refuses: str
     source: str
     find: Callable[[Checkpoint], Iterator[PackedWeight | Refusal]] = field(repr=False)
+    notes: tuple[str, ...] = ()

@@ -52,16 +52,14 @@ def _find(checkpoint: Checkpoint) -> Iterator[PackedWeight | Refusal]:
             facts=TensorFacts(shape=facts.shape, dtype=facts.dtype, packed="gguf"),
             members={"weight": name},
             decode=_opener(facts),
+            stacked=frozenset({"weight"}) if len(facts.shape) == 3 else frozenset(),
             rows_in_order=False,
         )
 
 
 def _opener(facts: TensorFacts) -> Callable[[Members, int | None], Decoder]:
     def decode(members: Members, index: int | None) -> Decoder:
-        data = members["weight"]
-        return _Blocks(
-            (facts.shape[-2], facts.shape[-1]), data if index is None else data[index], facts.dtype
-        )
+        return _Blocks((facts.shape[-2], facts.shape[-1]), members["weight"], facts.dtype)
 
     return decode
 
