@@ -199,8 +199,17 @@ def test_a_hub_repository_carries_norms_and_a_base_is_known_from_the_hub_cache(
         done = gradience("audit", adapter, "--base-norms-from", "org/none", **online)
         assert done.returncode == 3
         assert "holds no base_norms.json" in done.stderr
+        refused = gradience("norms", "measure", "org/model", "--max-download", "1KB", **online)
+        assert refused.returncode == 5
+        assert "more than the 1.00 KB that may" in refused.stderr
         measured = gradience("norms", "measure", "org/model", **online)
         assert measured.returncode == 0, measured.stderr
+        assert "over the network; none of it is written" in measured.stderr
+        assert not (tmp_path / "hub" / "models--org--model").exists()
+        checked = gradience("norms", "verify", "org/model", "--sample", "2", **online)
+        assert checked.returncode == 0, checked.stderr
+        assert "2 of 2 tensors of base model org/model, over the network" in checked.stderr
+        download(hub.url, tmp_path / "hub")
     done = gradience("norms", "match", adapter, "--json")
     found = content(done, MATCH_SCHEMA, BaseMatch)
     assert done.returncode == 1
@@ -208,6 +217,14 @@ def test_a_hub_repository_carries_norms_and_a_base_is_known_from_the_hub_cache(
     model = next(c for c in found.candidates if c.model == "org/model")
     assert model.revision == COMMIT
     assert set(model.known_from) == {"norms cache", "Hub cache"}
+
+
+def download(endpoint: str, cache: Path) -> None:
+    """Put org/model into a Hub cache, as huggingface_hub does."""
+    program = "from huggingface_hub import snapshot_download as s; s('org/model')"
+    own = {"HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_XET": "1"}
+    environ = {**os.environ, **own, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environ, capture_output=True)
 
 
 def test_match_says_one_none_and_why(gradience: Run, base: Path, adapter: Path) -> None:

@@ -1,12 +1,11 @@
 """`gradience audit`: parse, call the library, print, exit."""
 
-import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from gradience.cli.download import download_options, progress_and_terms
 from gradience.cli.visible import visible
 from gradience.errors import ExitCode
 
@@ -25,17 +24,7 @@ if TYPE_CHECKING:
     help="Base model for UDR, quantised or not: a directory, a weights file or index, a Hub id, or "
     "an address (https, s3, gs, ...). What is not on this disk is read by range and not written.",
 )
-@click.option(
-    "--max-download",
-    metavar="SIZE",
-    help="Refuse, before the first byte, if more of base models would come over the network, "
-    "such as 2GB.",
-)
-@click.option(
-    "--yes",
-    is_flag=True,
-    help="Download what cannot be read by range (.bin, GGUF) without asking, if it fits.",
-)
+@download_options
 @click.option(
     "--base-norms-cache",
     type=click.Path(file_okay=False, path_type=Path),
@@ -129,17 +118,12 @@ def audit(
     # Imported here: numpy and its kin take a tenth of a second that `--help` need not pay.
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from gradience.audit.base.terms import BYTES_STAGE  # noqa: PLC0415
     from gradience.audit.finding_kinds import AUDIT  # noqa: PLC0415
     from gradience.audit.run import audit_options, audit_targets  # noqa: PLC0415
-    from gradience.cli.download import approval  # noqa: PLC0415
-    from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.findings import check_fail_on  # noqa: PLC0415
-    from gradience.units import parse_size  # noqa: PLC0415
 
     check_fail_on(fail_on, AUDIT, page="docs/findings.md")
-    on_terminal = sys.stderr.isatty()
-    with progress_bar(shown=on_terminal, in_bytes=frozenset({BYTES_STAGE})) as progress:
+    with progress_and_terms(max_download=max_download, yes=yes) as (progress, terms):
         options = audit_options(
             base_model_id=base_model,
             base_norms_cache=base_norms_cache,
@@ -147,12 +131,8 @@ def audit(
             use_cache=not no_cache,
             width=width,
             device=device,
-            max_download=None if max_download is None else parse_size(max_download),
-            approve=approval(
-                yes=yes,
-                can_ask=on_terminal and sys.stdin.isatty(),
-                paused=progress.paused if progress else nullcontext,
-            ),
+            max_download=terms.limit,
+            approve=terms.approve,
             progress=progress,
             notice=lambda sentence: click.echo(visible(sentence), err=True),
         )

@@ -1,12 +1,12 @@
 """`gradience norms`: norms of base models on their own."""
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gradience.cli.download import download_options, progress_and_terms
 from gradience.cli.lazy import LazyGroup
 from gradience.cli.visible import visible
 from gradience.errors import ExitCode
@@ -140,9 +140,10 @@ def show(*, name: str, directory: Path | None, every: bool, as_json: bool) -> in
 
 
 @click.command()
-@click.argument("base_model", metavar="DIR|FILE|ID[@REV]")
+@click.argument("base_model", metavar="DIR|FILE|ID[@REV]|URL")
 @cache_option
 @device_option
+@download_options
 @click.option(
     "--width",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -150,15 +151,25 @@ def show(*, name: str, directory: Path | None, every: bool, as_json: bool) -> in
     show_default=True,
     help="Relative width asked of the certified interval of each norm.",
 )
-def measure(*, base_model: str, directory: Path | None, device: str, width: float) -> int:
+def measure(
+    *,
+    base_model: str,
+    directory: Path | None,
+    device: str,
+    max_download: str | None,
+    yes: bool,
+    width: float,
+) -> int:
     """Measure every weight of a base model once, and keep the norms.
 
     An audit measures what its adapter changes; this measures all, for every adapter to come. What
-    is kept already is not measured again, and what was measured is kept if the run is stopped.
+    is kept already is not measured again, and what was measured is kept if the run is stopped. A
+    base that is not on this disk is read by range, and only its norms are written.
 
     \b
     gradience norms measure mistralai/Mistral-7B-v0.1
     gradience norms measure /models/mine --device cuda
+    gradience norms measure s3://bucket/models/mine --max-download 20GB
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
@@ -166,12 +177,11 @@ def measure(*, base_model: str, directory: Path | None, device: str, width: floa
     from gradience.audit.base.source import open_base  # noqa: PLC0415
     from gradience.audit.base.spectral_norm import Goal  # noqa: PLC0415
     from gradience.audit.norms.keep import measure_base  # noqa: PLC0415
-    from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.units import format_size  # noqa: PLC0415
 
     with (
-        progress_bar(shown=sys.stderr.isatty()) as progress,
-        open_base(base_model, progress=progress) as base,
+        progress_and_terms(max_download=max_download, yes=yes) as (progress, terms),
+        open_base(base_model, terms=terms, progress=progress) as base,
     ):
         settings = Settings(
             cache_at(directory),

@@ -1,13 +1,13 @@
 """`gradience norms import` and `verify`: norms from elsewhere, held against the base in hand."""
 
 import os
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from gradience.cli.download import download_options, progress_and_terms
 from gradience.cli.norms import artifact, cache_at, cache_option, device_option, devices, notice
 from gradience.cli.visible import visible
 from gradience.errors import ExitCode, UsageError
@@ -15,6 +15,7 @@ from gradience.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from gradience.audit.base.norms_only import GivenNorms
     from gradience.audit.base.source import BaseModel
+    from gradience.audit.base.terms import Terms
     from gradience.audit.run import ProgressReport
 
 _SAMPLE = 8
@@ -24,13 +25,22 @@ _SAMPLE = 8
 @click.argument("source", metavar="FILE|URL|ID[@REV]")
 @click.option(
     "--base-model",
-    metavar="DIR|FILE|ID[@REV]",
+    metavar="DIR|FILE|ID[@REV]|URL",
     help="The base model in hand: its fingerprint must be that of the norms. A copy of other files "
     "is accepted when a sample of its weights, measured again, agrees.",
 )
 @cache_option
 @device_option
-def import_(*, source: str, base_model: str | None, directory: Path | None, device: str) -> int:
+@download_options
+def import_(
+    *,
+    source: str,
+    base_model: str | None,
+    directory: Path | None,
+    device: str,
+    max_download: str | None,
+    yes: bool,
+) -> int:
     """Add norms from a file, a URL or a Hub repository to the cache.
 
     \b
@@ -45,13 +55,15 @@ def import_(*, source: str, base_model: str | None, directory: Path | None, devi
     from gradience.audit.norms.library import in_cache  # noqa: PLC0415
     from gradience.audit.norms.verify import quiet  # noqa: PLC0415
     from gradience.audit.norms.verify import verify as check  # noqa: PLC0415
-    from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 
     place = cache_at(directory)
     given = travel.fetch(in_cache(place, source), notice=notice)
     checked = None
-    with progress_bar(shown=sys.stderr.isatty()) as progress, _opened(base_model, progress) as base:
+    with (
+        progress_and_terms(max_download=max_download, yes=yes) as (progress, terms),
+        _opened(base_model, terms, progress) as base,
+    ):
         other = base if base and base.fingerprint != given.content.fingerprint else None
         if other is not None:
             checked = check(
@@ -61,6 +73,7 @@ def import_(*, source: str, base_model: str | None, directory: Path | None, devi
                 seed=_drawn(),
                 devices=devices(device),
                 progress=progress or quiet,
+                notice=notice,
             )
         if checked is None or checked.numbers_agree:
             kept = keep.bring(given, place, base=other, now=datetime.now(UTC))
@@ -76,7 +89,7 @@ def import_(*, source: str, base_model: str | None, directory: Path | None, devi
 @click.argument("source", metavar="MODEL|FILE|URL|ID[@REV]")
 @click.option(
     "--base-model",
-    metavar="DIR|FILE|ID[@REV]",
+    metavar="DIR|FILE|ID[@REV]|URL",
     help="The base model. [default: the model and revision that the norms name]",
 )
 @click.option(
@@ -103,6 +116,7 @@ def import_(*, source: str, base_model: str | None, directory: Path | None, devi
 )
 @cache_option
 @device_option
+@download_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else.")
 def verify(
     *,
@@ -114,6 +128,8 @@ def verify(
     seed: int | None,
     directory: Path | None,
     device: str,
+    max_download: str | None,
+    yes: bool,
     as_json: bool,
 ) -> int:
     """Check norms against the base model: its fingerprint, and a sample measured again.
@@ -136,14 +152,13 @@ def verify(
     from gradience.audit.norms.records import VERIFY_SCHEMA  # noqa: PLC0415
     from gradience.audit.norms.verify import quiet  # noqa: PLC0415
     from gradience.audit.norms.verify import verify as check  # noqa: PLC0415
-    from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 
     given = travel.fetch(in_cache(cache_at(directory), source), notice=notice)
     model = base_model or _named_base(given)
     with (
-        progress_bar(shown=sys.stderr.isatty()) as progress,
-        open_base(model, progress=progress) as base,
+        progress_and_terms(max_download=max_download, yes=yes) as (progress, terms),
+        open_base(model, terms=terms, progress=progress) as base,
     ):
         found = check(
             given,
@@ -153,6 +168,7 @@ def verify(
             seed=_drawn() if seed is None else seed,
             devices=devices(device),
             progress=progress or quiet,
+            notice=notice,
         )
     if as_json:
         artifact(VERIFY_SCHEMA, found)
@@ -163,13 +179,13 @@ def verify(
 
 
 def _opened(
-    base_model: str | None, progress: "ProgressReport | None"
+    base_model: str | None, terms: "Terms", progress: "ProgressReport | None"
 ) -> "BaseModel | nullcontext[None]":
     if base_model is None:
         return nullcontext()
     from gradience.audit.base.source import open_base  # noqa: PLC0415
 
-    return open_base(base_model, progress=progress)
+    return open_base(base_model, terms=terms, progress=progress)
 
 
 def _drawn() -> int:

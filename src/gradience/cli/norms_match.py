@@ -1,16 +1,17 @@
 """`gradience norms match`: whose base is it?"""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from gradience.cli.download import download_options, progress_and_terms
 from gradience.cli.norms import artifact, cache_at, cache_option, notice
 from gradience.errors import ExitCode
 
 if TYPE_CHECKING:
+    from gradience.audit.base.terms import Terms
     from gradience.audit.norms.records import Unreadable
     from gradience.audit.norms.which import KnownBase, Progress
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     "--base-model",
     "base_models",
     multiple=True,
-    metavar="DIR|FILE|ID[@REV]",
+    metavar="DIR|FILE|ID[@REV]|URL",
     help="Look at this base model too. May be given more than once.",
 )
 @click.option(
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--no-hub-cache", is_flag=True, help="Do not look at the models in the Hub cache.")
 @cache_option
+@download_options
 @click.option("--all", "every", is_flag=True, help="Show those that do not fit, and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else.")
 def match(
@@ -43,6 +45,8 @@ def match(
     norms_files: tuple[Path, ...],
     no_hub_cache: bool,
     directory: Path | None,
+    max_download: str | None,
+    yes: bool,
     every: bool,
     as_json: bool,
 ) -> int:
@@ -61,16 +65,19 @@ def match(
     from gradience.adapter.source import find_one  # noqa: PLC0415
     from gradience.audit.norms import report, which  # noqa: PLC0415
     from gradience.audit.norms.records import MATCH_SCHEMA  # noqa: PLC0415
-    from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 
     location = find_one(adapter, notice=notice)
-    with opened(location) as read, progress_bar(shown=sys.stderr.isatty()) as progress:
+    with (
+        opened(location) as read,
+        progress_and_terms(max_download=max_download, yes=yes) as (progress, terms),
+    ):
         known = _known(
             base_models,
             norms_files,
             cache_at(directory),
             hub_cache=not no_hub_cache,
+            terms=terms,
             progress=progress,
         )
         found = which.rank(read, known)
@@ -87,12 +94,13 @@ def _known(
     norms_cache: Path,
     *,
     hub_cache: bool,
+    terms: "Terms",
     progress: "Progress | None",
 ) -> "Iterator[KnownBase | Unreadable]":
     from gradience.audit.norms import which  # noqa: PLC0415
 
     for model in base_models:
-        yield which.opened(model, known_from="named")
+        yield which.opened(model, known_from="named", terms=terms)
     for path in norms_files:
         yield which.in_norms_file(path, known_from="named norms")
     yield from which.in_norms_cache(norms_cache)

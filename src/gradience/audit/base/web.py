@@ -142,10 +142,10 @@ class _WebFolder:
         """A file below the address; what stands behind its `?` goes with each."""
         parts = urlsplit(self.url)
         path = f"{parts.path.removesuffix('/')}/{quote(name)}"
-        return _web_file(urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")))
+        return web_file(urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")))
 
 
-def _web_file(url: str) -> HttpFile:
+def web_file(url: str) -> HttpFile:
     """A file of a web server; the Hub's own gets this user's login, no other does."""
     from huggingface_hub import constants  # noqa: PLC0415 - only for an address
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # noqa: PLC0415

@@ -4,9 +4,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 import msgspec
 from blake3 import blake3
@@ -14,16 +12,15 @@ from blake3 import blake3
 from gradience import artifacts, files
 from gradience.audit.base.norms_file import LARGEST, SCHEMA, NormsFile, decode
 from gradience.audit.base.norms_only import GivenNorms, given
-from gradience.errors import ArtifactError, GradienceError
+from gradience.errors import ArtifactError, GradienceError, TransferError
 from gradience.paths import nearest
 from gradience.tensors.regular import read_regular
+from gradience.tensors.remote.session import shown_url
 
 Notice = Callable[[str], None]
 
 HUB_FILE = "base_norms.json"
 """The name under which a Hub repository carries norms."""
-
-_SECONDS = 30.0
 
 
 def fetch(source: str | os.PathLike[str], *, notice: Notice = lambda sentence: None) -> GivenNorms:
@@ -48,8 +45,9 @@ def fetch(source: str | os.PathLike[str], *, notice: Notice = lambda sentence: N
     if Path(text).is_file():
         data = read_regular(Path(text), limit=LARGEST)
     elif urlsplit(text).scheme in ("http", "https"):
+        text = shown_url(text)
         notice(f"fetching {text}")
-        data = _from_url(text)
+        data = _from_url(os.fspath(source), text)
     else:
         data = _from_hub(text, notice)
     content = decode(data, source=text)
@@ -76,27 +74,17 @@ def renamed(content: NormsFile, name: str) -> NormsFile:
     return msgspec.structs.replace(content, model=model, revision=revision or content.revision)
 
 
-def _from_url(url: str) -> bytes:
+def _from_url(url: str, shown: str) -> bytes:
+    """The file at an address, through huggingface_hub's session: its proxies and certificates."""
+    from gradience.audit.base.web import web_file  # noqa: PLC0415 - only for an address
+
     try:
-        with urlopen(url, timeout=_SECONDS) as answer:
-            data: bytes = answer.read(LARGEST + 1)
-    except OSError as error:
-        # A URLError hides what happened behind "<urlopen error ...>"; an HTTPError does not, and
-        # holds the connection.
-        what = getattr(error, "reason", error)
-        if isinstance(error, HTTPError):
-            what = error
-            error.close()
+        return web_file(url).whole(LARGEST)
+    except TransferError as error:
         raise ArtifactError(
-            f"{url} cannot be fetched: {what}",
+            f"norms at {shown} cannot be had: {str(error).removeprefix(f'{shown}: ')}",
             remedy="Check the address, or download the file and name its path.",
         ) from error
-    if len(data) > LARGEST:
-        raise ArtifactError(
-            f"{url} sends more than {LARGEST} bytes",
-            remedy="Name a file that `gradience norms export` wrote.",
-        )
-    return data
 
 
 def _from_hub(text: str, notice: Notice) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gradience.audit.base.base_norm import BaseNorm
-from gradience.audit.base.devices import DeviceChoice
+from gradience.audit.base.devices import Device, DeviceChoice
 from gradience.audit.base.measured import measure
 from gradience.audit.base.norms_only import GivenNorms
 from gradience.audit.base.rows import stored_rows
@@ -18,12 +18,17 @@ from gradience.audit.norms.records import Verification, WeightCheck
 from gradience.errors import UnmeasurableError
 
 Progress = Callable[[str, int, int], None]
+Notice = Callable[[str], None]
 
 # Two sums of the same squares in another order.
 _SAME = 1e-9
 
 
 def quiet(stage: str, done: int, total: int) -> None:
+    """Nobody listens."""
+
+
+def silent(sentence: str) -> None:
     """Nobody listens."""
 
 
@@ -36,6 +41,7 @@ def verify(
     seed: int,
     devices: DeviceChoice,
     progress: Progress = quiet,
+    notice: Notice = silent,
 ) -> Verification:
     """Compute a sample of norms again, and prove some of the upper bounds.
 
@@ -52,20 +58,30 @@ def verify(
     devices : DeviceChoice
     progress : callable, optional
         Told (stage, done, total).
+    notice : callable, optional
+        Told in a sentence what comes over the network.
 
     Raises
     ------
-    BaseModelError
+    BaseModelError, TransferError
         If a shard cannot be had.
+    DownloadRefusedError
+        If more would come over the network than may.
     """
     keys = sorted(given.norms)
     if sample is not None and sample < len(keys):
         keys = sorted(random.Random(seed).sample(keys, sample))
     weights = {key: weight_of(key, given.norms[key], base.tensors) for key in keys}
     present = {key: weight for key, weight in weights.items() if weight is not None}
-    work = _Work(given, base, seed, devices, progress)
+    numbers = sum(w.stored_shape[0] * w.stored_shape[1] for w in present.values())
+    work = _Work(given, base, seed, devices.device(numbers), progress)
+    to_prove = _smallest(present, prove)
+    again = [w for members in work.goals(present).values() for w in work.device.order(members)]
+    expected = base.expect([*again, *to_prove])
+    if expected:
+        notice(expected)
     seen, reasons = work.measured(present)
-    proved = work.proved(_smallest(present, prove))
+    proved = work.proved(to_prove)
     checks = (
         _check(key, given.norms[key], seen.get(key), reasons.get(key, ""), proved.get(key))
         if key in present
@@ -93,7 +109,7 @@ class _Work:
     given: GivenNorms
     base: BaseModel
     seed: int
-    devices: DeviceChoice
+    device: Device
     progress: Progress
 
     def goals(self, present: Mapping[str, BaseWeight]) -> Mapping[Goal, list[BaseWeight]]:
@@ -112,15 +128,13 @@ class _Work:
         """Norms of the weights, and why others have none."""
         seen: dict[str, BaseNorm] = {}
         reasons: dict[str, str] = {}
-        numbers = sum(w.stored_shape[0] * w.stored_shape[1] for w in present.values())
-        device = self.devices.device(numbers)
         for goal, members in self.goals(present).items():
             before = len(seen) + len(reasons)
 
             def tell(count: int, before: int = before) -> None:
                 self.progress("measured again", before + count, len(present))
 
-            found = measure(self.base, members, goal=goal, device=device, done=tell)
+            found = measure(self.base, members, goal=goal, device=self.device, done=tell)
             seen |= found.norms
             reasons |= found.reasons
         return seen, reasons

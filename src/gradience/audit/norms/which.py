@@ -1,7 +1,7 @@
 """Which of the known base models was an adapter trained on? Names and shapes decide, or say so."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -11,6 +11,7 @@ from gradience.adapter.records import Adapter
 from gradience.audit.base.match import match
 from gradience.audit.base.norms_only import tensors_of
 from gradience.audit.base.source import open_base
+from gradience.audit.base.terms import Terms
 from gradience.audit.base.weights import Matches, TensorFacts
 from gradience.audit.norms import library
 from gradience.audit.norms.records import BaseMatch, Candidate, Unreadable
@@ -34,8 +35,8 @@ class KnownBase:
     fingerprint: str
     tensors: Mapping[str, TensorFacts]
     tied: bool | None
-    aliases: Mapping[str, str]
     known_from: tuple[str, ...]
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def rank(adapter: Adapter, known: Iterable[KnownBase | Unreadable]) -> BaseMatch:
@@ -127,15 +128,17 @@ def _in_cache(model: str) -> KnownBase | Unreadable | None:
         return None
 
 
-def opened(model: str, *, known_from: str, allow_download: bool = True) -> KnownBase:
-    """A base model by its path or Hub id; its headers are read alone.
+def opened(
+    model: str, *, known_from: str, allow_download: bool = True, terms: Terms | None = None
+) -> KnownBase:
+    """A base model as `open_base` takes it; its headers are read alone.
 
     Raises
     ------
     BaseModelError
         If it cannot be opened.
     """
-    with open_base(model, allow_download=allow_download) as base:
+    with open_base(model, allow_download=allow_download, terms=terms) as base:
         return KnownBase(
             model=base.name if base.revision else base.model,
             revision=base.revision,
