@@ -15,6 +15,7 @@ import msgspec
 from blake3 import blake3
 
 from gradience.audit.base.source import BaseModel, open_base
+from gradience.audit.base.terms import Terms
 from gradience.bench.base_model import PACKAGE, base_directory
 from gradience.bench.plan import Determinants
 from gradience.bench.settings import BenchSettings, Device, ModelSettings, TaskSettings
@@ -95,7 +96,8 @@ def open_model(
     if model.id.startswith(PACKAGE) or Path(model.id).exists():
         return open_base(base_directory(model), progress=progress)
     named = model.id if model.revision is None else f"{model.id}@{model.revision}"
-    return open_base(named, progress=progress)
+    # What cannot be read by range is downloaded: the trials need it whole in any case.
+    return open_base(named, terms=Terms(approve=lambda files: None), progress=progress)
 
 
 def base_fingerprint(model: ModelSettings, base: BaseModel) -> str:
