@@ -10,5 +10,7 @@ EXECUTORS: Registry[ExecutorKind] = Registry(
     "executor",
     {
         "local": "gradience.bench.executors.local:LOCAL",
+        "ray": "gradience.bench.executors.ray:RAY",
+        "slurm": "gradience.bench.executors.slurm:SLURM",
     },
 )

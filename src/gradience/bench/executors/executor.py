@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
+from gradience.bench.decode import decode
 from gradience.bench.settings import Device, ExecutorSettings
 
 TRIAL_MODULE = "gradience.bench.trial"
@@ -112,9 +115,24 @@ class ExecutorKind:
         takes sentences for the user, such as "3 GPUs, one trial on each".
     check : callable
         Problems of the settings in words, naming key and value; imports nothing heavy.
+    options : msgspec struct type
+        What `ExecutorSettings.options` may hold.
     """
 
     name: str
     summary: str
     open: "Callable[[ExecutorSettings, Mapping[str, str], Callable[[str], None]], Executor]"
     check: Callable[[ExecutorSettings], Sequence[str]]
+    options: type[msgspec.Struct]
+
+
+class NoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For an executor that has none."""
+
+
+def option_problems(settings: ExecutorSettings, kind: type[msgspec.Struct]) -> list[str]:
+    """What is wrong with `executor.options`: unknown keys with the nearest name, wrong types."""
+    return [
+        f"options{problem.path.removeprefix('$')}: {problem.message}"
+        for problem in decode(settings.options, kind).problems
+    ]

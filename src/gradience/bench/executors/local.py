@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from gradience import files
 from gradience.bench.executors.environment import trial_environment
-from gradience.bench.executors.executor import Ended, ExecutorKind, Job
+from gradience.bench.executors.executor import Ended, ExecutorKind, Job, NoOptions
 from gradience.bench.executors.gpus import usable_cores, visible_gpus
 from gradience.bench.ledger import TrialPaths
 from gradience.bench.settings import ExecutorSettings
@@ -199,4 +199,5 @@ LOCAL = ExecutorKind(
     summary="processes of this machine",
     open=open_local,
     check=check,
+    options=NoOptions,
 )
