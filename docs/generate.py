@@ -201,7 +201,11 @@ def bench_keys() -> str:
         f"{keys(task.options, 'task.options.')}"
         for name, task in TASKS.items()
     ]
-    executors = [f"- `{name}`: {kind.summary}" for name, kind in EXECUTORS.items()]
+    executors = [
+        f"### `executor.name: {name}`\n\n{kind.summary[:1].upper()}{kind.summary[1:]}.\n"
+        + (f"\n{keys(kind.options, 'executor.options.')}" if kind.options.__struct_fields__ else "")
+        for name, kind in EXECUTORS.items()
+    ]
     return (
         NOTE
         + """# Keys of a bench config
@@ -215,7 +219,6 @@ default must be given. `--set key=value` overrides one.
         + "\n".join(tasks)
         + "\n## Executors\n\n"
         + "\n".join(executors)
-        + "\n"
     )
 
 

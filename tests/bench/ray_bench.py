@@ -1,7 +1,8 @@
 """A bench on a Ray cluster of three nodes, one of which is killed: run as a process of its own.
 
-`python ray_bench.py CONFIG OUT shared|value` prints what happened as JSON. A process of its own,
-because Ray leaves threads, sockets and warnings in the one that it was used in.
+`python ray_bench.py CONFIG OUT` does it twice, by value and on a shared disk, and prints what
+happened as a line of JSON each. A process of its own, because Ray leaves threads, sockets and
+warnings in the one that it was used in.
 """
 
 import json
@@ -15,7 +16,6 @@ import ray
 from ray.cluster_utils import Cluster
 
 from factories_driver import settings_of
-from gradience.bench.executors.executor import Executor
 from gradience.bench.executors.ray import RayExecutor
 from gradience.bench.executors.ray_session import connect
 from gradience.bench.progress import Snapshot
@@ -31,45 +31,53 @@ from gradience.bench.ledger import TrialPaths
 paths = TrialPaths(Path(sys.argv[1]))
 print("at work", flush=True)
 paths.progress.write_text('{"stage": "train", "done": 1, "total": 2}')
-time.sleep(2)
+is_probe = paths.trial.read_bytes().replace(b" ", b"").count(b'"action":"probe"')
+while not is_probe and not Path(GO).exists():
+    time.sleep(0.1)
 make_up(paths)
 print("done", flush=True)
 """
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
-def main(config: Path, out: Path, transfer: str) -> None:
+def main(config: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as temporary:
         cluster = Cluster()
         start(cluster, num_cpus=0, temp_dir=temporary)
         nodes = [start(cluster) for _ in range(2)]
-        cluster.wait_for_nodes()
-        told: list[str] = []
-        stages: set[str] = set()
-
-        def watch(seen: Snapshot) -> None:
-            stages.update(running.stage for running in seen.running)
-            if len(nodes) == 2 and [r.stage for r in seen.running] == ["train", "train"]:
-                cluster.remove_node(nodes.pop(), allow_graceful=False)
-
-        def executor() -> Executor:
-            return RayExecutor(
-                session=connect(cluster.address),
-                slots=2,
-                resources={"num_cpus": 1},
-                threads=1,
-                shared=transfer == "shared",
-                retries=3,
-                environ=os.environ,
-                log=told.append,
-                command=(sys.executable, "-c", TRIAL),
-            )
-
-        options = RunOptions(executor=executor(), watch=watch, notice=told.append)
-        run_bench(settings_of(config, "seeds=[0]"), out, options)
-        still_there = ray.is_initialized()
+        for transfer in ("value", "shared"):
+            print(json.dumps(run(cluster, nodes, config, out / transfer, transfer)), flush=True)
+            nodes.append(start(cluster))
         cluster.shutdown()
-    print(json.dumps({"told": told, "stages": sorted(stages), "open": still_there}))
+
+
+def run(cluster: Cluster, nodes: list[Any], config: Path, out: Path, transfer: str) -> Any:
+    """A bench, in the middle of which the last node is killed."""
+    cluster.wait_for_nodes()
+    told: list[str] = []
+    stages: set[str] = set()
+
+    def watch(seen: Snapshot) -> None:
+        stages.update(running.stage for running in seen.running)
+        if len(nodes) == 2 and [running.stage for running in seen.running] == ["train"] * 2:
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
+        if told:  # not before: workers of a dead node live on for a moment, and could end well
+            (out / "go").touch()
+
+    executor = RayExecutor(
+        session=connect(cluster.address),
+        slots=2,
+        resources={"num_cpus": 1},
+        threads=1,
+        shared=transfer == "shared",
+        retries=3,
+        environ=os.environ,
+        log=told.append,
+        command=(sys.executable, "-c", f"GO = {str(out / 'go')!r}\n{TRIAL}"),
+    )
+    options = RunOptions(executor=executor, watch=watch, notice=told.append)
+    run_bench(settings_of(config, "seeds=[0]"), out, options)
+    return {"told": told, "stages": sorted(stages), "open": ray.is_initialized()}
 
 
 def start(cluster: Cluster, **options: object) -> Any:
@@ -83,4 +91,4 @@ def start(cluster: Cluster, **options: object) -> Any:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -7,8 +7,10 @@ What Ray leaves behind by itself it does not leave here: no usage report, no das
 import logging
 import os
 import secrets
+import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,23 +60,26 @@ def connect(address: str) -> Session:
 
     Raises
     ------
+    MissingExtraError
+        If Ray is not installed.
     UsageError
-        If it does not answer.
+        If the cluster does not answer.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = import_ray()
-    if ray.is_initialized():
-        return Session(ray=ray, close=lambda: None)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UsageError(
-            f"executor.options.address: no Ray cluster answers at {address!r} "
-            f"({str(error).partition(chr(10))[0]})",
-            remedy="Run `ray status` on a node of it; start this on a node of the cluster, or "
-            "leave the address out for a cluster of this machine.",
-        ) from error
-    return Session(ray=ray, close=ray.shutdown)
+    with ExitStack() as held:
+        held.enter_context(_words_to_stderr())
+        if not ray.is_initialized():
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise UsageError(
+                    f"executor.options.address: no Ray cluster answers at {address!r} "
+                    f"({_first_line(error)})",
+                    remedy="Run `ray status`; start this on a node of the cluster, or leave the "
+                    "address out for a cluster of this machine.",
+                ) from error
+            held.callback(ray.shutdown)
+        return Session(ray=ray, close=held.pop_all().close)
 
 
 def start(*, cores: int, gpus: Sequence[str]) -> Session:
@@ -82,10 +87,55 @@ def start(*, cores: int, gpus: Sequence[str]) -> Session:
 
     Raises
     ------
+    MissingExtraError
+        If Ray is not installed.
     UsageError
-        If this process has one already, or Ray does not come up.
+        If this process has a cluster already, or Ray does not come up.
     """
-    temporary = Path(tempfile.mkdtemp(prefix="gradience-ray-"))  # short: it holds Unix sockets
+    ray = import_ray()
+    if ray.is_initialized():
+        raise UsageError(
+            "this process is connected to a Ray cluster already",
+            remedy="Name it with executor.options.address ('auto'), or call ray.shutdown() first.",
+        )
+    with ExitStack() as held:
+        held.enter_context(_words_to_stderr())
+        temporary = Path(tempfile.mkdtemp(prefix="gradience-ray-"))  # short: it holds Unix sockets
+        held.callback(files.remove_tree, temporary)
+        held.enter_context(_environment(gpus))
+        held.callback(ray.shutdown)
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cores,
+                num_gpus=len(gpus),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=_STORE_BYTES,
+                _temp_dir=str(temporary),
+            )
+        except Exception as error:  # Ray raises just that
+            raise UsageError(
+                f"Ray did not start on this machine: {_first_line(error)}",
+                remedy="It gives its processes half a minute: try again when the machine is less "
+                "busy, or use the executor 'local'.",
+            ) from error
+        return Session(ray=ray, close=held.pop_all().close)
+
+
+def _words_to_stderr() -> AbstractContextManager[object]:
+    """Ray prints the deaths of nodes to stdout, whatever one asks for; that is for our data."""
+    return redirect_stdout(sys.stderr)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+@contextmanager
+def _environment(gpus: Sequence[str]) -> Iterator[None]:
+    """Variables that Ray reads from this process when it starts."""
     before = _set(
         {
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -96,35 +146,10 @@ def start(*, cores: int, gpus: Sequence[str]) -> Session:
             **({"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}),
         }
     )
-
-    def close() -> None:
-        ray.shutdown()
-        _set(before)
-        files.remove_tree(temporary)
-
-    ray = import_ray()
-    if ray.is_initialized():
-        _set(before)
-        files.remove_tree(temporary)
-        raise UsageError(
-            "this process is connected to a Ray cluster already",
-            remedy="Name it with executor.options.address ('auto'), or call ray.shutdown() first.",
-        )
     try:
-        ray.init(
-            address="local",
-            num_cpus=cores,
-            num_gpus=len(gpus),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=_STORE_BYTES,
-            _temp_dir=str(temporary),
-        )
-    except BaseException:
-        close()
-        raise
-    return Session(ray=ray, close=close)
+        yield
+    finally:
+        _set(before)
 
 
 def _set(variables: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -53,8 +53,10 @@ class SlurmOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         Cores of a trial.
     memory : str or None
         Of a job, such as `16GB`.
-    partition, account, qos, constraint, gres, nodelist, exclude, comment : str or None
-        As `sbatch` has them. On `cuda` a job asks for one GPU unless `gres` says which.
+    gres : str or None
+        Which GPU, as `sbatch` has it: `gpu:a100:1`. By default any, on `cuda`.
+    partition, account, qos, constraint, nodelist, exclude, comment : str or None
+        As `sbatch` has them.
     array_parallelism : int
         Jobs of an array that run at once.
     retries : int
@@ -147,6 +149,7 @@ class _Running:
     attempt: Path | None = None
     follower: Follower | None = None
     over_since: float | None = None
+    stopped: bool = False
 
 
 class SlurmExecutor:
@@ -269,13 +272,16 @@ class SlurmExecutor:
         if not handle.paths.result_pickle.exists():
             now = time.monotonic()
             running.over_since = running.over_since or now
-            if self._cluster == "slurm" and now - running.over_since < _LATE_SECONDS:
+            late = self._cluster == "slurm" and not running.stopped
+            if late and now - running.over_since < _LATE_SECONDS:
                 return None
             return self._drop(running, f"its job {handle.job_id} ended as {handle.state}")
         error = handle.exception()
         if error is not None:
             return self._drop(running, f"its job {handle.job_id} failed: {_words(error)}")
         token, ended = handle.result()
+        # First: a driver killed half-way through must not find this job again, and half of its work.
+        files.remove(_Place(running.job.directory / "slurm").submitted)
         take_over(running.job.directory / "slurm" / token, running.job.directory)
         return self._drop(running, ended)
 
@@ -312,6 +318,7 @@ class SlurmExecutor:
     def _cancel(self, chosen: Sequence[_Running]) -> None:
         """Cancel jobs and wait for a while until they are gone; what is late writes nowhere."""
         for running in chosen:
+            running.stopped = True
             _end(running.handle)
         deadline = time.monotonic() + _CANCEL_SECONDS
         while time.monotonic() < deadline:
