@@ -42,6 +42,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": F
 
 def main(config: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as temporary:
+        os.environ["TMPDIR"] = temporary  # a node that is killed leaves something there
         cluster = Cluster()
         start(cluster, num_cpus=0, temp_dir=temporary)
         nodes = [start(cluster) for _ in range(2)]

@@ -23,7 +23,7 @@ from gradience.bench.executors.slurm import (
     parameters_of,
 )
 from gradience.bench.ledger import Ledger, TrialPaths
-from gradience.bench.prepare import prepare
+from gradience.bench.prepare import prepare, slots_of
 from gradience.bench.records import Trial
 from gradience.bench.settings import ExecutorSettings
 from gradience.errors import UsageError
@@ -326,6 +326,12 @@ def test_closing_cancels_slurm_jobs(tmp_path: Path, slurm: Path, opened) -> None
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_forecast_counts_the_jobs_at_once(tmp_path: Path) -> None:
+    settings = settings_of(make_project(tmp_path), "executor.name=slurm")
+    assert slots_of(settings, os.environ) == 16
+    assert slots_of(settings_of(tmp_path / "bench.yaml", "executor.workers=3"), os.environ) == 3
 
 
 def test_options_become_those_of_sbatch() -> None:

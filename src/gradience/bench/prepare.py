@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gradience.bench.adopt import Accept, Adopted, adopt
 from gradience.bench.costs import Shapes, adapted
+from gradience.bench.executors import EXECUTORS
 from gradience.bench.executors.gpus import visible_gpus
 from gradience.bench.fingerprints import determinants, open_model
 from gradience.bench.ledger import Ledger
@@ -80,9 +81,8 @@ def device_of(settings: BenchSettings, environ: Mapping[str, str]) -> Device:
 
 def slots_of(settings: BenchSettings, environ: Mapping[str, str]) -> int:
     """Trials at once, as far as can be told without opening the executor."""
-    if settings.executor.workers is not None:
-        return settings.executor.workers
-    return max(1, len(visible_gpus(environ))) if settings.executor.name == "local" else 1
+    executor = settings.executor
+    return executor.workers or EXECUTORS[executor.name].expected(environ)
 
 
 def is_binary(settings: BenchSettings) -> bool:

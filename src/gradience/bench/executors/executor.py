@@ -117,6 +117,9 @@ class ExecutorKind:
         Problems of the settings in words, naming key and value; imports nothing heavy.
     options : msgspec struct type
         What `ExecutorSettings.options` may hold.
+    expected : callable
+        From the driver's environment to the trials at once where `workers` is not given, as far as
+        can be told without opening it.
     """
 
     name: str
@@ -124,6 +127,7 @@ class ExecutorKind:
     open: "Callable[[ExecutorSettings, Mapping[str, str], Callable[[str], None]], Executor]"
     check: Callable[[ExecutorSettings], Sequence[str]]
     options: type[msgspec.Struct]
+    expected: Callable[[Mapping[str, str]], int]
 
 
 class NoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -200,4 +200,5 @@ LOCAL = ExecutorKind(
     open=open_local,
     check=check,
     options=NoOptions,
+    expected=lambda environ: max(1, len(visible_gpus(environ))),
 )

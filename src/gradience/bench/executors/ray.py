@@ -409,4 +409,5 @@ RAY = ExecutorKind(
     open=open_ray,
     check=check,
     options=RayOptions,
+    expected=lambda environ: max(1, len(visible_gpus(environ))),
 )

@@ -280,7 +280,7 @@ class SlurmExecutor:
         if error is not None:
             return self._drop(running, f"its job {handle.job_id} failed: {_words(error)}")
         token, ended = handle.result()
-        # First: a driver killed half-way through must not find this job again, and half of its work.
+        # First: a driver killed half-way through must not be followed by one that finds half of it.
         files.remove(_Place(running.job.directory / "slurm").submitted)
         take_over(running.job.directory / "slurm" / token, running.job.directory)
         return self._drop(running, ended)
@@ -471,4 +471,5 @@ SLURM = ExecutorKind(
     open=open_slurm,
     check=check,
     options=SlurmOptions,
+    expected=lambda environ: _DEFAULT_SLOTS,
 )
