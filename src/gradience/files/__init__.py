@@ -159,21 +159,6 @@ def replace(path: Path, data: bytes, *, mode: int | None = None) -> None:
         raise _refused(f"{path} cannot be written", error) from error
 
 
-def move(source: Path, target: Path) -> None:
-    """Rename a file or a directory durably, within one file system; there is no target yet.
-
-    Raises
-    ------
-    StorageError
-        If the file system refuses.
-    """
-    try:
-        source.rename(target)
-    except OSError as error:
-        raise _refused(f"{source} cannot be moved to {target}", error) from error
-    _sync_dir(target.parent)
-
-
 @contextlib.contextmanager
 def locked(path: Path, *, timeout: float = 60.0) -> Iterator[None]:
     """Hold an exclusive lock on `<path>.lock` for the length of the block.
