@@ -90,8 +90,17 @@ def carry_out(plan: "Plan", *, in_place: bool = False) -> "Receipt":
     from gradience import system  # noqa: PLC0415
     from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.storage.change.apply import apply  # noqa: PLC0415
+    from gradience.storage.change.move.run import move  # noqa: PLC0415
 
     with progress_bar(shown=sys.stderr.isatty()) as progress:
+        if any(action.verb == "move" for action in plan.actions):
+            return move(
+                plan,
+                holders=system.holders,
+                environ=os.environ,
+                home=Path.home(),
+                progress=progress,
+            )
         return apply(plan, holders=system.holders, in_place=in_place, progress=progress)
 
 

@@ -104,14 +104,26 @@ class Below:
         with os.fdopen(descriptor, "rb") as file:
             return file.read(limit)
 
+    def open(self, name: str, *, directory: bool = False) -> int:
+        """A descriptor to read a regular file or a directory with; its time of access stays."""
+        parent, last = self._parent(name)
+        flags = _DIR if directory else os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with contextlib.suppress(PermissionError):  # only its owner, and root, may read so
+            return os.open(last, flags | getattr(os, "O_NOATIME", 0), dir_fd=parent)
+        return os.open(last, flags, dir_fd=parent)
+
     def entries(self, name: str) -> list[tuple[str, os.stat_result]]:
         """Names in a directory, with their `lstat`."""
-        descriptor = self._opened(name)
+        # Opened anew: btrfs lists what was there when a directory was opened (since Linux 6.5).
+        descriptor = os.open(".", _DIR, dir_fd=self._opened(name))
         found = []
-        with os.scandir(descriptor) as listed:
-            for entry in listed:
-                with contextlib.suppress(FileNotFoundError):
-                    found.append((entry.name, entry.stat(follow_symlinks=False)))
+        try:
+            with os.scandir(descriptor) as listed:
+                for entry in listed:
+                    with contextlib.suppress(FileNotFoundError):
+                        found.append((entry.name, entry.stat(follow_symlinks=False)))
+        finally:
+            os.close(descriptor)
         return found
 
     def walk(self, name: str, seen: Seen) -> None:
@@ -144,19 +156,48 @@ class Below:
             os.mkdir(last, dir_fd=self._opened(above))
         self._opened(name)
 
-    def move(self, old: str, new: str) -> None:
-        """Rename; refused with EEXIST where something has the new name."""
-        self._rename(old, new, exchange=False)
+    def move(self, old: str, new: str, other: "Below | None" = None) -> None:
+        """Rename, also below another directory; refused with EEXIST where something is there."""
+        self._rename(old, new, other or self, exchange=False)
 
-    def exchange(self, one: str, other: str) -> None:
-        """Swap two names in one step, whatever they are.
+    def exchange(self, one: str, second: str, other: "Below | None" = None) -> None:
+        """Swap two names in one step, whatever they are; the second may be below another directory.
 
         Raises
         ------
         OSError
             EINVAL or ENOSYS where the file system or the kernel cannot.
         """
-        self._rename(one, other, exchange=True)
+        self._rename(one, second, other or self, exchange=True)
+
+    def symlink(self, target: str, name: str) -> None:
+        """Make a link that says `target`; refused with EEXIST where something is there."""
+        parent, last = self._parent(name)
+        os.symlink(target, last, dir_fd=parent)
+
+    def link(self, name: str, new: str) -> None:
+        """Give a file a second name; refused with EEXIST where something is there."""
+        with self._two(name, new, self) as (from_dir, old, to_dir, last):
+            os.link(old, last, src_dir_fd=from_dir, dst_dir_fd=to_dir, follow_symlinks=False)
+
+    def replace(self, name: str, new: str) -> None:
+        """Rename over a file or a link in one step."""
+        with self._two(name, new, self) as (from_dir, old, to_dir, last):
+            os.rename(old, last, src_dir_fd=from_dir, dst_dir_fd=to_dir)
+
+    def keep_link(self, name: str, status: os.stat_result) -> None:
+        """Give a link the owner and the times of another."""
+        parent, last = self._parent(name)
+        own = os.stat(last, dir_fd=parent, follow_symlinks=False)
+        if (own.st_uid, own.st_gid) != (status.st_uid, status.st_gid):
+            os.chown(last, status.st_uid, status.st_gid, dir_fd=parent, follow_symlinks=False)
+        times = status.st_atime_ns, status.st_mtime_ns
+        os.utime(last, ns=times, dir_fd=parent, follow_symlinks=False)
+
+    def sync_dir(self, name: str = "") -> None:
+        """Make what was renamed in a directory last; some file systems refuse, and need not."""
+        with contextlib.suppress(OSError):
+            os.fsync(self._opened(name))
 
     def remove(self, name: str, removed: Removed) -> None:
         """Remove a file, a link, or a directory with all that is in it; count what went."""
@@ -189,6 +230,16 @@ class Below:
                 written = 0
                 while written < len(data):
                     written += os.write(descriptor, rest[written:])
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def overwrite(self, name: str, data: bytes) -> None:
+        """Put bytes at the beginning of a file that is there, and sync it: that needs no room."""
+        parent, last = self._parent(name)
+        descriptor = os.open(last, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            os.pwrite(descriptor, data, 0)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -237,16 +288,21 @@ class Below:
         except OSError:
             return None  # none there, a full or read-only disk, another user's
 
-    def _rename(self, one: str, other: str, *, exchange: bool) -> None:
+    def _rename(self, one: str, second: str, other: "Below", *, exchange: bool) -> None:
+        with self._two(one, second, other) as (from_dir, old, to_dir, new):
+            _rename(from_dir, old, to_dir, new, exchange=exchange)
+        self._moved(one)
+        other._moved(second)
+
+    @contextlib.contextmanager
+    def _two(self, one: str, second: str, other: "Below") -> Iterator[tuple[int, str, int, str]]:
+        """Directory and last part of two names."""
         first, first_name = self._parent(one)
         held = os.dup(first)  # opening the second may close what was opened for the first
         try:
-            second, second_name = self._parent(other)
-            _rename(held, first_name, second, second_name, exchange=exchange)
+            yield held, first_name, *other._parent(second)
         finally:
             os.close(held)
-        self._moved(one)
-        self._moved(other)
 
     def _parent(self, name: str) -> tuple[int, str]:
         above, _, last = name.rpartition("/")

@@ -12,7 +12,7 @@ from factories_caches import HubMaker
 from factories_changes import carry_out, clean_plan, names_below, plan_of, states, top
 from factories_disks import as_nobody, btrfs_with_quota, mounted, need, tmpfs
 from gradience.errors import StorageError
-from gradience.files.below import Removed
+from gradience.files.below import Below, Removed
 from gradience.storage.change.journal import DiskJournal
 from gradience.storage.change.records import Plan
 from gradience.storage.change.site import Site
@@ -194,3 +194,12 @@ def test_what_is_swapped_for_a_link_while_a_tree_is_removed_leads_nowhere(tmp_pa
                 below.remove(name, Removed())
         below.remove("a", Removed())
     assert (outside / "precious").exists()
+
+
+@pytest.mark.root
+def test_a_directory_that_is_held_open_shows_what_was_added_since_on_btrfs_too(tmp_path):
+    with btrfs_with_quota(tmp_path / "disk", 2**26) as disk, Below(str(disk)) as below:
+        (disk / "repo").mkdir()
+        assert below.entries("repo") == []
+        (disk / "repo" / "link").symlink_to("blob")
+        assert [name for name, _ in below.entries("repo")] == ["link"]

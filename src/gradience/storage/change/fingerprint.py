@@ -4,7 +4,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from gradience.files.below import Below
 from gradience.storage.change.records import Fingerprint, Tree
@@ -57,13 +57,23 @@ def same(status: os.stat_result, planned: Fingerprint) -> bool:
     )
 
 
-def tree_of(below: Below, name: str, on_file: OnFile | None = None) -> Tree:
-    """What lies below a directory. Names count from the directory, so that it may be moved."""
+def tree_of(
+    below: Below,
+    name: str,
+    on_file: OnFile | None = None,
+    ignored: Container[bytes] = (),
+) -> Tree:
+    """What lies below a directory. Names count from the directory, so that it may be moved.
+
+    `ignored` names, which begin with a slash, do not count.
+    """
     names = checksum = 0
     skip = len(os.fsencode(name))
 
     def seen(path: bytes, status: os.stat_result) -> None:
         nonlocal names, checksum
+        if path[skip:] in ignored:
+            return
         directory = stat.S_ISDIR(status.st_mode)
         facts = struct.pack(
             "<QQq?",

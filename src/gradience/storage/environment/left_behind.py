@@ -1,7 +1,8 @@
 """What a new layout would leave behind: caches with content at the places used until now.
 
 They would be downloaded again beside the old copy. So they are named with their sizes, and the move
-is offered as commands that copy, compare, and only then remove: a quota hit half-way loses nothing.
+is offered as `gradience cache move`: copied, compared, and only then removed, and a quota hit
+half-way loses nothing.
 """
 
 import os
@@ -85,17 +86,11 @@ def _holds_others(
 
 
 def _commands(old: Path, new: Path) -> tuple[str, ...]:
-    """Commands that move a directory and cannot lose anything."""
+    """The command that moves a directory and cannot lose anything."""
     if old in new.parents or new in old.parents:
         return ()
-    source, target = posix_quoted(str(old)), posix_quoted(str(new))
-    if _device(old) == _device(new):
-        # rmdir refuses a directory with content: then nothing is moved over it.
-        return (f"mkdir -p -- {target} && rmdir -- {target} && mv -- {source} {target}",)
-    return (
-        f"mkdir -p -- {target} && cp -a -- {source}/. {target}/ && "
-        f"diff -r --no-dereference -- {source} {target} && rm -rf -- {source}",
-    )
+    places = " ".join(posix_quoted(str(path)) for path in (old, new))
+    return (f"gradience cache move {places}",)
 
 
 def _missing(old: Path, new: Path, size: int) -> int:

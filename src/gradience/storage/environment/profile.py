@@ -6,6 +6,7 @@ images ends at once for shells without a prompt, such as those of `ssh host comm
 byte of the profile stays as it was; links are followed, so a linked dotfile stays a link.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from gradience import files
 from gradience.errors import StorageError, UsageError
 from gradience.storage.environment.exports import EXPORTS
 from gradience.storage.environment.exports.export import posix_quoted
+from gradience.storage.environment.exports.fish import quoted as fish_quoted
 from gradience.storage.environment.layout import Layout, check_path
 
 SHELLS = ("bash", "zsh", "fish")
@@ -123,6 +125,40 @@ def uninstall(environ: Mapping[str, str], home: Path) -> Installed:
             files.remove(static)
             removed.append(static)
     return Installed(written=tuple(written), removed=tuple(removed))
+
+
+def naming(old: str, environ: Mapping[str, str], home: Path) -> tuple[Path, ...]:
+    """Installed files that set a variable to a directory, or to something in it."""
+    return tuple(path for path, _ in _renamed(old, old, environ, home))
+
+
+def renamed(old: str, new: str, environ: Mapping[str, str], home: Path) -> tuple[Path, ...]:
+    """Let installed files name the new place of a directory; those that were changed.
+
+    Raises
+    ------
+    StorageError
+        If one of them cannot be read or written.
+    """
+    changed = []
+    for path, content in _renamed(old, new, environ, home):
+        files.replace(path, content, mode=path.stat().st_mode & 0o7777)
+        changed.append(path)
+    return tuple(changed)
+
+
+def _renamed(
+    old: str, new: str, environ: Mapping[str, str], home: Path
+) -> Iterator[tuple[Path, bytes]]:
+    """Files that name the old place, and what they would say."""
+    for shell, quoted in (("bash", posix_quoted), ("fish", fish_quoted)):
+        path = static_file(shell, environ, home)
+        before, after = (os.fsencode(quoted(place)[1:-1]) for place in (old, new))
+        pattern = rb"(?m)^((?:export \w+=|set -gx \w+ )')" + re.escape(before) + rb"(?=['/])"
+        replacement = rb"\1" + after.replace(b"\\", b"\\\\")
+        content, count = re.subn(pattern, replacement, _content(path) or b"")
+        if count:
+            yield path, content
 
 
 def static_file(shell: str, environ: Mapping[str, str], home: Path) -> Path:

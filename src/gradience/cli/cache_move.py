@@ -1,0 +1,83 @@
+"""`gradience cache move`: parse, settle what was cut off, plan, ask, carry out."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from gradience.cli.acting import acting, new_id, settle
+from gradience.cli.visible import visible
+from gradience.errors import ExitCode
+
+
+@click.command()
+@click.argument("old", type=click.Path(path_type=Path), metavar="SRC")
+@click.argument("new", type=click.Path(path_type=Path), metavar="DST")
+@click.option("--abandon", is_flag=True, help="Remove what an unfinished move has copied so far.")
+@acting
+def move(
+    *,
+    old: Path,
+    new: Path,
+    abandon: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    plan_file: Path | None,
+    show_all: bool,
+) -> int:
+    """Move the cache directory SRC to DST, and leave a link at SRC.
+
+    DST is the new place itself: nothing is there yet, or an empty directory. On one disk it is one
+    rename. To another disk everything is copied, compared byte by byte, then swapped with a link in
+    one step; only then do the old bytes go. Cut off, the same command goes on. A full disk, or a
+    process with a file of it open, leaves everything as it was.
+
+    \b
+    gradience cache move ~/.cache/huggingface/hub /data/hf/hub
+    gradience cache move ~/.cache/huggingface/hub /data/hf/hub --dry-run
+    gradience cache move /data/hf/hub ~/.cache/huggingface/hub      # and back
+
+    Exit codes: 0 done; 1 it stayed where it was; 2 usage; 5 in use, no room, the disk refused.
+    """
+    from gradience import system  # noqa: PLC0415
+    from gradience.storage.change.move import resume  # noqa: PLC0415
+    from gradience.storage.change.move.plan import plan_move  # noqa: PLC0415
+
+    source, target = _place(old), _place(new)
+    if abandon:
+        from gradience.units import format_size  # noqa: PLC0415
+
+        freed = resume.abandon(source, target)
+        click.echo(f"removed the unfinished copy: {format_size(freed)}", err=True)
+        return int(ExitCode.OK)
+    if not (dry_run or plan_file):
+        for note in resume.resume(source, target, system.holders):
+            click.echo(visible(note), err=True)
+    if (
+        Path(target).parent.is_dir()
+        and Path(source).parent.is_dir()
+        and resume.moved(source, target)
+    ):
+        click.echo(visible(f"{source} is a link to {target} already"), err=True)
+        return int(ExitCode.OK)
+    now = datetime.now(UTC)
+    plan = plan_move(
+        source,
+        target,
+        change=new_id(now),
+        now=now.timestamp(),
+        holders=system.holders(),
+        environ=os.environ,
+        home=Path.home(),
+    )
+    return settle(
+        plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
+    )
+
+
+def _place(path: Path) -> str:
+    """Absolute, the links above resolved, the last part as it is."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the last part
+    return str(Path(os.path.realpath(absolute.parent)) / absolute.name)

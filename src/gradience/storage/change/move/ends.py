@@ -1,0 +1,217 @@
+"""The two places of a move, held open and locked, and what an unfinished move leaves at each.
+
+Beside the new place lies `.NAME.gradience-move/`: the plan, one byte that says how far it came, and
+the copy while it is made. Beside the old place lies `.NAME.gradience-moved`: the link before the
+swap, the old directory after it. Names that follow from the two places, so that the same command
+finds them again after a kill, on whatever disk the journal of another cache may lie.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from gradience import artifacts
+from gradience.errors import ArtifactError, StorageError
+from gradience.files.below import Below, Removed
+from gradience.storage.change.move.tree import look
+from gradience.storage.change.records import PLAN_SCHEMA, Plan, Tree, text_of
+from gradience.storage.change.site import Site
+
+COPYING, PLACED, SWAPPED, REMOVING = b"c", b"p", b"s", b"r"
+"""How far: the copy is made; it has its place; the link has the old place; the old bytes go."""
+
+
+@dataclass(slots=True)
+class Ends:
+    """Where a directory is, and where it goes.
+
+    Attributes
+    ----------
+    source, target : Below
+        The directories above the old place and above the new one.
+    top, name : str
+        The old and the new name in them.
+    """
+
+    source: Below
+    top: str
+    target: Below
+    name: str
+
+    @property
+    def old(self) -> str:
+        """The old place."""
+        return os.path.join(self.source.root, self.top)  # noqa: PTH118 - perhaps no UTF-8
+
+    @property
+    def new(self) -> str:
+        """The new place, and what the link at the old one says."""
+        return os.path.join(self.target.root, self.name)  # noqa: PTH118 - perhaps no UTF-8
+
+    @property
+    def aside(self) -> str:
+        """Beside the old place: the link before the swap, the old directory after it."""
+        return f".{self.top}.gradience-moved"
+
+    @property
+    def own(self) -> str:
+        """Beside the new place: plan, state, copy."""
+        return f".{self.name}.gradience-move"
+
+    @property
+    def copy(self) -> str:
+        """Where the copy is made."""
+        return f"{self.own}/copy"
+
+    def is_dir(self, below: Below, name: str) -> bool:
+        """Whether a directory, not a link to one, has that name."""
+        return below.exists(name) and stat.S_ISDIR(below.status(name).st_mode)
+
+    def says(self, below: Below, name: str) -> str:
+        """What the link of that name says; "" where there is none."""
+        if below.exists(name) and stat.S_ISLNK(below.status(name).st_mode):
+            return below.link_target(name)
+        return ""
+
+    def leads(self) -> bool:
+        """Whether the old place is a link to the new one already."""
+        said = self.says(self.source, self.top)
+        path = os.path.join(self.source.root, said)  # noqa: PTH118
+        return bool(said) and (said == self.new or os.path.realpath(path) == self.new)
+
+    def lacking(self) -> bool:
+        """Whether the new place is free: nothing, an empty directory, or a link to the old one."""
+        if not self.target.exists(self.name):
+            return True
+        if self.is_dir(self.target, self.name):
+            return not self.target.entries(self.name)
+        return self._stale_link()
+
+    def make_way(self) -> None:
+        """Remove what may stand at a free place; the kernel refuses a directory with content."""
+        if self.is_dir(self.target, self.name):
+            if not self.target.remove_empty(self.name):
+                raise OSError(errno.ENOTEMPTY, "something is in it by now", self.new)
+        elif self._stale_link():
+            self.target.remove(self.name, Removed())
+
+    def _stale_link(self) -> bool:
+        """Whether an earlier move left a link at the new place, that leads to the old one."""
+        said = self.says(self.target, self.name)
+        return bool(said) and (said == self.new or os.path.realpath(self.new) == self.old)
+
+    def state(self) -> bytes | None:
+        """How far an unfinished move came; None where there is none."""
+        try:
+            return self.target.read(f"{self.own}/state", 1)
+        except OSError:
+            return None
+
+    def reach(self, state: bytes) -> None:
+        """Write down how far it came, so that a power cut does not lose it."""
+        name = f"{self.own}/state"
+        if not self.target.exists(name):
+            self.target.write(name, state)
+        else:
+            self.target.overwrite(name, state)
+
+    def note_copy(self) -> None:
+        """Remember what the whole copy looks like, before it is given its name."""
+        _, tree = look(self.target, self.copy)
+        with contextlib.suppress(FileNotFoundError):
+            self.target.remove(f"{self.own}/copied.json", Removed())
+        self.target.write(f"{self.own}/copied.json", msgspec.json.encode(tree))
+
+    def copy_untouched(self) -> bool:
+        """Whether nobody has written at the new place since."""
+        try:
+            _, found = look(self.target, self.name)
+            noted = msgspec.json.decode(self.target.read(f"{self.own}/copied.json"), type=Tree)
+        except (OSError, msgspec.MsgspecError):
+            return False
+        return found == noted
+
+    def planned(self) -> Tree | None:
+        """The fingerprint of the old directory in the plan of an unfinished move."""
+        name = f"{self.own}/plan.json"
+        try:
+            data = self.target.read(name, 1 << 24)
+            plan = artifacts.decode(data, PLAN_SCHEMA, Plan, source=name)
+        except (OSError, ArtifactError):
+            return None
+        return plan.actions[0].fingerprint.tree if plan.actions else None
+
+    def forget(self) -> None:
+        """The move is over, or taken back: remove plan, state and what is left of a copy."""
+        with contextlib.suppress(FileNotFoundError):
+            self.target.remove(self.own, Removed())
+
+
+@contextlib.contextmanager
+def opened(old: str, new: str) -> Iterator[Ends]:
+    """Both ends, held open.
+
+    Where directories above the new place are still to be made, the nearest one that is there stands
+    for them: enough to plan with.
+
+    Raises
+    ------
+    StorageError
+        If one of them cannot be opened.
+    """
+    above = os.path.dirname(new)  # noqa: PTH120 - perhaps no UTF-8
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)  # noqa: PTH120
+    with contextlib.ExitStack() as stack:
+        source, target = (
+            stack.enter_context(_below(path))
+            for path in (os.path.dirname(old), above)  # noqa: PTH120
+        )
+        name = os.path.relpath(new, above)
+        yield Ends(source, os.path.basename(old), target, name)  # noqa: PTH119
+
+
+def _below(path: str) -> Below:
+    try:
+        return Below(path)
+    except OSError as error:
+        raise StorageError(
+            f"{text_of(path)} cannot be opened: {error.strerror}",
+            remedy="Name a directory that is there, and that this user may read.",
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(ends: Ends) -> Iterator[None]:
+    """Keep other commands that change out, at both ends.
+
+    Raises
+    ------
+    StorageError
+        If one of them is at work there.
+    """
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(ends.target.lock(f"{ends.own}.lock"))]
+        if held[0]:
+            stack.callback(_drop, ends)
+        for place in (ends.top, ends.aside):
+            if ends.is_dir(ends.source, place):
+                inner = stack.enter_context(Below(f"{ends.source.root}/{place}"))
+                held.append(stack.enter_context(Site(inner, "").locked()))
+        if False in held:
+            raise StorageError(
+                f"another process changes {text_of(ends.old)} or {text_of(ends.new)} now",
+                remedy="Wait until that `gradience cache` command has ended.",
+            )
+        yield
+
+
+def _drop(ends: Ends) -> None:
+    """Remove our lock file; who waits for it sees that it is gone, and takes a new one."""
+    with contextlib.suppress(OSError):
+        ends.target.remove(f"{ends.own}.lock", Removed())

@@ -1,0 +1,413 @@
+"""Carry out a move, or go on with one that was cut off.
+
+`change.apply` sets things aside in batches of thousands and looks at all processes twice; that fits
+acts of microseconds below one root. A move is one act of hours on two disks, so it has a runner of
+its own, on the same records: a plan with one action, its fingerprint checked again, a journal
+beside what it makes, a receipt that says what was measured.
+
+Until the swap nothing old is touched, so every failure ends in removing the copy. The swap is one
+rename. After it the old tree is looked at once more: what was opened or changed in between is found
+there, and the swap is taken back. Only then do the old bytes go.
+"""
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gradience import artifacts, files
+from gradience.errors import GradienceError, StorageError
+from gradience.files.below import Removed
+from gradience.storage.change import fingerprint
+from gradience.storage.change.move import ends as state
+from gradience.storage.change.move.copy import Copy, Progress, Reached
+from gradience.storage.change.move.ends import Ends, locked, opened
+from gradience.storage.change.move.plan import check, check_room, copied_bytes
+from gradience.storage.change.move.tree import Node, look
+from gradience.storage.change.records import (
+    PLAN_SCHEMA,
+    Action,
+    Disk,
+    Outcome,
+    Plan,
+    Receipt,
+    State,
+    Tree,
+    path_of,
+    text_of,
+)
+from gradience.storage.change.site import NO_ROOM
+from gradience.storage.environment import profile
+from gradience.system.holders import Holders
+
+_KEPT = "what is copied is kept, and the same command goes on from there"
+_NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+
+class _LeftError(Exception):
+    """It was left as it was, or brought back there; why."""
+
+
+def no_step(_: str) -> None:
+    """What `reached` does outside of tests, which end the process there."""
+
+
+@dataclass(slots=True)
+class _Done:
+    """What came of it."""
+
+    state: State = "done"
+    removed: Removed = field(default_factory=Removed)
+    reasons: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def move(
+    plan: Plan,
+    *,
+    holders: Callable[[], Holders],
+    environ: Mapping[str, str],
+    home: Path,
+    progress: Progress | None = None,
+    reached: Reached = no_step,
+) -> Receipt:
+    """Carry out the plan of a move.
+
+    Parameters
+    ----------
+    holders : callable
+        Who has which files open, now: `system.holders`.
+    reached : callable, optional
+        Called with the name of every step that changed a disk, after it.
+
+    Raises
+    ------
+    StorageError
+        If an end is gone, or another process changes it now.
+    """
+    start = time.perf_counter()
+    (action,) = plan.actions
+    old, new = path_of(action.where), path_of(action.target)
+    done = _Done()
+    files.make_dir(Path(new).parent)
+    with opened(old, new) as ends:
+        disks = [ends.source.root, ends.target.root]
+        before = [_free(path) for path in disks]
+        top = ends.source.status(ends.top) if ends.is_dir(ends.source, ends.top) else None
+        with locked(ends):
+            mover = _Mover(
+                ends=ends,
+                plan=plan,
+                holders=holders,
+                environ=environ,
+                home=home,
+                progress=progress,
+                reached=reached,
+            )
+            try:
+                mover.run(action, top, done)
+            except _LeftError as error:
+                done.reasons.append(str(error))
+                done.state = "skipped" if done.state == "done" else done.state
+    if done.state == "done":
+        done.notes += _update_profiles(old, new, environ, home)
+        done.notes.append(f"{text_of(old)} is a link to {text_of(new)} now.")
+    return _receipt(plan, done, dict(zip(disks, before, strict=True)), time.perf_counter() - start)
+
+
+def _receipt(plan: Plan, done: _Done, before: Mapping[str, int], seconds: float) -> Receipt:
+    (item,) = plan.items
+    outcome = Outcome(
+        item=0,
+        name=item.name,
+        kind=item.kind,
+        what=item.what,
+        state=done.state,
+        freed=done.removed.bytes,
+        names=done.removed.names,
+        reasons=tuple(done.reasons),
+    )
+    return Receipt(
+        plan=plan.id,
+        title=plan.title,
+        outcomes=(outcome,),
+        freed=done.removed.bytes,
+        planned=plan.frees_bytes,
+        disks=tuple(
+            Disk(path=text_of(path), free_before=free, free_after=_free(path))
+            for path, free in before.items()
+        ),
+        seconds=seconds,
+        notes=tuple(done.notes),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mover:
+    """One move, its ends held open and locked."""
+
+    ends: Ends
+    plan: Plan
+    holders: Callable[[], Holders]
+    environ: Mapping[str, str]
+    home: Path
+    progress: Progress | None
+    reached: Reached
+
+    @property
+    def copy(self) -> Copy:
+        """The copy that it makes."""
+        ends = self.ends
+        return Copy(
+            source=ends.source,
+            top=ends.top,
+            target=ends.target,
+            staged=ends.copy,
+            progress=self.progress,
+            reached=self.reached,
+        )
+
+    def run(self, action: Action, top: os.stat_result | None, done: _Done) -> None:
+        """Everything, from the check of what the plan saw to the end of the old bytes."""
+        ends = self.ends
+        if top is None:
+            raise _LeftError("it is gone, or no directory any more")
+        nodes = self._as_planned(action, top)
+        if not ends.lacking():
+            raise _LeftError(f"something is at {text_of(ends.new)} by now")
+        if ends.source.device == ends.target.device and self._rename():
+            return
+        self._copy_or_leave(nodes, top, action.fingerprint.tree, done)
+        self._swap(nodes, action.fingerprint.tree, done)
+        finish(ends, done.removed, self.reached)
+
+    def _as_planned(self, action: Action, top: os.stat_result) -> list[Node]:
+        try:
+            nodes, tree = look(self.ends.source, self.ends.top)
+        except OSError as error:
+            raise _LeftError(_words(error)) from error
+        if tree != action.fingerprint.tree or not fingerprint.same_inode(top, action.fingerprint):
+            raise _LeftError("it changed after the plan was made")
+        try:
+            check(self.ends, nodes, self.holders())
+        except StorageError as error:
+            raise _LeftError(str(error)) from error
+        return nodes
+
+    def _rename(self) -> bool:
+        """On one disk: put a link at the new place, and swap the two, in one step."""
+        ends = self.ends
+        try:
+            ends.make_way()
+            ends.target.symlink(ends.new, ends.name)  # to itself, and soon to the directory there
+            self.reached("linked")
+            try:
+                ends.source.exchange(ends.top, ends.name, ends.target)
+            except OSError as error:
+                ends.target.remove(ends.name, Removed())
+                if error.errno == errno.EXDEV:
+                    return False  # two subvolumes, or a directory of an image's layer
+                if error.errno not in _NO_EXCHANGE:
+                    raise
+                self._rename_and_link()
+        except OSError as error:
+            raise _LeftError(_words(error)) from error
+        self._sync()
+        self.reached("swapped")
+        return True
+
+    def _rename_and_link(self) -> None:
+        """Where names cannot be swapped: rename, then link; a kill in between is found later."""
+        ends = self.ends
+        self._begin()
+        ends.source.move(ends.top, ends.name, ends.target)
+        self.reached("renamed")
+        try:
+            ends.source.symlink(ends.new, ends.top)
+        except OSError:
+            ends.target.move(ends.name, ends.top, ends.source)
+            raise
+        finally:
+            ends.forget()
+
+    def _begin(self) -> None:
+        """The journal: plan and state; what an earlier try copied stays."""
+        ends = self.ends
+        ends.target.make_dirs(ends.own)
+        with contextlib.suppress(FileNotFoundError):
+            ends.target.remove(f"{ends.own}/plan.json", Removed())
+        made = datetime.fromtimestamp(self.plan.made, UTC)
+        data = artifacts.encode(PLAN_SCHEMA, self.plan, now=made, indent=0)
+        ends.target.write(f"{ends.own}/plan.json", data)
+        ends.reach(state.COPYING)
+        self.reached("begun")
+
+    def _make_copy(self, nodes: list[Node], top: os.stat_result, planned: Tree | None) -> str:
+        """Copy and verify; why the copy is not what is there, "" if it is."""
+        self._begin()
+        self.copy.make(nodes)
+        why = self.copy.verify(nodes)
+        self.copy.finish_top(top)
+        _, after = look(self.ends.source, self.ends.top)
+        return why if after == planned else "it changed while it was copied"
+
+    def _copy_or_leave(
+        self, nodes: list[Node], top: os.stat_result, planned: Tree | None, done: _Done
+    ) -> None:
+        """Make the copy; where the disk is full it goes again, else it is kept for another try."""
+        ends = self.ends
+        try:
+            check_room(ends, nodes, self.environ, self.home, copied_bytes(ends))
+            why = self._make_copy(nodes, top, planned)
+        except StorageError as error:
+            raise _LeftError(str(error)) from error
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise _LeftError(f"{_words(error)}; {_KEPT}") from error
+            ends.forget()
+            self.reached("dropped")
+            done.state = "undone"
+            raise _LeftError(
+                f"{_words(error)}: the copy was removed again, nothing of the old was touched"
+            ) from error
+        if why:
+            raise _LeftError(f"{why}; {_KEPT}")
+
+    def _swap(self, nodes: list[Node], planned: Tree | None, done: _Done) -> None:
+        """Put the copy in its place and the link at the old one; take it back on any doubt."""
+        ends = self.ends
+        try:
+            self._place()
+            check(ends, nodes, self.holders())
+            self._put_link()
+        except (OSError, StorageError) as error:
+            done.state = "undone"
+            unplace(ends, _words(error))
+            raise _LeftError(f"{_words(error)}; {_KEPT}") from error
+        ends.reach(state.SWAPPED)
+        self._sync()
+        self.reached("swapped")
+        if why := doubt(ends, planned, self.holders()):
+            done.state = "undone"
+            take_back(ends, why)
+            raise _LeftError(f"{why}; {_KEPT}")
+
+    def _place(self) -> None:
+        ends = self.ends
+        ends.note_copy()
+        ends.reach(state.PLACED)
+        self.reached("noted")
+        ends.make_way()
+        ends.target.move(ends.copy, ends.name)
+        ends.target.sync_dir()
+        self.reached("placed")
+
+    def _put_link(self) -> None:
+        ends = self.ends
+        ends.source.symlink(ends.new, ends.aside)
+        self.reached("linked")
+        try:
+            ends.source.exchange(ends.top, ends.aside)
+        except OSError as error:
+            ends.source.remove(ends.aside, Removed())
+            if error.errno not in _NO_EXCHANGE:
+                raise
+            ends.source.move(ends.top, ends.aside)
+            self.reached("renamed")
+            ends.source.symlink(ends.new, ends.top)
+
+    def _sync(self) -> None:
+        self.ends.source.sync_dir()
+        self.ends.target.sync_dir()
+
+
+def finish(ends: Ends, removed: Removed, reached: Reached = no_step) -> None:
+    """Let the old bytes go, and forget the move."""
+    ends.reach(state.REMOVING)
+    reached("removing")
+    with contextlib.suppress(FileNotFoundError):
+        ends.source.remove(ends.aside, removed)
+    reached("removed")
+    ends.forget()
+    reached("forgotten")
+
+
+def doubt(ends: Ends, planned: Tree | None, holders: Holders) -> str:
+    """Why the old tree, out of the way by now, must not go: it is open, or was changed."""
+    try:
+        nodes, tree = look(ends.source, ends.aside)
+        check(ends, nodes, holders)
+    except (OSError, StorageError) as error:
+        return _words(error)
+    return "" if tree == planned else "it changed while it was copied"
+
+
+def take_back(ends: Ends, why: str) -> None:
+    """Swap back, unless something was written at the new place already: then both stay.
+
+    Raises
+    ------
+    StorageError
+        If both stay.
+    """
+    if not ends.copy_untouched():
+        raise _both(ends, ends.aside, why)
+    try:
+        ends.source.exchange(ends.top, ends.aside)
+        ends.source.remove(ends.aside, Removed())
+    except OSError as error:
+        if error.errno not in _NO_EXCHANGE:
+            raise _both(ends, ends.aside, why) from error
+        ends.source.remove(ends.top, Removed())
+        ends.source.move(ends.aside, ends.top)
+    unplace(ends, why)
+
+
+def unplace(ends: Ends, why: str) -> None:
+    """Take the copy from its place, unless somebody wrote to it there.
+
+    Raises
+    ------
+    StorageError
+        If both stay.
+    """
+    if ends.says(ends.source, ends.aside):
+        ends.source.remove(ends.aside, Removed())
+    if ends.is_dir(ends.target, ends.name) and not ends.target.exists(ends.copy):
+        if not ends.copy_untouched():
+            raise _both(ends, ends.top, why)
+        ends.target.move(ends.name, ends.copy)
+    ends.reach(state.COPYING)
+
+
+def _both(ends: Ends, name: str, why: str) -> StorageError:
+    old, new = f"{ends.source.root}/{name}", ends.new
+    return StorageError(
+        f"{why}, and somebody wrote to {text_of(new)} already: both are kept, the old one as "
+        f"{text_of(old)}",
+        remedy=f"See what differs (diff -r --no-dereference '{text_of(old)}' '{text_of(new)}'), "
+        "copy it over, and remove the old one.",
+    )
+
+
+def _update_profiles(old: str, new: str, environ: Mapping[str, str], home: Path) -> list[str]:
+    try:
+        changed = profile.renamed(old, new, environ, home)
+    except GradienceError as error:
+        return [f"{error}: it still names {text_of(old)}, which leads to the new place."]
+    return [f"{path} names {text_of(new)} now; new shells have it." for path in changed]
+
+
+def _free(path: str) -> int:
+    space = os.statvfs(path)
+    return space.f_bavail * space.f_frsize
+
+
+def _words(error: OSError | StorageError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error)
