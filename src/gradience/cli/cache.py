@@ -24,6 +24,7 @@ COMMANDS: Registry[click.Command] = Registry(
         "du": "gradience.cli.cache:du",
         "clean": "gradience.cli.cache_clean:clean",
         "apply": "gradience.cli.cache_clean:apply_plan",
+        "dedupe": "gradience.cli.cache_dedupe:dedupe",
         "move": "gradience.cli.cache_move:move",
         "undo": "gradience.cli.cache_undo:undo",
         "verify": "gradience.cli.cache_verify:verify",
@@ -43,6 +44,7 @@ def cache() -> None:
     gradience cache verify --deep       # hash files against what the caches themselves say
     gradience cache watch               # free space and growth, live
     gradience cache clean --dry-run     # what nothing uses
+    gradience cache dedupe --dry-run    # equal files in several caches, by known hashes
     gradience cache move SRC DST        # to another disk, and a link stays
     gradience cache undo                # bring back what went to the trash
     """

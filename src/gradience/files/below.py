@@ -180,10 +180,10 @@ class Below:
         with self._two(name, new, self) as (from_dir, old, to_dir, last):
             os.link(old, last, src_dir_fd=from_dir, dst_dir_fd=to_dir, follow_symlinks=False)
 
-    def replace(self, name: str, new: str) -> None:
-        """Rename over a file or a link in one step."""
-        with self._two(name, new, self) as (from_dir, old, to_dir, last):
-            os.rename(old, last, src_dir_fd=from_dir, dst_dir_fd=to_dir)
+    def link_open(self, descriptor: int, new: str) -> None:
+        """Give the very file that is open a name; refused with EEXIST where something is there."""
+        parent, last = self._parent(new)
+        os.link(f"/proc/self/fd/{descriptor}", last, dst_dir_fd=parent, follow_symlinks=True)
 
     def keep_link(self, name: str, status: os.stat_result) -> None:
         """Give a link the owner and the times of another."""

@@ -21,6 +21,7 @@ from gradience.files.below import Below, Removed
 from gradience.storage.change import fingerprint, journal
 from gradience.storage.change.guards import GUARDS
 from gradience.storage.change.journal import DiskJournal, Journal, NoJournal
+from gradience.storage.change.meter import Meter, Progress
 from gradience.storage.change.records import (
     Action,
     Disk,
@@ -36,8 +37,6 @@ from gradience.storage.change.recover import settle
 from gradience.storage.change.site import NO_ROOM, OWN, THINGS, Site
 from gradience.storage.change.verbs import VERBS
 from gradience.system.holders import Holders
-
-Progress = Callable[[str, int, int], None]
 
 _ID = re.compile(r"[\w-]{1,100}")
 _CHANGED = "it changed after the plan was made"
@@ -91,11 +90,13 @@ def apply(
     before = {root: _free(path_of(root)) for root in plan.roots()}
     notes: list[str] = []
     trash: list[str] = []
+    meter = _meter(plan, progress)
     errors: list[StorageError] = []
     for root in plan.roots():
         run = _Run(_part(plan, root), holders, tallies, progress)
         try:
             with _site(root, plan) as site:
+                site.on_bytes = meter.add if meter is not None else None
                 notes += settle(site.below, holders)
                 if run.all(site, NoJournal() if in_place else new_journal()):
                     trash.append(f"{root}/{site.own}")
@@ -131,6 +132,12 @@ def _check_plan(plan: Plan) -> None:
             )
     if not _ID.fullmatch(plan.id):
         raise ArtifactError(f"{plan.id!r} is no id of a plan", remedy="Make the plan again.")
+
+
+def _meter(plan: Plan, progress: Progress | None) -> Meter | None:
+    """A bar over the bytes that are compared, where any are."""
+    sizes = [a.fingerprint.size for a in plan.actions if a.target]
+    return Meter(progress, "comparing", sum(sizes)) if sizes else None
 
 
 def _part(plan: Plan, root: str) -> Plan:

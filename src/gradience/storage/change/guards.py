@@ -57,6 +57,7 @@ GUARDS: Registry[Guard] = Registry(
         "hub_part": f"{_HERE}:HUB_PART",
         "lock_beside": f"{_HERE}:LOCK_BESIDE",
         "hub_store_blob": f"{_HERE}:HUB_STORE_BLOB",
+        "hub_store_lock": f"{_HERE}:HUB_STORE_LOCK",
     },
 )
 
@@ -156,6 +157,22 @@ class _HubStoreBlob:
         return _user(payload, site, listed=site.aside(f"{payload}.refs"))
 
 
+class _HubStoreLock:
+    """A shared blob that stays, under `<hash>.lock`, whoever uses it."""
+
+    grace = 0.0
+
+    @contextlib.contextmanager
+    def hold(self, action: Action, site: Site) -> Iterator[str]:
+        """Hold its lock."""
+        with site.below.lock(f"{action.name}.lock", mode=0o666) as ours:
+            yield _busy(ours, action, site)
+
+    def wanted(self, action: Action, site: Site) -> str:
+        """Nobody misses a copy that was replaced."""
+        return ""
+
+
 def _user(payload: str, site: Site, listed: str = "") -> str:
     """A blob that leads to a shared blob, as the hub's own sweep looks for it; "" if there is none.
 
@@ -201,4 +218,4 @@ def _busy(ours: bool | None, action: Action, site: Site) -> str:
 
 
 FREE, HUB_BLOB, HUB_PART, HUB_STORE_BLOB = _Free(), _HubBlob(), _HubPart(), _HubStoreBlob()
-LOCK_BESIDE = _LockBeside()
+LOCK_BESIDE, HUB_STORE_LOCK = _LockBeside(), _HubStoreLock()

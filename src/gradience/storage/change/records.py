@@ -185,6 +185,9 @@ KEPT: dict[str, str] = {
     "unknown_layout": "It has a layout that this release does not know.",
     "unlisted": "The hub keeps shared blobs without a list of their users.",
     "changed": "It changed while we looked.",
+    "other_disk": "Its equal lies on another disk: a link to it might dangle one day.",
+    "in_place": "It may be written to in place; a hard link would change its equal too.",
+    "unlike": "Its equal has another owner, mode or attributes: one inode cannot serve both.",
     "refused": "The file system did not let us look at it.",
 }
 

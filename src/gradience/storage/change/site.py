@@ -10,7 +10,7 @@ and costs no directories.
 import contextlib
 import errno
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from gradience import paths
@@ -46,6 +46,8 @@ class Site:
         Directories in which this change made or removed a name: their times tell of nobody else.
     links : mapping
         Links of the snapshots of repositories that were looked at, by the repository's name.
+    on_bytes : callable, optional
+        Told how many bytes a verb has read, for a bar.
     """
 
     below: Below
@@ -54,6 +56,7 @@ class Site:
     min_age: float = 0.0
     touched: set[str] = field(default_factory=set)
     links: dict[str, SnapshotLinks] = field(default_factory=dict)
+    on_bytes: Callable[[int], None] | None = None
 
     @property
     def own(self) -> str:
@@ -90,11 +93,15 @@ class Site:
 
     def set_aside(self, name: str) -> None:
         """Move a thing out of the way."""
+        self.below.move(name, self.make_aside(name))
+        self.touched.add(name.rpartition("/")[0])
+
+    def make_aside(self, name: str) -> str:
+        """Where a thing of that name is set aside, with the directory for it."""
         target = self.aside(name)
         if "/" in target.removeprefix(f"{self.own}/{THINGS}/"):
             self.below.make_dirs(target.rpartition("/")[0])
-        self.below.move(name, target)
-        self.touched.add(name.rpartition("/")[0])
+        return target
 
     def bring_back(self, name: str) -> None:
         """Move a thing back; nothing happens where it is not set aside.

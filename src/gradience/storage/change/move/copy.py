@@ -14,30 +14,11 @@ from dataclasses import dataclass
 
 from gradience.files import attributes, contents
 from gradience.files.below import Below, Removed
+from gradience.storage.change.meter import Meter, Progress
 from gradience.storage.change.move.tree import Node, differences, look
 from gradience.storage.change.records import text_of
 
-Progress = Callable[[str, int, int], None]
 Reached = Callable[[str], None]
-MIB = 1 << 20
-
-
-class Meter:
-    """Bytes done of a stage, told in MiB so that small files do not drown the terminal."""
-
-    def __init__(self, progress: Progress | None, stage: str, total: int) -> None:
-        self._progress = progress
-        self._stage = stage
-        self._total = total
-        self._done = 0
-        self._told = -1
-
-    def add(self, count: int) -> None:
-        """Count bytes."""
-        self._done += count
-        if self._progress is not None and self._done // MIB != self._told:
-            self._told = self._done // MIB
-            self._progress(f"{self._stage} (MiB)", self._told, -(-self._total // MIB))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,8 +23,9 @@ from gradience import artifacts, files
 from gradience.errors import GradienceError, StorageError
 from gradience.files.below import Removed
 from gradience.storage.change import fingerprint
+from gradience.storage.change.meter import Progress
 from gradience.storage.change.move import ends as state
-from gradience.storage.change.move.copy import Copy, Progress, Reached
+from gradience.storage.change.move.copy import Copy, Reached
 from gradience.storage.change.move.ends import Ends, locked, opened
 from gradience.storage.change.move.plan import check, check_room, copied_bytes
 from gradience.storage.change.move.tree import Node, look

@@ -9,7 +9,9 @@ VERBS: Registry[Verb] = Registry(
     "verb",
     {
         "delete": f"{_HERE}.delete:DELETE",
+        "hardlink": f"{_HERE}.hardlink:HARDLINK",
         "prune": f"{_HERE}.prune:PRUNE",
+        "reflink": f"{_HERE}.reflink:REFLINK",
         "trash": f"{_HERE}.trash:TRASH",
     },
 )

@@ -1,0 +1,73 @@
+"""`gradience cache dedupe`: look, plan, ask, carry out."""
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from gradience.cli.acting import acting, all_roots, new_id, settle, settle_roots
+from gradience.cli.cache import host_and_places, places
+
+
+@click.command()
+@places(kinds=False)
+@click.option(
+    "--ollama",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="ollama's models.  [$OLLAMA_MODELS, ~/.ollama/models, /usr/share/ollama/.ollama/models]",
+)
+@acting
+def dedupe(
+    *,
+    also: tuple[str, ...],
+    projects: tuple[Path, ...],
+    ollama: Path | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    plan_file: Path | None,
+    show_all: bool,
+) -> int:
+    """Let equal files in hub caches, `local_dir` downloads and ollama's store share their bytes.
+
+    They are found by the hashes that their names and notes carry, and compared byte by byte before
+    anything changes. Where the file system has reflinks (btrfs, XFS) they stay separate files; else
+    a hard link is made where owner and mode are equal and nobody writes in place. What stays as it
+    is, is listed with the reason.
+
+    \b
+    gradience cache dedupe --dry-run
+    gradience cache dedupe --at hub=/mnt/old/hub --project ~/models
+    gradience cache dedupe --yes --json
+
+    Exit codes: 0 done; 1 something of the plan stayed; 2 usage; 5 the disk refused.
+    """
+    from gradience import system  # noqa: PLC0415
+    from gradience.cli.progress import progress_bar  # noqa: PLC0415
+    from gradience.storage.change import ollama as store  # noqa: PLC0415
+    from gradience.storage.change.copies import groups  # noqa: PLC0415
+    from gradience.storage.change.dedupe import plan_dedupe  # noqa: PLC0415
+    from gradience.storage.inventory.take import survey  # noqa: PLC0415
+
+    stores = (ollama.absolute(),) if ollama else store.stores(os.environ, Path.home())
+    if not (dry_run or plan_file):
+        settle_roots([*all_roots(also, projects), *map(os.path.realpath, stores)])
+    machine, named = host_and_places(also)
+    with progress_bar(shown=sys.stderr.isatty()) as progress:
+        found = survey(
+            **machine,
+            projects=[project.absolute() for project in projects],
+            also=named,
+            kinds=("hub", "project"),
+            progress=progress,
+        )
+    now = datetime.now(UTC)
+    plan = plan_dedupe(
+        groups(found, stores), change=new_id(now), now=now.timestamp(), holders=system.holders()
+    )
+    return settle(
+        plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
+    )
