@@ -35,6 +35,16 @@ with safe_open(sys.argv[1], framework="numpy") as weights:
 """
 
 
+DATASET = """
+import sys
+from datasets import load_dataset
+found = load_dataset("json", data_files=sys.argv[1], split="train")
+print(sum(found["n"]), flush=True)
+sys.stdin.readline()
+print(sum(found["n"]), flush=True)
+"""
+
+
 @pytest.fixture
 def disk(tmp_path: Path):
     shm = Path("/dev/shm")
@@ -164,3 +174,34 @@ def test_a_mapped_file_and_a_download_under_way_are_left_alone(gradience, hub, d
             said, _ = process.communicate(timeout=60)
     assert gradience("cache", "move", hub, disk / "hub", "--yes").returncode == 0
     assert (Path(said.strip()) / "w.bin").stat().st_size == 8_000_000
+
+
+@pytest.mark.slow
+def test_a_dataset_in_use_stays_and_after_the_move_it_is_loaded_without_a_build(
+    gradience, disk, tmp_path
+):
+    (tmp_path / "d.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(1000)))
+    cache = tmp_path / "hf" / "datasets"
+    environ = environ_of(tmp_path / "hf" / "hub", HF_DATASETS_CACHE=str(cache))
+    environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    for moved in (False, True):
+        with subprocess.Popen(
+            [sys.executable, "-c", DATASET, tmp_path / "d.jsonl"],
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "499500\n"
+            if not moved:
+                done = gradience("cache", "move", cache, disk / "datasets", "--yes")
+                assert (done.returncode, "in use" in done.stderr) == (5, True)
+            said, _ = process.communicate("\n")
+            assert said == "499500\n"
+        if not moved:
+            assert gradience("cache", "move", cache, disk / "datasets", "--yes").returncode == 0
+            arrows = {p: p.stat().st_mtime_ns for p in (disk / "datasets").rglob("*.arrow")}
+            assert arrows
+    assert {p: p.stat().st_mtime_ns for p in (disk / "datasets").rglob("*.arrow")} == arrows

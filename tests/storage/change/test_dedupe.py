@@ -4,10 +4,12 @@ import fcntl
 import hashlib
 import mmap
 import os
+import random
 import signal
 import stat
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 from factories_caches import HubMaker, commit_of
 from factories_changes import DyingJournal, carry_out, holding, nobody, states
 from factories_disks import btrfs_with_quota, tmpfs
+from factories_races import EXPECTED, FILES, client, repo
 from gradience import system
 from gradience.files import contents, sharing
 from gradience.storage.change.apply import apply
@@ -26,6 +29,7 @@ from gradience.storage.change.recover import recover
 from gradience.storage.inventory.places import Place
 from gradience.storage.inventory.take import survey
 from gradience.system.holders import Holders
+from hub_server import serve
 
 DATA = os.urandom(300_000)
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -181,6 +185,24 @@ def test_beside_a_mapped_reader_and_a_download_nothing_is_swapped(tmp_path):
         assert "a download holds its lock" in str(receipt.outcomes[0].reasons)
     assert carry_out(plan_for(one, two)).complete
     loads(one, two)
+
+
+def test_the_real_client_downloads_while_what_it_shares_is_deduped(tmp_path):
+    chance = random.Random(0)
+    with serve(org__m=repo()) as hub, client(hub, tmp_path / "home") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in range(4):
+            one, two = tmp_path / f"{number}-one", tmp_path / f"{number}-two"
+            for place in (one, two):
+                HubMaker(place).add("org/m", "a", FILES, ref="v1")
+            plan = plan_for(one, two)
+            process.stdin.write(f"{one}\n")
+            process.stdin.flush()
+            time.sleep(chance.uniform(0.0, 0.06))
+            carry_out(plan, holders=system.holders)
+            assert process.stdout.readline().strip() == EXPECTED
+            assert [p for p in one.glob("models--*/snapshots/**/*") if not p.exists()] == []
 
 
 def test_killed_at_any_step_every_name_leads_to_its_bytes(tmp_path):

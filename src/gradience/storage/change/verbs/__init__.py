@@ -10,6 +10,8 @@ VERBS: Registry[Verb] = Registry(
     {
         "delete": f"{_HERE}.delete:DELETE",
         "hardlink": f"{_HERE}.hardlink:HARDLINK",
+        "link": f"{_HERE}.link:LINK",
+        "mode": f"{_HERE}.mode:MODE",
         "prune": f"{_HERE}.prune:PRUNE",
         "reflink": f"{_HERE}.reflink:REFLINK",
         "trash": f"{_HERE}.trash:TRASH",

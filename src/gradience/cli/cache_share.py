@@ -1,0 +1,102 @@
+"""`gradience cache share`: look, plan, ask, carry out, and say how to take it back."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gradience.cli.acting import acting, encoded, new_id, settle, settle_roots
+from gradience.errors import UsageError
+
+if TYPE_CHECKING:
+    from gradience.storage.change.records import Plan
+    from gradience.storage.change.share import Group
+
+
+@click.command()
+@click.argument(
+    "root", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR"
+)
+@click.option("--group", metavar="NAME", help="Share DIR with the users of this group.")
+@click.option(
+    "--link",
+    "links",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Let PATH, not there yet or empty, be a link to DIR. May be given more than once.",
+)
+@acting
+def share(
+    *,
+    root: Path,
+    group: str | None,
+    links: tuple[Path, ...],
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    plan_file: Path | None,
+    show_all: bool,
+) -> int:
+    """Let the users of a group, or several projects, use one cache directory.
+
+    With --group every directory gets the group, setgid and write for it, every file what its owner
+    may; a login stays its owner's alone. A plan that takes it back is written before.
+
+    \b
+    gradience cache share /srv/hf --group ml --dry-run
+    sudo gradience cache share /srv/hf --group ml
+    gradience cache share ~/.cache/huggingface/hub --link project-a/hub --link project-b/hub
+
+    Exit codes: 0 done; 1 something of the plan stayed; 2 usage; 5 the disk refused.
+    """
+    from gradience.storage.change.share import plan_group, plan_links  # noqa: PLC0415
+
+    if bool(group) == bool(links):
+        raise UsageError("neither users nor projects", remedy="Give --group NAME or --link PATH.")
+    changes = not (dry_run or plan_file)
+    place, now = os.path.realpath(root), datetime.now(UTC)
+    if changes:
+        settle_roots([os.path.dirname(place)])  # noqa: PTH120
+    back = None
+    if group:
+        plan, back = plan_group(place, _group(group), change=new_id(now), now=now.timestamp())
+    else:
+        absolute = [os.path.abspath(link) for link in links]  # noqa: PTH100 - the link itself
+        plan = plan_links(place, absolute, change=new_id(now), now=now.timestamp())
+    if changes and back is not None and plan.actions:
+        _keep(back)
+    return settle(
+        plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
+    )
+
+
+def _group(name: str) -> "Group":
+    import grp  # noqa: PLC0415 - not on every system
+
+    from gradience.storage.change.share import Group  # noqa: PLC0415
+
+    try:
+        found = grp.getgrnam(name)
+    except KeyError as error:
+        raise UsageError(
+            f"there is no group {name}", remedy=f"sudo groupadd {name}, or see `getent group`."
+        ) from error
+    if os.geteuid() != 0 and found.gr_gid not in (os.getegid(), *os.getgroups()):
+        raise UsageError(
+            f"this user is not in the group {name}, and may not give files to it",
+            remedy=f"sudo usermod -aG {name} {os.environ.get('USER', '$USER')}, and log in again.",
+        )
+    return Group(name=name, number=found.gr_gid)
+
+
+def _keep(back: "Plan") -> None:
+    """Write the plan that takes it back to Gradience's own cache, before anything is changed."""
+    from gradience import files, paths  # noqa: PLC0415
+    from gradience.storage.change.records import PLAN_SCHEMA  # noqa: PLC0415
+
+    path = paths.cache_dir(os.environ, Path.home()) / "undo" / f"{back.id}.json"
+    files.replace(path, encoded(PLAN_SCHEMA, back))
+    click.echo(f"to take it back later: gradience cache apply {path}", err=True)

@@ -1,0 +1,55 @@
+"""`gradience cache share` and `dedupe` as a user runs them."""
+
+import grp
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from factories_caches import HubMaker
+
+
+@pytest.fixture
+def gradience(tmp_path: Path):
+    def run(*words: object) -> "subprocess.CompletedProcess[str]":
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_"))}
+        own = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HOME": str(tmp_path), "COLUMNS": "150"}
+        return subprocess.run(
+            [sys.executable, "-m", "gradience", "cache", *map(str, words)],
+            env=kept | own,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+
+    return run
+
+
+def test_a_group_shares_it_and_the_printed_command_takes_it_back(gradience, tmp_path):
+    hub = HubMaker(tmp_path / "hub").hub
+    mine = grp.getgrgid(os.getegid()).gr_name
+    before = hub.stat().st_mode
+    assert "Share 1 thing" in gradience("share", hub, "--group", mine, "--dry-run").stdout
+    done = gradience("share", hub, "--group", mine, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert hub.stat().st_mode & 0o2070 == 0o2070
+    (file,) = (tmp_path / ".cache" / "gradience" / "undo").iterdir()
+    assert f"gradience cache apply {file}" in done.stderr
+    assert gradience("apply", file, "--yes").returncode == 0
+    assert hub.stat().st_mode == before
+    assert "no group" in gradience("share", hub, "--group", "no-such-group").stderr
+    assert gradience("share", hub).returncode == 2
+
+
+def test_two_caches_are_deduped_and_the_receipt_says_what_it_freed(gradience, tmp_path):
+    for name in ("hub", "old"):
+        HubMaker(tmp_path / name).add("org/m", "a", {"w": b"w" * 200_000})
+    done = gradience("dedupe", "--at", f"hub={tmp_path / 'old'}", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    receipt = json.loads(done.stdout)["content"]
+    assert receipt["title"] == "dedupe"
+    assert receipt["freed"] >= 200_000 or receipt["outcomes"][0]["what"] == "reflink"

@@ -1,0 +1,123 @@
+"""A shared cache: the group may use it, a login stays private, and all of it can be taken back."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from factories_caches import HubMaker
+from factories_changes import carry_out, holding, names_below, states
+from factories_disks import as_nobody
+from factories_doctor import facts, use
+from gradience.errors import UsageError
+from gradience.storage.change.records import Plan
+from gradience.storage.change.share import Group, plan_group, plan_links
+from gradience.storage.doctor import places
+from gradience.storage.doctor.questions import LOGIN
+from gradience.storage.doctor.rules_rights import foreign, group_sharing, token, umask
+
+GROUP = Group(name="nogroup", number=65534)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """HF_HOME with a hub cache and a login in it."""
+    root = tmp_path / "hf"
+    HubMaker(root / "hub").add("org/m", "a", {"w": b"w" * 5000})
+    (root / "token").write_text("hf_secret")
+    for path in (root / "hub" / "models--org--m" / "blobs").iterdir():
+        path.chmod(0o444)
+    return root
+
+
+def rights(root: Path) -> dict[str, tuple[int, int]]:
+    found = {".": root.stat()} | {n: (root / n).lstat() for n in names_below(root)}
+    return {n: (s.st_gid, stat.S_IMODE(s.st_mode)) for n, s in found.items()}
+
+
+def plans(root: Path) -> tuple[Plan, Plan]:
+    if os.geteuid() != 0:
+        pytest.skip("gives files to another group")
+    return plan_group(str(root), GROUP, change="test", now=0.0)
+
+
+@pytest.mark.root
+def test_the_doctor_finds_nothing_in_a_shared_cache(home):
+    plan, _ = plans(home)
+    assert any("umask 002" in note for note in plan.notes)
+    assert any("HF_TOKEN_PATH" in note for note in plan.notes)
+    assert carry_out(plan).complete
+    uses = [use(path=str(home / "hub")), use(purpose=LOGIN, path=str(home / "token"))]
+    healthy = facts(
+        *uses,
+        places={u.path: places.place(Path(u.path)) for u in uses},
+        parts=tuple(places.parts([home, home / "hub"])),
+        tokens=tuple(places.tokens({home / "token": True})),
+        umask=0o002,
+    )
+    found = [f for rule in (foreign, group_sharing, token, umask) for f in rule(healthy)]
+    assert found == []
+    assert plans(home)[0].actions == ()  # a second time there is nothing to do
+
+
+@pytest.mark.root
+def test_it_is_taken_back_to_the_last_bit(home):
+    before = rights(home)
+    plan, back = plans(home)
+    assert carry_out(plan).complete
+    shared = rights(home)
+    assert shared["."] == (65534, 0o2775)
+    assert shared["token"] == (before["token"][0], 0o600)
+    blob = next(name for name in shared if "/blobs/" in name)
+    assert shared[blob] == (65534, 0o444)
+    assert carry_out(back).complete
+    assert rights(home) == before
+
+
+@pytest.mark.root
+def test_another_user_of_the_group_adds_a_file_that_the_group_may_use(home, tmp_path):
+    assert carry_out(plans(home)[0]).complete
+    for above in (tmp_path, *tmp_path.parents[:-2]):
+        if above.stat().st_uid == 0 and not above.stat().st_mode & 0o001:
+            above.chmod(above.stat().st_mode | 0o011)
+    said = as_nobody(
+        "###\n"
+        f"import os; os.umask(0o002); os.mkdir({str(home / 'hub' / 'new')!r})\n"
+        f"s = os.stat({str(home / 'hub' / 'new')!r}); print(s.st_gid, oct(s.st_mode & 0o7777))\n"
+        f"print(os.access({str(home / 'token')!r}, os.R_OK))",
+        tmp_path,
+    )
+    assert said.split() == ["65534", "0o2775", "False"]
+
+
+@pytest.mark.root
+def test_what_is_in_use_or_was_changed_stays_as_a_whole(home):
+    before = rights(home)
+    plan, _ = plans(home)
+    held = holding(home / "hub" / "models--org--m" / "refs" / "main")
+    assert states(carry_out(plan, holders=lambda: held)) == ["skipped"]
+    assert rights(home) == before
+    (home / "hub").chmod(0o700)
+    assert states(carry_out(plan)) == ["skipped"]
+    (home / "hub").chmod(before["hub"][1])
+    assert rights(home) == before
+
+
+def test_projects_get_links_and_content_is_never_replaced(home, tmp_path):
+    hub = home / "hub"
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "b" / "hub").mkdir()
+    links = [str(tmp_path / name / "hub") for name in ("a", "b")]
+    plan = plan_links(str(hub), links, change="test", now=0.0)
+    assert carry_out(plan).complete
+    assert [Path(link).readlink() for link in links] == [hub, hub]
+    assert not plan_links(str(hub), links, change="test", now=0.0).actions
+    late = plan_links(str(hub), [str(tmp_path / "c" / "hub")], change="test", now=0.0)
+    (tmp_path / "c" / "hub").mkdir()
+    (tmp_path / "c" / "hub" / "x").write_bytes(b"x")
+    assert not carry_out(late).complete
+    assert (tmp_path / "c" / "hub" / "x").read_bytes() == b"x"
+    with pytest.raises(UsageError, match="holds something"):
+        plan_links(str(hub), [str(tmp_path / "c" / "hub")], change="test", now=0.0)
