@@ -38,6 +38,25 @@ def keep(descriptor: int, status: os.stat_result, attributes: Mapping[str, bytes
     os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+def give(descriptor: int, group: int, permissions: int) -> None:
+    """Set group and permissions of an open file or directory.
+
+    Raises
+    ------
+    OSError
+        If it is another user's, or the group is none of this user's.
+    """
+    if os.fstat(descriptor).st_gid != group:
+        os.fchown(descriptor, -1, group)
+    os.fchmod(descriptor, permissions)  # last: a change of group clears setgid
+
+
+def open_up(descriptor: int) -> None:
+    """Let its owner work in an open directory."""
+    if os.fstat(descriptor).st_mode & 0o700 != 0o700:
+        os.fchmod(descriptor, 0o700)
+
+
 def agree(status: os.stat_result, copy: os.stat_result) -> bool:
     """Whether a copy has type, mode, owner, size and time of its original."""
     mine, theirs = _facts(status), _facts(copy)

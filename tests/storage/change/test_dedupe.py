@@ -52,9 +52,9 @@ def plan_for(
     return plan_dedupe(groups(found, ollama), change="test", now=0.0, holders=holders or nobody())
 
 
-def two_hubs(root: Path) -> tuple[Path, Path]:
+def two_hubs(root: Path, *, shared: bool = False) -> tuple[Path, Path]:
     for name in ("one", "two"):
-        HubMaker(root / name).add("org/m", "a", {"w": DATA, "c.json": b"{}"})
+        HubMaker(root / name, shared=shared).add("org/m", "a", {"w": DATA, "c.json": b"{}"})
     return root / "one", root / "two"
 
 
@@ -91,8 +91,11 @@ def loads(*hubs: Path) -> None:
     assert said.stdout.split() == ["300000", "{}"] * len(hubs)
 
 
-def test_two_caches_and_ollama_come_to_share_one_inode_and_a_second_run_finds_nothing(tmp_path):
-    one, two = two_hubs(tmp_path)
+@pytest.mark.parametrize("shared", [False, True], ids=["per_repo", "store"])
+def test_two_caches_and_ollama_come_to_share_one_inode_and_a_second_run_finds_nothing(
+    tmp_path, shared
+):
+    one, two = two_hubs(tmp_path, shared=shared)
     store = ollama(tmp_path / "ollama")
     plan = plan_for(one, two, ollama=(store,))
     assert {action.verb for action in plan.actions} == {"hardlink"}

@@ -8,13 +8,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from factories_changes import carry_out as clean
 from factories_changes import holding, nobody, plan_of, top
 from factories_disks import btrfs_with_quota, ext4, overlay, tmpfs
 from factories_moves import again, at, carry_out, dies, facts, fill, fill_few, planned
-from gradience.errors import StorageError, UsageError
+from gradience.errors import ArtifactError, StorageError, UsageError
 from gradience.storage.change.move.resume import abandon, resume
 
 
@@ -186,6 +187,13 @@ def test_it_refuses_while_in_use_and_takes_back_what_was_opened_meanwhile(old, d
         assert receipt.outcomes[0].state == "undone"
         assert (old.is_symlink(), (disk / "hub").exists()) == (False, False)
     again(old, disk / "hub")
+
+
+def test_a_plan_of_two_moves_is_refused(old, disk):
+    plan = planned(old, disk / "hub")
+    double = msgspec.structs.replace(plan, actions=plan.actions * 2)
+    with pytest.raises(ArtifactError, match="more than one move"):
+        carry_out(double)
 
 
 def test_two_at_once_and_a_clean_meanwhile_are_kept_out(old, disk, tmp_path):

@@ -63,9 +63,15 @@ def test_the_doctor_finds_nothing_in_a_shared_cache(home):
 
 @pytest.mark.root
 def test_it_is_taken_back_to_the_last_bit(home):
+    outside = home.parent / "outside"
+    outside.write_bytes(b"precious")
+    outside.chmod(0o600)
+    (home / "hub" / "link").symlink_to(outside)
+    (home / "hub" / "up").symlink_to(home.parent)
     before = rights(home)
     plan, back = plans(home)
     assert carry_out(plan).complete
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o600  # links are not followed
     shared = rights(home)
     assert shared["."] == (65534, 0o2775)
     assert shared["token"] == (before["token"][0], 0o600)

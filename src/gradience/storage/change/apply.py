@@ -87,7 +87,7 @@ def apply(
     _check_plan(plan)
     start = time.perf_counter()
     tallies: dict[int, _Tally] = defaultdict(_Tally)
-    before = {root: _free(path_of(root)) for root in plan.roots()}
+    before = {root: free_bytes(path_of(root)) for root in plan.roots()}
     notes: list[str] = []
     trash: list[str] = []
     meter = _meter(plan, progress)
@@ -114,7 +114,7 @@ def apply(
         freed=sum(outcome.freed for outcome in outcomes),
         planned=plan.frees_bytes,
         disks=tuple(
-            Disk(path=root, free_before=free, free_after=_free(path_of(root)))
+            Disk(path=root, free_before=free, free_after=free_bytes(path_of(root)))
             for root, free in before.items()
         ),
         seconds=time.perf_counter() - start,
@@ -279,7 +279,7 @@ class _Run:
                     else:
                         self._refuse_held(action.name, self.site.below.status(action.name))
                 except _HeldError as error:
-                    busy[action.group] = _words(error)
+                    busy[action.group] = words(error)
                 except OSError:
                     continue  # the check of the act itself says why
         return busy
@@ -309,7 +309,7 @@ class _Run:
                         self._skip(unit, action, why)
                         return False
             except OSError as error:
-                self._skip(unit, action, _words(error))
+                self._skip(unit, action, words(error))
                 return False
             return self._do_all(unit)
 
@@ -321,7 +321,7 @@ class _Run:
                 removed = VERBS[action.verb].do(action, self.site)
             except OSError as error:
                 self.tallies[action.item].failed |= error.errno != errno.ENOTEMPTY
-                self._skip(unit[position:], action, _words(error))
+                self._skip(unit[position:], action, words(error))
                 self._undo(unit[:position])
                 return False
             self._count(action, removed)
@@ -381,7 +381,7 @@ class _Run:
         try:
             found = fingerprint.take(self.site.below, name, self._refuse_held)
         except OSError as error:
-            return _words(error)
+            return words(error)
         if found.tree != action.fingerprint.tree or found.inode != action.fingerprint.inode:
             return _CHANGED
         return ""
@@ -393,7 +393,7 @@ class _Run:
                 try:
                     why = GUARDS[action.guard].wanted(action, self.site)
                 except OSError as error:
-                    why = _words(error)
+                    why = words(error)
                 if why:
                     return why
         return ""
@@ -405,7 +405,7 @@ class _Run:
             try:
                 VERBS[action.verb].undo(action, self.site)
             except OSError as error:
-                self._failed(action, f"lies in {self.site.own} now: {_words(error)}")
+                self._failed(action, f"lies in {self.site.own} now: {words(error)}")
                 continue
             self.journal.step(index, journal.UNDONE)
 
@@ -415,7 +415,7 @@ class _Run:
             try:
                 removed = VERBS[action.verb].finish(action, self.site)
             except OSError as error:
-                self._failed(action, _words(error))
+                self._failed(action, words(error))
                 continue
             self._count(action, removed)
             self.journal.step(index, journal.FINISHED)
@@ -445,11 +445,13 @@ class _HeldError(OSError):
         super().__init__(0, sentence)
 
 
-def _words(error: OSError) -> str:
-    return error.strerror or str(error)
+def words(error: OSError | StorageError) -> str:
+    """Why, as a part of a sentence."""
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
-def _free(path: str) -> int:
+def free_bytes(path: str) -> int:
+    """Free bytes of a disk, as it says itself; 0 where it does not."""
     try:
         space = os.statvfs(path)
     except OSError:

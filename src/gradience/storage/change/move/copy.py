@@ -99,8 +99,7 @@ class Copy:
         while todo:
             name = todo.pop()
             with _opened(self.target, name, directory=True) as made:
-                if os.fstat(made).st_mode & 0o700 != 0o700:
-                    os.fchmod(made, 0o700)
+                attributes.open_up(made)
             todo += [
                 f"{name}/{child}"
                 for child, status in self.target.entries(name)

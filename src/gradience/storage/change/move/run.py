@@ -20,9 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gradience import artifacts, files
-from gradience.errors import GradienceError, StorageError
+from gradience.errors import ArtifactError, GradienceError, StorageError
 from gradience.files.below import Removed
 from gradience.storage.change import fingerprint
+from gradience.storage.change.apply import free_bytes, words
 from gradience.storage.change.meter import Progress
 from gradience.storage.change.move import ends as state
 from gradience.storage.change.move.copy import Copy, Reached
@@ -89,15 +90,19 @@ def move(
     ------
     StorageError
         If an end is gone, or another process changes it now.
+    ArtifactError
+        If the plan has other acts too.
     """
     start = time.perf_counter()
-    (action,) = plan.actions
+    if len(plan.actions) != 1 or len(plan.items) != 1:
+        raise ArtifactError(f"{plan.id!r} is more than one move", remedy="Make the plan again.")
+    action = plan.actions[0]
     old, new = path_of(action.where), path_of(action.target)
     done = _Done()
     files.make_dir(Path(new).parent)
     with opened(old, new) as ends:
         disks = [ends.source.root, ends.target.root]
-        before = [_free(path) for path in disks]
+        before = [free_bytes(path) for path in disks]
         top = ends.source.status(ends.top) if ends.is_dir(ends.source, ends.top) else None
         with locked(ends):
             mover = _Mover(
@@ -139,7 +144,7 @@ def _receipt(plan: Plan, done: _Done, before: Mapping[str, int], seconds: float)
         freed=done.removed.bytes,
         planned=plan.frees_bytes,
         disks=tuple(
-            Disk(path=text_of(path), free_before=free, free_after=_free(path))
+            Disk(path=text_of(path), free_before=free, free_after=free_bytes(path))
             for path, free in before.items()
         ),
         seconds=seconds,
@@ -190,7 +195,7 @@ class _Mover:
         try:
             nodes, tree = look(self.ends.source, self.ends.top)
         except OSError as error:
-            raise _LeftError(_words(error)) from error
+            raise _LeftError(words(error)) from error
         if tree != action.fingerprint.tree or not fingerprint.same_inode(top, action.fingerprint):
             raise _LeftError("it changed after the plan was made")
         try:
@@ -216,7 +221,7 @@ class _Mover:
                     raise
                 self._rename_and_link()
         except OSError as error:
-            raise _LeftError(_words(error)) from error
+            raise _LeftError(words(error)) from error
         self._sync()
         self.reached("swapped")
         return True
@@ -268,12 +273,12 @@ class _Mover:
             raise _LeftError(str(error)) from error
         except OSError as error:
             if error.errno not in NO_ROOM:
-                raise _LeftError(f"{_words(error)}; {_KEPT}") from error
+                raise _LeftError(f"{words(error)}; {_KEPT}") from error
             ends.forget()
             self.reached("dropped")
             done.state = "undone"
             raise _LeftError(
-                f"{_words(error)}: the copy was removed again, nothing of the old was touched"
+                f"{words(error)}: the copy was removed again, nothing of the old was touched"
             ) from error
         if why:
             raise _LeftError(f"{why}; {_KEPT}")
@@ -287,8 +292,8 @@ class _Mover:
             self._put_link()
         except (OSError, StorageError) as error:
             done.state = "undone"
-            unplace(ends, _words(error))
-            raise _LeftError(f"{_words(error)}; {_KEPT}") from error
+            unplace(ends, words(error))
+            raise _LeftError(f"{words(error)}; {_KEPT}") from error
         ends.reach(state.SWAPPED)
         self._sync()
         self.reached("swapped")
@@ -343,7 +348,7 @@ def doubt(ends: Ends, planned: Tree | None, holders: Holders) -> str:
         nodes, tree = look(ends.source, ends.aside)
         check(ends, nodes, holders)
     except (OSError, StorageError) as error:
-        return _words(error)
+        return words(error)
     return "" if tree == planned else "it changed while it was copied"
 
 
@@ -401,14 +406,3 @@ def _update_profiles(old: str, new: str, environ: Mapping[str, str], home: Path)
     except GradienceError as error:
         return [f"{error}: it still names {text_of(old)}, which leads to the new place."]
     return [f"{path} names {text_of(new)} now; new shells have it." for path in changed]
-
-
-def _free(path: str) -> int:
-    space = os.statvfs(path)
-    return space.f_bavail * space.f_frsize
-
-
-def _words(error: OSError | StorageError) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error)

@@ -4,6 +4,7 @@ import os
 import re
 import stat
 
+from gradience.files import attributes
 from gradience.files.below import Removed
 from gradience.storage.change.records import Action
 from gradience.storage.change.site import Site
@@ -71,9 +72,7 @@ def _set(action: Action, site: Site, wanted: Rights) -> None:
     status = site.below.status(action.name)
     descriptor = site.below.open(action.name, directory=stat.S_ISDIR(status.st_mode))
     try:
-        if os.fstat(descriptor).st_gid != wanted[0]:
-            os.fchown(descriptor, -1, wanted[0])
-        os.fchmod(descriptor, wanted[1])  # last: a change of group clears setgid
+        attributes.give(descriptor, *wanted)
     finally:
         os.close(descriptor)
 
