@@ -64,7 +64,9 @@ def facts(root: Path) -> dict[str, tuple[Any, ...]]:
         status = path.lstat()
         content: object = None
         if stat.S_ISREG(status.st_mode):
-            attributes = os.listxattr(path) if hasattr(os, "listxattr") else []
+            attributes = []
+            with contextlib.suppress(OSError, AttributeError):
+                attributes = os.listxattr(path)
             content = (
                 path.read_bytes(),
                 first.setdefault(status.st_ino, name),

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -36,12 +36,15 @@ class Ends:
         The directories above the old place and above the new one.
     top, name : str
         The old and the new name in them.
+    inner : ExitStack
+        The locks inside of the old directory.
     """
 
     source: Below
     top: str
     target: Below
     name: str
+    inner: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property
     def old(self) -> str:
@@ -199,10 +202,13 @@ def locked(ends: Ends) -> Iterator[None]:
         held = [stack.enter_context(ends.target.lock(f"{ends.own}.lock"))]
         if held[0]:
             stack.callback(_drop, ends)
+        # To be let go before the old directory is removed: a file that is open keeps a name on NFS
+        # and FUSE when it is unlinked, and its directory cannot go.
+        inner = stack.enter_context(ends.inner)
         for place in (ends.top, ends.aside):
             if ends.is_dir(ends.source, place):
-                inner = stack.enter_context(Below(f"{ends.source.root}/{place}"))
-                held.append(stack.enter_context(Site(inner, "").locked()))
+                below = inner.enter_context(Below(f"{ends.source.root}/{place}"))
+                held.append(inner.enter_context(Site(below, "").locked()))
         if False in held:
             raise StorageError(
                 f"another process changes {text_of(ends.old)} or {text_of(ends.new)} now",

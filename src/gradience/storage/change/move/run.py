@@ -335,6 +335,7 @@ def finish(ends: Ends, removed: Removed, reached: Reached = no_step) -> None:
     """Let the old bytes go, and forget the move."""
     ends.reach(state.REMOVING)
     reached("removing")
+    ends.inner.close()
     with contextlib.suppress(FileNotFoundError):
         ends.source.remove(ends.aside, removed)
     reached("removed")
