@@ -39,6 +39,7 @@ from gradience.bench.verify import SCHEMA as VERIFY_SCHEMA
 from gradience.bench.verify import Verification
 from gradience.compress.records import Compression
 from gradience.errors import GradienceError
+from gradience.findings import Catalogue
 from gradience.storage.change.records import Plan, Receipt
 from gradience.storage.checkpoints.records import Listing as Checkpoints
 from gradience.storage.doctor.records import Diagnosis
@@ -46,6 +47,9 @@ from gradience.storage.environment.explain import EnvironmentReport
 from gradience.storage.inventory.records import Inventory
 from gradience.storage.verify.records import Verification as CacheVerification
 from gradience.storage.watch.records import Tick
+from gradience.telemetry.finding_kinds import MONITOR
+from gradience.telemetry.records import SCHEMA as TELEMETRY
+from gradience.telemetry.records import Event, RunSummary
 from gradience.uses import Uses
 
 DOCS = Path(__file__).parent
@@ -69,6 +73,7 @@ ARTIFACTS: dict[str, type] = {
     "gradience.plan/v1": Plan,
     "gradience.receipt/v1": Receipt,
     "gradience.checkpoints/v1": Checkpoints,
+    "gradience.monitor/v1": RunSummary,
     "gradience.uses/v1": Uses,
     SETTINGS_SCHEMA: Bench,
     TRIAL_SCHEMA: Trial,
@@ -93,6 +98,7 @@ def pages() -> dict[str, str]:
             f"schemas/{name.removeprefix('gradience.').replace('/', '.')}.json": schema(name, kind)
             for name, kind in ARTIFACTS.items()
         },
+        "schemas/telemetry.v1.json": lines(),
     }
 
 
@@ -128,20 +134,27 @@ factors that cancel one another.
 
 def findings() -> str:
     """The reference of finding codes."""
-    rows = [
-        f"### `{code}`\n\n*{kind.severity}.* {kind.meaning}\n\n{kind.remedy}\n"
-        for code, kind in AUDIT.items()
-    ]
     return (
         NOTE
         + """# Findings
 
-What `gradience audit` can report, by stable code. `--fail-on CODE` exits with 1 when a finding has
-that code; `--fail-on warning` when one has that severity or a graver one. The verdict is BROKEN for
-an error, NEEDS A LOOK for a warning, HEALTHY otherwise.
+What a command can report, by stable code. `--fail-on CODE` exits with 1 when a finding has that
+code; `--fail-on warning` when one has that severity or a graver one. What `gradience doctor` finds
+is on [its own page](doctor.md).
+
+## gradience audit
+
+The verdict is BROKEN for an error, NEEDS A LOOK for a warning, HEALTHY otherwise.
 
 """
-        + "\n".join(rows)
+        + _kinds(AUDIT)
+        + """
+## gradience monitor
+
+The same codes stand in the `alert` lines of a run's log.
+
+"""
+        + _kinds(MONITOR)
         + """
 ## Errors
 
@@ -155,6 +168,13 @@ adapters (`failures`), and an exit code.
             f"| `{e.code}` | {int(e.exit_code)} | {e.__doc__} |" for e in kinds(GradienceError)
         )
         + "\n"
+    )
+
+
+def _kinds(catalogue: Catalogue) -> str:
+    return "\n".join(
+        f"### `{code}`\n\n*{kind.severity}.* {kind.meaning}\n\n{kind.remedy}\n"
+        for code, kind in catalogue.items()
     )
 
 
@@ -276,6 +296,21 @@ def schema(name: str, content: type) -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": name,
         **envelope,
+        "$defs": components,
+    }
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def lines() -> str:
+    """JSON Schema of one line of a run's log."""
+    (line,), components = msgspec.json.schema_components([Event])
+    for component in components.values():
+        if "event" in component.get("properties", {}):
+            component["properties"]["schema"] = {"const": TELEMETRY}
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": TELEMETRY,
+        **line,
         "$defs": components,
     }
     return json.dumps(document, indent=2, sort_keys=True) + "\n"

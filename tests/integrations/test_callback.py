@@ -62,7 +62,7 @@ class FullDisk(TrainerCallback):
 def test_checkpoints_are_those_of_the_trainer_and_nothing_of_ours_stays(tmp_path):
     out = tmp_path / "out"
     make_trainer(out, GradienceCallback(), save_total_limit=1).train()
-    assert [p.name for p in out.iterdir()] == ["checkpoint-4"]
+    assert sorted(p.name for p in out.iterdir()) == ["checkpoint-4", "run.jsonl"]
     assert judge(out / "checkpoint-4").resumes == "exactly"
     saved = torch.load(out / "checkpoint-4" / "training_args.bin", weights_only=False)
     assert saved.output_dir == str(out)
@@ -182,7 +182,8 @@ def test_a_run_that_dies_of_something_else_is_left_to_die(tmp_path):
 
     with pytest.raises(RuntimeError, match="out of memory"):
         make_trainer(tmp_path / "out", Other(), GradienceCallback()).train()
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["checkpoint-2"]
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["checkpoint-2", "run.jsonl"]
 
 
 def test_a_save_that_fails_for_another_reason_fails_as_it_did(tmp_path):
@@ -198,7 +199,8 @@ def test_a_save_that_fails_for_another_reason_fails_as_it_did(tmp_path):
     )
     with pytest.raises(ValueError, match="no such state"):
         trainer.train()
-    assert list((tmp_path / "out").iterdir()) == [], "and leaves nothing half"
+    names = [p.name for p in (tmp_path / "out").iterdir()]
+    assert names == ["run.jsonl"], "and leaves nothing half"
 
 
 @pytest.mark.root
@@ -249,7 +251,7 @@ def test_after_a_stop_the_best_checkpoint_that_was_saved_is_loaded(tmp_path):
     assert trainer.state.global_step == 4
     assert "checkpoint-2 is the newest complete checkpoint" in callback.stopped
     assert trainer.state.best_model_checkpoint == str(out / "checkpoint-2")
-    assert [p.name for p in out.iterdir()] == ["checkpoint-2"]
+    assert sorted(p.name for p in out.iterdir()) == ["checkpoint-2", "run.jsonl"]
 
 
 def test_a_callback_that_was_added_later_gives_back_what_it_held(tmp_path):
@@ -257,7 +259,7 @@ def test_a_callback_that_was_added_later_gives_back_what_it_held(tmp_path):
     trainer.add_callback(GradienceCallback())
     trainer.train()
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert names == ["checkpoint-2", "checkpoint-4"]
+    assert names == ["checkpoint-2", "checkpoint-4", "run.jsonl"]
 
 
 def test_events_go_to_the_sink_and_a_sink_that_fails_harms_nothing(tmp_path):

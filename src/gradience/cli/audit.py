@@ -80,6 +80,13 @@ if TYPE_CHECKING:
     help="Exit with 1 if a finding has this code, or this severity or a graver one "
     "(info, warning, error). May be given more than once. Codes: docs/findings.md.",
 )
+@click.option(
+    "--append",
+    "append_to",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="LOG",
+    help="Add the summary to the run.jsonl of the run that trained the adapter.",
+)
 @click.option("--no-cache", is_flag=True, help="Neither believe nor keep remembered audits.")
 def audit(
     *,
@@ -97,6 +104,7 @@ def audit(
     output: Path | None,
     html: Path | None,
     fail_on: tuple[str, ...],
+    append_to: Path | None,
     no_cache: bool,
 ) -> int:
     """Audit trained LoRA adapters: what each learned, and how much of its rank it uses.
@@ -139,6 +147,10 @@ def audit(
         results = audit_targets(paths, options)
     now = datetime.now(UTC)
     _write_files(results, output=output, html=html, now=now)
+    if append_to is not None:
+        from gradience.telemetry.audits import append_audits  # noqa: PLC0415
+
+        append_audits(append_to, _split(results)[0])
     if as_json:
         click.echo(_artifact(results, now), nl=False)
     else:

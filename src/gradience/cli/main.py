@@ -24,6 +24,7 @@ COMMANDS: Registry[click.Command] = Registry(
         "doctor": "gradience.cli.doctor:doctor",
         "env": "gradience.cli.env:env",
         "norms": "gradience.cli.norms:norms",
+        "monitor": "gradience.cli.monitor:monitor",
     },
 )
 

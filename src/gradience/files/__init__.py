@@ -159,6 +159,56 @@ def replace(path: Path, data: bytes, *, mode: int | None = None) -> None:
         raise _refused(f"{path} cannot be written", error) from error
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Add one line to a file in one write; the file and its directory are made where missing.
+
+    What is there is never cut. If it ends in half a line, as a crash or a full disk leaves it, the
+    new line begins on a line of its own. Durable only after `sync`.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses; at most a part of this line is then there.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    try:
+        try:
+            descriptor = os.open(path, flags, 0o666)
+        except FileNotFoundError:
+            make_dir(path.parent)
+            descriptor = os.open(path, flags, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            data = (b"\n" if torn else b"") + line + b"\n"
+            if os.write(descriptor, data) < len(data):  # half a write is what a full disk takes
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _refused(f"{path} cannot be written", error) from error
+
+
+def sync(path: Path) -> None:
+    """Make one file durable; nothing happens where there is none.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses what it took before.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _refused(f"{path} cannot be made durable", error) from error
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, timeout: float = 60.0) -> Iterator[None]:
     """Hold an exclusive lock on `<path>.lock` for the length of the block.

@@ -10,7 +10,7 @@ the guard's own, and gets its name when it is whole).
 import functools
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +25,11 @@ from gradience.integrations.hf_state import (
     weigh,
     write_smallest,
 )
+from gradience.integrations.hf_telemetry import Telemetry
 from gradience.storage.checkpoints.names import STATE
 from gradience.storage.guard import need
 from gradience.storage.guard.need import Start
-from gradience.storage.guard.records import Act, Cleaner, EventSink
+from gradience.storage.guard.records import Act, Cleaner, EventSink, GuardEvent
 from gradience.storage.guard.run import Guard
 from gradience.storage.guard.watcher import EVERY_SECONDS, Watcher
 
@@ -70,6 +71,11 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         Decides on the start in place of the guard's own arithmetic.
     watch_seconds : float
         Between two looks at the disk during the run.
+    telemetry : bool, str or Path
+        Where the run's log is written: True for `run.jsonl` in its `output_dir`, False for none.
+    allow_text : collection of str
+        Keys whose texts may stand in the log in full, where others of more than 256 characters are
+        redacted.
 
     Examples
     --------
@@ -85,13 +91,17 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         on_event: EventSink | None = None,
         preflight: Preflight | None = None,
         watch_seconds: float = EVERY_SECONDS,
+        telemetry: bool | str | Path = True,
+        allow_text: Collection[str] = (),
     ) -> None:
         if on_full not in ("warn", "stop", "error"):
             raise UsageError(
                 f"on_full={on_full!r} is not known", remedy='Give "warn", "stop" or "error".'
             )
         self._on_full = on_full
-        self._options: dict[str, Any] = {"rotate": rotate, "clean": clean, "sink": on_event}
+        self._telemetry = Telemetry(telemetry, allow_text=allow_text)
+        self._on_event = on_event
+        self._options: dict[str, Any] = {"rotate": rotate, "clean": clean, "sink": self._sink}
         self._preflight = preflight or _own_preflight
         self._watch_seconds = watch_seconds
         self._trainer: Trainer | None = None
@@ -146,6 +156,7 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
                 remedy="Call gradience.vnext.integrations.hf.guard(trainer) before training.",
             )
         self.attach(trainer)
+        self._telemetry.begin(trainer, args, state)
         saves = planned_saves(args, state)
         if not saves or not self._guards(None):
             return
@@ -174,16 +185,25 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
             self._held.tell("room", news, state.global_step, grave=True)
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
     ) -> None:
-        """An evaluation draws random numbers."""
+        """An evaluation draws random numbers; its numbers go into the log."""
         if self._watcher is not None:
             self._random = (state.global_step, RandomStates())
+        self._telemetry.evaluated(state, more.get("metrics") or {})
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
+    ) -> None:
+        """What the Trainer logs goes into the log."""
+        seen = self._watcher.latest if self._watcher is not None else None
+        free = seen.free_bytes if seen is not None else None
+        self._telemetry.logged(state, more.get("logs") or {}, free)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Give back what was held."""
+        """Give back what was held; the log ends."""
         self._finish()
 
     # ---- around the Trainer's methods
@@ -191,13 +211,16 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
     def _around_train(self, original: Callable[..., Any], *words: Any, **options: Any) -> Any:
         self._sweep()
         self._held.stopped = ""
+        outcome: BaseException | None = None
         try:
             return original(*words, **options)
-        except Exception as error:
-            self._rescue(error)
+        except BaseException as error:
+            outcome = error
+            if isinstance(error, Exception):
+                self._rescue(error)
             raise
         finally:
-            self._finish()
+            self._finish(outcome)
 
     def _around_output_dir(self, original: Callable[..., str], trial: Any = None) -> str:
         # After a stop the Trainer would delete all but the best one, if save_total_limit=1.
@@ -314,6 +337,11 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
 
     # ---- the parts of a run
 
+    def _sink(self, event: GuardEvent) -> None:
+        self._telemetry.guarded(event)
+        if self._on_event is not None:
+            self._on_event(event)
+
     @property
     def _held(self) -> Guard:
         assert self._guard is not None
@@ -376,7 +404,8 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         if self._ranks.first:
             self._held.hold_reserve()
 
-    def _finish(self) -> None:
+    def _finish(self, error: BaseException | None = None) -> None:
+        self._telemetry.end(self._state, error, self.stopped)
         if self._watcher is not None:
             self._watcher.stop()
             self._watcher = None

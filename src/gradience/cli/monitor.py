@@ -1,0 +1,132 @@
+"""`gradience monitor`: what a run's log says, once or while it grows."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gradience.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gradience.telemetry.follow import Followed, Look
+    from gradience.telemetry.records import RunSummary
+
+_EVERY_SECONDS = 1.0
+
+
+@click.command()
+@click.argument("log", type=click.Path(path_type=Path), metavar="LOG")
+@click.option("--follow", "-f", is_flag=True, help="Look again every second until the run ends.")
+@click.option("--run", "run_id", default="", metavar="ID", help="One run of several in the file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, nothing else.")
+@click.option(
+    "--fail-on",
+    multiple=True,
+    default=("warning",),
+    show_default=True,
+    metavar="CODE|SEVERITY|never",
+    help="Exit with 1 if an alert has this code, or this severity or a graver one (info, warning, "
+    "error). May be given more than once. Codes: docs/findings.md.",
+)
+def monitor(
+    *, log: Path, follow: bool, run_id: str, as_json: bool, fail_on: tuple[str, ...]
+) -> int:
+    """Say how a training run goes: loss, gap, gradients, throughput, disk, and what is wrong.
+
+    LOG is the run.jsonl that GradienceCallback writes, or the output_dir that holds it. Works while
+    the run is going on and after it was killed.
+
+    \b
+    gradience monitor out/run.jsonl
+    gradience monitor out --follow
+    gradience monitor out --fail-on error && python next_stage.py
+    gradience monitor out --json | jq .content.alarms
+
+    Exit codes: 0 no alert; 1 an alert of --fail-on; 2 usage; 3 no log that can be read.
+    """
+    from gradience.findings import check_fail_on, failing  # noqa: PLC0415 - `--help` need not pay
+    from gradience.telemetry.finding_kinds import MONITOR  # noqa: PLC0415
+    from gradience.telemetry.follow import Followed  # noqa: PLC0415
+
+    asked = tuple(value for value in fail_on if value != "never")
+    check_fail_on(asked, MONITOR, page="docs/findings.md")
+    followed = Followed(log, run_id)
+    last: RunSummary | None = None
+    with _shown(as_json=as_json, follow=follow) as show:
+        try:
+            for look in _looks(followed, follow=follow):
+                last = look.summary
+                show(look)
+        except KeyboardInterrupt:
+            if last is None:
+                raise
+    if last is None:
+        raise UsageError(
+            f"{followed.path} has no run {run_id!r}" if run_id else f"{followed.path} has no lines",
+            remedy=f"It has {', '.join(followed.run_ids)}."
+            if followed.run_ids
+            else "The run has not begun; --follow waits for it.",
+        )
+    return int(ExitCode.BAD_NEWS if failing(last.alarms, asked) else ExitCode.OK)
+
+
+def _looks(followed: "Followed", *, follow: bool) -> "Iterator[Look]":
+    from datetime import UTC, datetime  # noqa: PLC0415 - as above
+
+    while True:
+        look = followed.look(now=datetime.now(UTC), ended=not follow)
+        if look is not None:
+            yield look
+        if not follow or (look is not None and look.summary.status not in ("running", "silent")):
+            return
+        time.sleep(_EVERY_SECONDS)
+
+
+@contextmanager
+def _shown(*, as_json: bool, follow: bool) -> "Iterator[Callable[[Look], None]]":
+    """How a look is shown: JSON, a live page, one page, or a line for each event."""
+    if as_json:
+        yield lambda look: _print_json(look, indent=0 if follow else 2)
+    elif not follow:
+        yield _print_page
+    elif sys.stdout.isatty():
+        from gradience.cli.live import live_page  # noqa: PLC0415 - as above
+        from gradience.telemetry.report import page  # noqa: PLC0415
+
+        with live_page() as show:
+            yield lambda look: show(page(look.summary))
+    else:
+        yield _print_lines
+
+
+def _print_json(look: "Look", *, indent: int) -> None:
+    from datetime import UTC, datetime  # noqa: PLC0415
+
+    from gradience import artifacts  # noqa: PLC0415
+    from gradience.telemetry.records import SUMMARY_SCHEMA  # noqa: PLC0415
+
+    if look.events:
+        text = artifacts.encode(SUMMARY_SCHEMA, look.summary, now=datetime.now(UTC), indent=indent)
+        click.echo(text.rstrip(b"\n"))
+
+
+def _print_page(look: "Look") -> None:
+    from gradience.cli.render import show  # noqa: PLC0415
+    from gradience.telemetry.report import page  # noqa: PLC0415
+
+    show(page(look.summary))
+
+
+def _print_lines(look: "Look") -> None:
+    from gradience.cli.visible import visible  # noqa: PLC0415
+    from gradience.telemetry.report import line  # noqa: PLC0415
+
+    for event in look.events:
+        click.echo(visible(line(event)))
+    sys.stdout.flush()  # a log is read while it grows

@@ -1,0 +1,179 @@
+"""The log that `GradienceCallback` writes, in a real Trainer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("datasets")
+pytest.importorskip("peft")
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from factories_disks import tmpfs
+from gradience.telemetry.read import Reader
+from gradience.telemetry.records import Alert, Eval, Metrics, RunEnd, RunStart, TrainStep
+from gradience.vnext.integrations.hf import GradienceCallback
+from survival_run import fill, make_data, make_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def make_trainer(out: Path, *callbacks: TrainerCallback, adapter: bool = False, **more: object):
+    plain = {"max_steps": 4, "save_steps": 2, "per_device_train_batch_size": 4, "use_cpu": True}
+    plain |= {"report_to": [], "disable_tqdm": True, "logging_steps": 1}
+    return Trainer(
+        model=make_model("tiny", adapter=adapter),
+        args=TrainingArguments(output_dir=str(out), **{**plain, **more}),
+        train_dataset=make_data(),
+        eval_dataset=make_data(),
+        callbacks=list(callbacks),
+    )
+
+
+def events(out: Path) -> list[object]:
+    for line in (out / "run.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda word: pytest.fail(f"bare {word}"))
+    return Reader(out / "run.jsonl").news()
+
+
+def steps(out: Path) -> list[int | None]:
+    return [e.step for e in events(out) if isinstance(e, TrainStep)]
+
+
+class Poison(TrainerCallback):
+    """Makes one weight NaN at the end of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args, state, control, model=None, **_):
+        if state.global_step == self.step:
+            with torch.no_grad():
+                next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
+
+
+def test_a_run_is_logged_from_its_config_to_its_end(tmp_path):
+    make_trainer(
+        tmp_path, GradienceCallback(), adapter=True, eval_strategy="steps", eval_steps=2
+    ).train()
+    found = events(tmp_path)
+    start, end = found[0], found[-1]
+    assert isinstance(start, RunStart)
+    assert start.config["adapter"]["r"] == 8
+    assert start.config["training"]["max_steps"] == 4
+    assert isinstance(end, RunEnd)
+    assert (end.status, end.step, end.lost_lines) == ("finished", 4, 0)
+    assert steps(tmp_path) == [1, 2, 3, 4]
+    assert all(e.loss and e.grad_norm for e in found if isinstance(e, TrainStep))
+    assert [e.step for e in found if isinstance(e, Eval) and e.loss] == [2, 4]
+    kinds = [e.kind for e in found if isinstance(e, Metrics)]
+    assert kinds.count("guard_saved") == 2
+    assert "train_end" in kinds
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+def test_nan_reaches_the_log_as_an_alert_whether_or_not_the_trainer_hides_it(tmp_path, filtered):
+    make_trainer(tmp_path, Poison(2), GradienceCallback(), logging_nan_inf_filter=filtered).train()
+    codes = {e.code: e.step for e in events(tmp_path) if isinstance(e, Alert)}
+    assert codes["gradient_not_finite"] == 3
+    assert ("loss_not_finite" in codes) is not filtered
+
+
+def test_a_resumed_run_appends_under_its_own_name_and_another_run_gets_another(tmp_path):
+    make_trainer(tmp_path, GradienceCallback()).train()
+    before = (tmp_path / "run.jsonl").read_bytes()
+    again = make_trainer(tmp_path, GradienceCallback(), max_steps=6)
+    again.train(resume_from_checkpoint=True)
+    assert (tmp_path / "run.jsonl").read_bytes().startswith(before)
+    assert steps(tmp_path) == [1, 2, 3, 4, 5, 6]
+    starts = [e for e in events(tmp_path) if isinstance(e, RunStart)]
+    assert [e.resumed_from_step for e in starts] == [None, 4]
+    assert len({e.run_id for e in events(tmp_path)}) == 1
+    make_trainer(tmp_path, GradienceCallback()).train()
+    assert len({e.run_id for e in events(tmp_path)}) == 2
+
+
+def test_a_run_that_dies_says_of_what(tmp_path):
+    class Dies(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 3:
+                raise ValueError("bad batch " + "x" * 1000)
+
+    with pytest.raises(ValueError, match="bad batch"):
+        make_trainer(tmp_path, Dies(), GradienceCallback()).train()
+    end = events(tmp_path)[-1]
+    assert isinstance(end, RunEnd)
+    assert end.status == "failed"
+    assert end.reason.startswith("ValueError: bad batch")
+    assert len(end.reason) <= 256
+
+
+@pytest.mark.root
+def test_a_log_that_cannot_grow_does_not_end_the_run(tmp_path, caplog):
+    with tmpfs(tmp_path / "disk", "size=1m") as place:
+        (place / "run.jsonl").touch()
+        fill(place, leave=0)
+        callback = GradienceCallback(telemetry=place / "run.jsonl")
+        trainer = make_trainer(tmp_path / "out", callback)
+        trainer.train()
+        assert trainer.state.global_step == 4
+        assert (place / "run.jsonl").stat().st_size == 0
+        assert "lines of the run's log were lost" in caplog.text
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_every_whole_line_stays(tmp_path):
+    child = Path(__file__).with_name("killed_run.py")
+    path = os.pathsep.join(p for p in sys.path if p)
+    environ = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run([sys.executable, child, tmp_path], env=environ, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    before = (tmp_path / "run.jsonl").read_bytes()
+    assert steps(tmp_path) == [1, 2, 3]
+    again = make_trainer(tmp_path, GradienceCallback())
+    again.train(resume_from_checkpoint=True)
+    assert (tmp_path / "run.jsonl").read_bytes().startswith(before)
+    assert steps(tmp_path) == [1, 2, 3, 3, 4]
+
+
+def test_without_telemetry_nothing_is_written(tmp_path):
+    make_trainer(tmp_path, GradienceCallback(telemetry=False)).train()
+    assert not (tmp_path / "run.jsonl").exists()
+
+
+class Recorder(TrainerCallback):
+    """Keeps what a tracker would be sent."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, object]] = []
+
+    def on_log(self, args, state, control, logs=None, **_):
+        self.seen.append({"step": state.global_step, **logs})
+
+
+def test_a_tracker_beside_it_is_sent_the_same_numbers(tmp_path):
+    before, after = Recorder(), Recorder()
+    make_trainer(tmp_path, before, GradienceCallback(), after).train()
+    assert before.seen == after.seen
+    ours = {e.step: e.loss for e in events(tmp_path) if isinstance(e, TrainStep)}
+    assert ours == {e["step"]: e["loss"] for e in after.seen if "loss" in e}
+
+
+def test_tensorboard_gets_what_it_got_before(tmp_path):
+    read = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    make_trainer(tmp_path, GradienceCallback(), report_to=["tensorboard"]).train()
+    (written,) = {p.parent for p in tmp_path.rglob("events.out.tfevents.*")}
+    seen = read.EventAccumulator(str(written)).Reload().Scalars("train/loss")
+    assert [s.step for s in seen] == steps(tmp_path)
