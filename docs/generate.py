@@ -5,6 +5,7 @@ A test calls `pages()` and compares, so that what is committed is current.
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -37,6 +38,8 @@ from gradience.bench.settings import BenchSettings
 from gradience.bench.tasks import TASKS
 from gradience.bench.verify import SCHEMA as VERIFY_SCHEMA
 from gradience.bench.verify import Verification
+from gradience.check.finding_kinds import CHECK, SOURCES
+from gradience.check.records import Verdict
 from gradience.compress.records import Compression
 from gradience.errors import GradienceError
 from gradience.findings import Catalogue
@@ -74,6 +77,7 @@ ARTIFACTS: dict[str, type] = {
     "gradience.receipt/v1": Receipt,
     "gradience.checkpoints/v1": Checkpoints,
     "gradience.monitor/v1": RunSummary,
+    "gradience.check/v1": Verdict,
     "gradience.uses/v1": Uses,
     SETTINGS_SCHEMA: Bench,
     TRIAL_SCHEMA: Trial,
@@ -147,14 +151,19 @@ is on [its own page](doctor.md).
 The verdict is BROKEN for an error, NEEDS A LOOK for a warning, HEALTHY otherwise.
 
 """
-        + _kinds(AUDIT)
+        + _kinds(AUDIT, {})
         + """
 ## gradience monitor
 
 The same codes stand in the `alert` lines of a run's log.
 
 """
-        + _kinds(MONITOR)
+        + _kinds(MONITOR, {})
+        + """
+## gradience check
+
+"""
+        + _kinds(CHECK, SOURCES)
         + """
 ## Errors
 
@@ -171,9 +180,10 @@ adapters (`failures`), and an exit code.
     )
 
 
-def _kinds(catalogue: Catalogue) -> str:
+def _kinds(catalogue: Catalogue, sources: Mapping[str, str]) -> str:
     return "\n".join(
         f"### `{code}`\n\n*{kind.severity}.* {kind.meaning}\n\n{kind.remedy}\n"
+        + (f"\nSource: {sources[code]}.\n" if code in sources else "")
         for code, kind in catalogue.items()
     )
 

@@ -20,6 +20,7 @@ COMMANDS: Registry[click.Command] = Registry(
         "bench": "gradience.cli.bench:bench",
         "cache": "gradience.cli.cache:cache",
         "compress": "gradience.cli.compress:compress",
+        "check": "gradience.cli.check:check",
         "checkpoints": "gradience.cli.checkpoints:checkpoints",
         "doctor": "gradience.cli.doctor:doctor",
         "env": "gradience.cli.env:env",

@@ -15,6 +15,9 @@ from typing import Any
 from transformers import Trainer, TrainerState, TrainingArguments
 
 from gradience import __version__
+from gradience.check.judge import judge
+from gradience.check.read import setup_of
+from gradience.errors import GradienceError
 from gradience.findings import FindingKind, Severity
 from gradience.integrations.hf_state import is_peft, unwrapped
 from gradience.storage.guard.records import GuardEvent
@@ -26,6 +29,7 @@ from gradience.telemetry.records import (
     Eval,
     Event,
     Metrics,
+    Recommendation,
     RunEnd,
     RunStart,
     TrainStep,
@@ -80,6 +84,7 @@ class Telemetry:
         )
         assert isinstance(start, RunStart)
         self._watch = Watch(start)
+        self._recommend(start.config, state)
         early, self._early = self._early, []
         for event in early:
             self.guarded(event)
@@ -141,6 +146,23 @@ class Telemetry:
         log.close()
 
     # ---- lines
+
+    def _recommend(self, config: Mapping[str, Any], state: TrainerState) -> None:
+        """What `gradience check` would have said of this configuration."""
+        try:
+            findings = judge(setup_of(config, "the run"))
+        except GradienceError:
+            return  # an adapter of a kind that is not judged
+        for finding in findings:
+            if finding.severity != Severity.INFO:
+                self._add(
+                    Recommendation,
+                    state,
+                    code=finding.code,
+                    message=finding.message,
+                    remedy=finding.remedy,
+                    source=finding.source,
+                )
 
     def _add(self, kind: type[Event], state: TrainerState, /, **facts: Any) -> Event:
         assert self._log is not None

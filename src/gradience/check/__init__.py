@@ -1,0 +1,1 @@
+"""A configuration judged before it burns compute."""

@@ -1,0 +1,153 @@
+"""Configurations in the forms that people have them, to one `Setup`.
+
+What the contents are decides, not the name: an adapter_config.json, TrainingArguments as JSON, a
+bench config, a TRL config, or the config in a run's log. Nothing is unpickled.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gradience.adapter.config import AdapterConfig, parse_config
+from gradience.check.records import Setup
+from gradience.errors import UsageError
+from gradience.telemetry.read import Reader
+from gradience.telemetry.records import NAME, RunStart
+
+_IN_A_DIRECTORY = ("adapter_config.json", "training_args.json")
+_LARGEST_BYTES = 2**24
+
+# Other names of the same fields: of a bench config, and of TRL's command line.
+_ADAPTER_NAMES = {
+    "rank": "r",
+    "alpha": "lora_alpha",
+    "targets": "target_modules",
+    "dropout": "lora_dropout",
+    "rslora": "use_rslora",
+    "lora_r": "r",
+    "lora_target_modules": "target_modules",
+    "lora_modules_to_save": "modules_to_save",
+}
+_TRAINING_NAMES = {
+    "batch_size": "per_device_train_batch_size",
+    "gradient_accumulation": "gradient_accumulation_steps",
+    "steps": "max_steps",
+    "epochs": "num_train_epochs",
+}
+_FLAT_ADAPTER = (
+    *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save"),
+    *("use_rslora", "use_dora"),
+)
+_TRAINING_SIGNS = ("learning_rate", "output_dir", "per_device_train_batch_size", "save_strategy")
+_REMEDY = (
+    "Give an adapter_config.json, TrainingArguments as JSON (args.to_json_string()), a bench or "
+    "TRL config in YAML, a run.jsonl, or a directory that holds one of them."
+)
+
+
+def read_setup(paths: Sequence[Path]) -> Setup:
+    """What several files say together; a later one wins where two say the same.
+
+    Raises
+    ------
+    UsageError
+        If a file is of no known form, or not there.
+    AdapterConfigError, UnsupportedAdapterError, ArtifactError
+        If one is of a known form and broken.
+    """
+    adapter: AdapterConfig | None = None
+    training: dict[str, Any] = {}
+    for path in paths:
+        for file in _files(path):
+            found = setup_of(_content(file), str(file))
+            adapter = found.adapter or adapter
+            training |= found.training
+    return Setup(adapter=adapter, training=training)
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = [path / name for name in _IN_A_DIRECTORY if (path / name).is_file()]
+    if not found and (path / NAME).is_file():
+        found = [path / NAME]
+    if not found:
+        raise UsageError(
+            f"{path} holds none of {', '.join((*_IN_A_DIRECTORY, NAME))}", remedy=_REMEDY
+        )
+    return found
+
+
+def _content(path: Path) -> Mapping[str, Any]:
+    if path.suffix == ".jsonl":
+        starts = [event for event in Reader(path).news() if isinstance(event, RunStart)]
+        return starts[-1].config if starts else {}
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_BYTES)
+        text = data.decode("utf-8")
+        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", remedy=_REMEDY) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is not text; a training_args.bin is a pickle, which is never opened",
+            remedy=_REMEDY,
+        ) from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UsageError(f"{path} is neither JSON nor YAML: {error}", remedy=_REMEDY) from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} holds no mapping", remedy=_REMEDY)
+    return found
+
+
+def setup_of(content: Mapping[str, Any], source: str) -> Setup:
+    """What one configuration says, in any of the known forms; `source` names it in messages.
+
+    Raises
+    ------
+    UsageError, AdapterConfigError, UnsupportedAdapterError
+        As `read_setup`.
+    """
+    adapter = next((content[k] for k in ("lora", "adapter", "peft") if _is_map(content, k)), None)
+    training = next((content[k] for k in ("train", "training") if _is_map(content, k)), {})
+    model = content.get("model")
+    base = model.get("id") if isinstance(model, Mapping) else content.get("model_name_or_path")
+    if adapter is None and ("peft_type" in content or ("r" in content and "lora_alpha" in content)):
+        adapter = content
+    elif adapter is None and content.get("use_peft", True) and _any(content, _FLAT_ADAPTER):
+        adapter = {name: content[name] for name in _FLAT_ADAPTER if name in content}
+    if adapter is not content and not training and _any(content, _TRAINING_SIGNS):
+        training = content
+    if adapter is None and not training:
+        raise UsageError(f"{source} is no configuration that is known", remedy=_REMEDY)
+    return Setup(
+        adapter=None if adapter is None else _adapter(adapter, base, source),
+        training=_renamed(training, _TRAINING_NAMES) | _precision(training),
+    )
+
+
+def _adapter(found: Mapping[str, Any], base: object, source: str) -> AdapterConfig:
+    content = {"peft_type": "LORA", **_renamed(found, _ADAPTER_NAMES)}
+    if isinstance(base, str) and not content.get("base_model_name_or_path"):
+        content["base_model_name_or_path"] = base
+    return parse_config(content, source)
+
+
+def _precision(training: Mapping[str, Any]) -> dict[str, Any]:
+    return {"fp16": True} if training.get("precision") == "float16" else {}
+
+
+def _renamed(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in content.items()}
+
+
+def _is_map(content: Mapping[str, Any], key: str) -> bool:
+    return isinstance(content.get(key), Mapping)
+
+
+def _any(content: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    return any(key in content for key in keys)

@@ -1,0 +1,78 @@
+"""What is judged, and what is found."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gradience.adapter.config import AdapterConfig
+from gradience.findings import Catalogue, Finding, FindingKind, Severity
+
+SCHEMA = "gradience.check/v1"
+
+CHECK = Catalogue()
+"""Every kind that `gradience check` can report, by code."""
+
+SOURCES: dict[str, str] = {}
+"""Where each kind is from: a paper, a manual, a measurement."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """A configuration, as far as it was given; a rule is silent about what is not there.
+
+    Attributes
+    ----------
+    adapter : AdapterConfig or None
+    training : mapping
+        Under the names of transformers' TrainingArguments; only what was written down.
+    """
+
+    adapter: AdapterConfig | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def number(self, name: str) -> float | None:
+        """A number among the training arguments; None where there is none.
+
+        YAML 1.1 reads `1e-4` as a text, so a text that is a number counts.
+        """
+        value = self.training.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return None
+        try:
+            return float(value)
+        except ValueError:
+            return None
+
+
+Rules = Callable[[Setup], Iterator[Finding]]
+"""One family of rules."""
+
+
+class Judged(Finding, frozen=True, kw_only=True, omit_defaults=True):
+    """A finding about a configuration, with where the rule is from."""
+
+    source: str
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What `gradience check` says.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        What was read.
+    judged : tuple of str
+        The parts that were there: `adapter`, `training`.
+    """
+
+    paths: tuple[str, ...]
+    judged: tuple[str, ...]
+    findings: tuple[Judged, ...]
+
+
+def kind(code: str, severity: Severity, meaning: str, remedy: str, *, source: str) -> FindingKind:
+    """Register a kind with its source."""
+    SOURCES[code] = source
+    return CHECK.add(code, severity, meaning, remedy)
