@@ -1,5 +1,4 @@
-"""What `GradienceCallback` costs a run: its share of a step, of the log if every step is logged, and of
-the disk watcher.
+"""What `GradienceCallback` costs a run: its share of a step, a line of its log, the disk watcher.
 
     python benchmarks/guard_overhead.py            # MiniLM with LoRA, batches of 8 x 128 tokens
     python benchmarks/guard_overhead.py --tokens 32 --steps 60

@@ -127,7 +127,7 @@ def test_every_kind_says_what_it_means_what_helps_and_where_it_is_from():
     assert CHECK.keys() == SOURCES.keys()
     for kind in CHECK.values():
         assert kind.meaning.endswith(".")
-        assert kind.remedy.endswith((".", "serving."))
+        assert kind.remedy.endswith(".")
         assert SOURCES[kind.code]
 
 

@@ -18,7 +18,15 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from factories_disks import tmpfs
 from gradience.telemetry.read import Reader
-from gradience.telemetry.records import Alert, Eval, Metrics, RunEnd, RunStart, TrainStep
+from gradience.telemetry.records import (
+    Alert,
+    Eval,
+    Metrics,
+    Recommendation,
+    RunEnd,
+    RunStart,
+    TrainStep,
+)
 from gradience.vnext.integrations.hf import GradienceCallback
 from survival_run import fill, make_data, make_model
 
@@ -81,6 +89,13 @@ def test_a_run_is_logged_from_its_config_to_its_end(tmp_path):
     kinds = [e.kind for e in found if isinstance(e, Metrics)]
     assert kinds.count("guard_saved") == 2
     assert "train_end" in kinds
+
+
+def test_what_check_would_have_said_stands_in_the_log(tmp_path):
+    make_trainer(tmp_path, GradienceCallback(), adapter=True, learning_rate=0.05).train()
+    found = [e for e in events(tmp_path) if isinstance(e, Recommendation)]
+    assert [e.code for e in found] == ["learning_rate_high"]
+    assert found[0].source
 
 
 @pytest.mark.parametrize("filtered", [True, False])

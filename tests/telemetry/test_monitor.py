@@ -40,6 +40,11 @@ def test_the_summary_holds_the_curves_the_gap_and_the_pace():
     assert (found.status, found.step, found.max_steps) == ("running", 4, 1000)
 
 
+def test_a_loss_that_the_trainer_made_up_beside_a_nan_gradient_does_not_count():
+    made_up = make_line(TrainStep, 3, 3, loss=0.0, not_finite={"grad_norm": "nan"})
+    assert read(make_start(), *make_steps([2.0, 1.5]), made_up).train.best == (2, 1.5)
+
+
 def test_what_is_not_in_the_log_is_absent():
     found = read(make_start())
     assert (found.train, found.gap, found.grad_norm_max, found.disk) == (None, None, None, None)

@@ -7,7 +7,7 @@ import pytest
 
 from factories_runs import BEGUN, make_eval, make_line, make_start, make_steps
 from gradience.telemetry.finding_kinds import MONITOR
-from gradience.telemetry.records import TrainStep
+from gradience.telemetry.records import Eval, TrainStep
 from gradience.telemetry.rules import RULES, Watch
 
 
@@ -47,6 +47,8 @@ def test_nan_is_told_from_the_gradient_where_the_trainer_hides_it_from_the_loss(
     assert told(bad_gradient(7, loss=0.5)) == [("gradient_not_finite", 7)]
     lost = make_line(TrainStep, 7, 7, not_finite={"loss": "nan"})
     assert told(lost, lost) == [("loss_not_finite", 7)]
+    tested = make_line(Eval, 7, 7, not_finite={"eval_loss": "nan"})
+    assert told(tested, *make_steps([1.0]), tested) == [("loss_not_finite", 7)]
 
 
 def test_in_fp16_a_step_that_the_scaler_skipped_is_no_alert():
@@ -107,7 +109,7 @@ def test_a_slow_stretch_is_told_and_an_evaluation_is_not_taken_for_one():
         events.append(make_line(TrainStep, i + 1, seconds, loss=1.0))
         if i % 2:
             seconds += 30.0
-            events.append(make_line(type(make_eval(1, 1.0)), i + 1, seconds, loss=1.0))
+            events.append(make_line(Eval, i + 1, seconds, loss=1.0))
     assert told(*events) == []
 
 

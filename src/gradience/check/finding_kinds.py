@@ -84,7 +84,7 @@ NOT_SERVED_AS_TRAINED = kind(
     "not_served_as_trained",
     _INFO,
     "Servers do not take every adapter as PEFT trains it.",
-    "Merge it before serving, or `gradience compress --for SERVER` after the training.",
+    "Merge it before serving (merge_and_unload), or train it in a form that the server takes.",
     source="vLLM 0.33, vllm/lora/peft_helper.py; SGLang 0.5.23, LoRAConfig, issue 40835",
 )
 LEARNING_RATE_ZERO = kind(
@@ -100,7 +100,7 @@ LEARNING_RATE_OF_FULL_FINETUNING = kind(
     "The learning rate is one for full fine-tuning. LoRA's best rate is about ten times as high, "
     "and hardly depends on the rank.",
     "Begin with 1e-4 to 5e-4.",
-    source=f"{_WITHOUT_REGRET}; TRL's SFTTrainer page on adapters",
+    source=f"{_WITHOUT_REGRET}; TRL, PEFT integration",
 )
 LEARNING_RATE_HIGH = kind(
     "learning_rate_high",
@@ -123,7 +123,7 @@ FP16_OVERFLOWS = kind(
     "This family of models was trained in bf16, and its activations exceed the largest number of "
     "fp16 (65504): the loss becomes NaN.",
     "Set bf16=True, or train in float32 where the GPU has no bf16.",
-    source="transformers, Underflow and overflow detection (T5); Gemma 3 in fp16, unsloth",
+    source="transformers, Underflow and overflow detection (mT5); its issue 36822 (Gemma 3)",
 )
 NEVER_SAVES = kind(
     "never_saves",
@@ -136,7 +136,7 @@ KEEPS_EVERY_CHECKPOINT = kind(
     "keeps_every_checkpoint",
     _WARNING,
     "More than twenty checkpoints will be kept, because save_total_limit is not set.",
-    "Set save_total_limit=2, or a larger save_steps; `gradience preflight` says what it takes.",
+    "Set save_total_limit=2, or a larger save_steps.",
     source="transformers, TrainingArguments",
 )
 CANNOT_RESUME = kind(

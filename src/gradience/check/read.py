@@ -113,7 +113,9 @@ def setup_of(content: Mapping[str, Any], source: str) -> Setup:
         As `read_setup`.
     """
     adapter = next((content[k] for k in ("lora", "adapter", "peft") if _is_map(content, k)), None)
-    training = next((content[k] for k in ("train", "training") if _is_map(content, k)), {})
+    training: Mapping[str, Any] = next(
+        (content[k] for k in ("train", "training") if _is_map(content, k)), {}
+    )
     model = content.get("model")
     base = model.get("id") if isinstance(model, Mapping) else content.get("model_name_or_path")
     if adapter is None and ("peft_type" in content or ("r" in content and "lora_alpha" in content)):

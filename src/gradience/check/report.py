@@ -32,4 +32,5 @@ def _headline(found: Verdict) -> str:
 
 def _tone(found: Verdict) -> Tone:
     gravest = max((f.severity.weight for f in found.findings), default=0)
-    return ("good", "warn", "bad")[gravest]  # type: ignore[return-value]
+    tones: tuple[Tone, ...] = ("good", "warn", "bad")
+    return tones[gravest]

@@ -147,7 +147,8 @@ class Monitor:
             max_steps=end,
             parts=max(1, self._parts),
             config=self._start.config if self._start else {},
-            train=_curve((e.step, e.loss) for e in self._steps),
+            # Beside a NaN gradient the Trainer's filter has made a loss of 0 up.
+            train=_curve((e.step, e.loss) for e in self._steps if "grad_norm" not in e.not_finite),
             eval=_curve((e.step, e.loss) for e in self._evals),
             eval_metrics=self._evals[-1].metrics if self._evals else {},
             gap=self._gap(),

@@ -7,7 +7,7 @@ from gradience.check.finding_kinds import FP16_OVERFLOWS
 from gradience.check.records import Setup
 from gradience.findings import Finding
 
-_TRAINED_IN_BF16 = re.compile(r"(^|[/\-_])(m?t5|flan-t5|ul2|gemma-?[23])([\-_.]|$)", re.IGNORECASE)
+_TRAINED_IN_BF16 = re.compile(r"(^|[/\-_])(m?t5|flan-t5|ul2|gemma-?3)([\-_.]|$)", re.IGNORECASE)
 
 
 def precision(setup: Setup) -> Iterator[Finding]:

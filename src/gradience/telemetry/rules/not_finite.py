@@ -21,22 +21,21 @@ class NotFinite:
     def __init__(self, start: RunStart) -> None:
         self._patience = _SCALER_MAY_SKIP if training(start).get("fp16") else 0
         self._gradients = 0
-        self._losses = 0
+        self._told: set[str] = set()
 
     def see(self, event: Event) -> Iterator[Alarm]:
         """What this line shows."""
         if not isinstance(event, TrainStep | Eval):
             return
         for name in _LOSSES:
-            if name in event.not_finite:
-                self._losses += 1
-                if self._losses == 1:
-                    what = "training" if name == "loss" else "evaluation"
-                    found = event.not_finite[name]
-                    yield alarm(LOSS_NOT_FINITE, event.step, f"the {what} loss is {found}")
+            if name in event.not_finite and name not in self._told:
+                self._told.add(name)
+                what = "training" if name == "loss" else "evaluation"
+                found = event.not_finite[name]
+                yield alarm(LOSS_NOT_FINITE, event.step, f"the {what} loss is {found}")
+        if event.loss is not None:
+            self._told.discard("loss" if isinstance(event, TrainStep) else "eval_loss")
         if isinstance(event, TrainStep):
-            if event.loss is not None:
-                self._losses = 0
             yield from self._gradient(event)
 
     def _gradient(self, event: TrainStep) -> Iterator[Alarm]:
