@@ -94,7 +94,7 @@ def test_a_sane_configuration_raises_no_alarm(name):
         ({**PLAIN, "use_dora": True}, {}, "not_served_as_trained"),
         (PLAIN, {**TRAIN, "learning_rate": 0.0}, "learning_rate_zero"),
         (PLAIN, {**TRAIN, "learning_rate": 2e-5}, "learning_rate_of_full_finetuning"),
-        (PLAIN, {**TRAIN, "learning_rate": "1e-5"}, "learning_rate_of_full_finetuning"),
+        (PLAIN, {**TRAIN, "learning_rate": 1e-5}, "learning_rate_of_full_finetuning"),
         (PLAIN, {**TRAIN, "learning_rate": 0.01}, "learning_rate_high"),
         (PLAIN, {**TRAIN, "per_device_train_batch_size": 64}, "batch_large"),
         (

@@ -55,7 +55,7 @@ def test_a_bench_config_is_read(tmp_path):
 def test_a_trl_config_is_read(tmp_path):
     found = read_setup([write(tmp_path / "sft.yaml", TRL)])
     assert (found.adapter.r, found.adapter.target_modules) == (32, "all-linear")
-    assert found.number("learning_rate") == 1e-4, "which YAML 1.1 reads as a text"
+    assert found.number("learning_rate") == 1e-4, "which YAML 1.1 would read as a text"
 
 
 def test_the_config_in_the_log_of_a_run_is_read(tmp_path):
@@ -67,8 +67,10 @@ def test_the_config_in_the_log_of_a_run_is_read(tmp_path):
 def test_what_is_no_configuration_is_refused_by_name(tmp_path):
     with pytest.raises(UsageError, match="no configuration that is known"):
         read_setup([write(tmp_path / "x.json", {"a": 1})])
-    with pytest.raises(UsageError, match="neither JSON nor YAML"):
+    with pytest.raises(UsageError, match="is not JSON"):
         read_setup([write(tmp_path / "x.json", "{")])
+    with pytest.raises(UsageError, match="twice"):
+        read_setup([write(tmp_path / "x.yaml", "lora_r: 1\nlora_r: 2\n")])
     with pytest.raises(UsageError, match="holds none of"):
         read_setup([tmp_path])
     (tmp_path / "training_args.bin").write_bytes(pickle.dumps({"learning_rate": 1.0}))

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gradience.adapter.config import AdapterConfig, parse_config
+from gradience.bench.yaml_text import parse
 from gradience.check.records import Setup
 from gradience.errors import UsageError
 from gradience.telemetry.read import Reader
@@ -89,7 +88,7 @@ def _content(path: Path) -> Mapping[str, Any]:
         with path.open("rb") as file:
             data = file.read(_LARGEST_BYTES)
         text = data.decode("utf-8")
-        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        found = json.loads(text) if path.suffix == ".json" else parse(text, str(path)).data
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", remedy=_REMEDY) from error
     except UnicodeDecodeError as error:
@@ -97,8 +96,8 @@ def _content(path: Path) -> Mapping[str, Any]:
             f"{path} is not text; a training_args.bin is a pickle, which is never opened",
             remedy=_REMEDY,
         ) from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} is neither JSON nor YAML: {error}", remedy=_REMEDY) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not JSON: {error}", remedy=_REMEDY) from error
     if not isinstance(found, dict):
         raise UsageError(f"{path} holds no mapping", remedy=_REMEDY)
     return found

@@ -33,17 +33,10 @@ class Setup:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def number(self, name: str) -> float | None:
-        """A number among the training arguments; None where there is none.
-
-        YAML 1.1 reads `1e-4` as a text, so a text that is a number counts.
-        """
+        """A number among the training arguments; None where there is none."""
         value = self.training.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            return None
-        try:
-            return float(value)
-        except ValueError:
-            return None
+        known = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(value) if known and value is not None else None
 
 
 Rules = Callable[[Setup], Iterator[Finding]]
