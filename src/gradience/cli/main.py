@@ -26,6 +26,7 @@ COMMANDS: Registry[click.Command] = Registry(
         "env": "gradience.cli.env:env",
         "norms": "gradience.cli.norms:norms",
         "monitor": "gradience.cli.monitor:monitor",
+        "preflight": "gradience.cli.preflight:preflight",
     },
 )
 

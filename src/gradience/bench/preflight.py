@@ -1,0 +1,39 @@
+"""A bench as a run to hold against the disk: a trial is a step that saves and keeps its adapter.
+
+Every trial is reckoned as large as the probe's, with its optimizer's state, which lies in its
+scratch directory until the budget wants it: an upper bound.
+"""
+
+from gradience.bench.settings import BenchSettings, LadderSettings
+from gradience.storage.preflight.settings import RunSettings
+
+_CONTROLS = 3  # of each seed, beside the ladders
+
+
+def as_run(settings: BenchSettings, output_dir: str) -> RunSettings:
+    """What a preflight needs to know of a bench.
+
+    Parameters
+    ----------
+    output_dir : str
+        Where the bench keeps its trials.
+    """
+    model = settings.model
+    hub = [source for source in settings.task.train if source.startswith("hub:")]
+    dataset = hub[0].removeprefix("hub:").partition(":")[0].partition("#")[0] if hub else None
+    rungs = sum(map(_rungs, settings.variants))
+    return RunSettings(
+        output_dir=output_dir,
+        model=f"{model.id}@{model.revision}" if model.revision else model.id,
+        dataset=dataset,
+        adapter_rank=settings.lora.rank,
+        targets=settings.lora.targets,
+        modules_to_save=settings.lora.modules_to_save,
+        steps=len(settings.seeds) * (1 + rungs + _CONTROLS),
+        save_steps=1,
+        export="none",
+    )
+
+
+def _rungs(ladder: LadderSettings) -> int:
+    return len(ladder.ranks) + len(ladder.energies)

@@ -1,0 +1,1 @@
+"""Before a run: where its bytes will go, and whether they fit."""

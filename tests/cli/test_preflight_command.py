@@ -1,0 +1,73 @@
+"""`gradience preflight`: what a user types, reads, and gets back as an exit code."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from factories_disks import tmpfs
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "base"
+    folder.mkdir()
+    save_file({"a.q_proj.weight": np.ones((500, 500), np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+def preflight(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gradience", "preflight", "--offline", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_the_exit_code_says_whether_it_fits(model, tmp_path):
+    with tmpfs(tmp_path / "small", "size=10m") as disk:
+        run = ("--model", model, "--output-dir", disk / "out", "--save-steps", 10)
+        done = preflight(*run, "--steps", 10, cwd=tmp_path)
+        assert (done.returncode, "\nFITS\n" in done.stdout) == (0, True), done.stderr
+        done = preflight(*run, "--steps", 100, cwd=tmp_path)
+        assert (done.returncode, "\nFITS UNTIL STEP 30\n" in done.stdout) == (1, True)
+        (disk / "filler").write_bytes(b"x" * 9_000_000)
+        done = preflight(*run, "--steps", 100, cwd=tmp_path)
+        assert (done.returncode, "\nDOES NOT FIT\n" in done.stdout) == (5, True)
+
+
+def test_flags_go_before_the_values_of_the_file(model, tmp_path):
+    (tmp_path / "run.yaml").write_text(f"model: {model}\nsteps: 10\nadapter_rank: 4\n")
+    done = preflight("run.yaml", "--adapter-rank", 8, cwd=tmp_path)
+    assert "rank 8" in done.stdout
+    assert "all-linear, the largest choice, was assumed" in " ".join(done.stdout.split())
+
+
+def test_a_bench_is_a_run_whose_steps_are_trials(model, tmp_path):
+    (tmp_path / "bench.yaml").write_text(
+        f"""
+name: b
+model: {{id: {model}}}
+task: {{name: classification}}
+lora: {{rank: 8, alpha: 16, targets: [q_proj]}}
+train: {{learning_rate: 0.001, batch_size: 8, steps: 10}}
+variants: [{{action: truncate, ranks: [4, 2]}}]
+seeds: [0, 1]
+claim: {{margin: 0.02}}
+"""
+    )
+    done = preflight("bench.yaml", cwd=tmp_path)
+    assert (done.returncode, "save 12 " in done.stdout) == (0, True), done.stderr + done.stdout
+
+
+def test_without_anything_to_go_by_it_asks_for_it(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "gradience", "preflight"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, "Give --model" in done.stderr) == (2, True)
