@@ -27,6 +27,7 @@ COMMANDS: Registry[click.Command] = Registry(
         "norms": "gradience.cli.norms:norms",
         "monitor": "gradience.cli.monitor:monitor",
         "preflight": "gradience.cli.preflight:preflight",
+        "run": "gradience.cli.run:run",
     },
 )
 

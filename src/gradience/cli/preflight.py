@@ -9,6 +9,8 @@ import click
 from gradience.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from gradience.storage.preflight.records import Preflight
     from gradience.storage.preflight.settings import RunSettings
 
@@ -16,26 +18,48 @@ _BENCH_KEYS = {"variants", "claim", "seeds"}
 _LISTS = ("targets", "modules_to_save")
 
 
+_OPTIONS = (
+    click.option(
+        "--model", metavar="ID|DIR", help="Base model: a Hub id, @revision, or a directory."
+    ),
+    click.option("--dataset", metavar="ID|PATH", help="Dataset: a Hub id, a file or a directory."),
+    click.option("--output-dir", metavar="DIR", help="Where checkpoints go.  [trainer_output]"),
+    click.option("--adapter-rank", type=click.IntRange(min=1), metavar="R", help="Train a LoRA."),
+    click.option("--targets", metavar="NAMES", help="q_proj,v_proj, a regex, or all-linear."),
+    click.option(
+        "--modules-to-save", metavar="NAMES", help="Modules trained whole beside the LoRA."
+    ),
+    click.option(
+        "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="In memory."
+    ),
+    click.option("--optimizer", metavar="NAME", help="As TrainingArguments.optim.  [adamw_torch]"),
+    click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Optimizer steps."),
+    click.option("--epochs", type=float, metavar="N", help="Where --steps is not given.  [3]"),
+    click.option(
+        "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples of a step."
+    ),
+    click.option("--save-steps", type=float, metavar="N", help="Steps between saves.  [500]"),
+    click.option("--save-strategy", type=click.Choice(["steps", "epoch", "no"]), help="[steps]"),
+    click.option("--save-total-limit", type=click.IntRange(min=1), metavar="N", help="[no limit]"),
+    click.option(
+        "--save-only-model", is_flag=True, default=None, help="No optimizer in checkpoints."
+    ),
+    click.option("--map-copies", type=click.IntRange(min=0), metavar="N", help="By map().  [1]"),
+    click.option("--export", type=click.Choice(["none", "model", "merged"]), help="In the end."),
+    click.option("--compile", is_flag=True, default=None, help="The run compiles the model."),
+)
+
+
+def run_options(command: "Callable[..., int]") -> "Callable[..., int]":
+    """The options that say what is to be run."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("config", required=False, type=click.Path(path_type=Path), metavar="[FILE]")
-@click.option("--model", metavar="ID|DIR", help="Base model: a Hub id, @revision, or a directory.")
-@click.option("--dataset", metavar="ID|PATH", help="Dataset: a Hub id, a file or a directory.")
-@click.option("--output-dir", metavar="DIR", help="Where checkpoints go.  [trainer_output]")
-@click.option("--adapter-rank", type=click.IntRange(min=1), metavar="R", help="Train a LoRA.")
-@click.option("--targets", metavar="NAMES", help="q_proj,v_proj, a regex, or all-linear.")
-@click.option("--modules-to-save", metavar="NAMES", help="Modules trained whole beside the LoRA.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="In memory.")
-@click.option("--optimizer", metavar="NAME", help="As TrainingArguments.optim.  [adamw_torch]")
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Optimizer steps.")
-@click.option("--epochs", type=float, metavar="N", help="Where --steps is not given.  [3]")
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples of a step.")
-@click.option("--save-steps", type=float, metavar="N", help="Steps between saves.  [500]")
-@click.option("--save-strategy", type=click.Choice(["steps", "epoch", "no"]), help="[steps]")
-@click.option("--save-total-limit", type=click.IntRange(min=1), metavar="N", help="[no limit]")
-@click.option("--save-only-model", is_flag=True, default=None, help="No optimizer in checkpoints.")
-@click.option("--map-copies", type=click.IntRange(min=0), metavar="N", help="By map().  [1]")
-@click.option("--export", type=click.Choice(["none", "model", "merged"]), help="In the end.")
-@click.option("--compile", is_flag=True, default=None, help="The run compiles the model.")
+@run_options
 @click.option("--offline", is_flag=True, help="Do not ask the Hub: what is cached must do.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON, nothing else.")
 def preflight(*, config: Path | None, offline: bool, as_json: bool, **flags: Any) -> int:
@@ -66,13 +90,15 @@ def preflight(*, config: Path | None, offline: bool, as_json: bool, **flags: Any
     return exit_code(found)
 
 
-def answer(settings: "RunSettings", *, online: bool) -> "Preflight":
-    """Ask, with this process's environment."""
+def answer(
+    settings: "RunSettings", *, online: bool, environ: "Mapping[str, str]" = os.environ
+) -> "Preflight":
+    """Ask, with an environment: by default that of this process."""
     from gradience.storage.environment.host import this_host  # noqa: PLC0415
     from gradience.storage.preflight.run import preflight as ask  # noqa: PLC0415
 
     home = Path(os.environ.get("HOME") or Path.home())
-    return ask(settings, environ=os.environ, home=home, host=this_host(), online=online)
+    return ask(settings, environ=environ, home=home, host=this_host(), online=online)
 
 
 def exit_code(found: "Preflight") -> int:

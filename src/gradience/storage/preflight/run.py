@@ -89,6 +89,8 @@ def preflight(
     found, unknown = writes(settings, model, dataset, times, places)
     if times.saves is None and times.keeps is None:
         unknown += ("how often the run saves is not known: give --steps, or --batch-size",)
+    if not found and not unknown:
+        unknown += ("nothing is known of what the run writes",)
     return judge(
         found,
         times,

@@ -20,7 +20,6 @@ Export = Literal["none", "model", "merged"]
 
 _TRAINER_KEYS = {
     "per_device_train_batch_size",
-    "save_strategy",
     "optim",
     "max_steps",
     "num_train_epochs",

@@ -1,0 +1,222 @@
+"""`gradience run`: a program of any kind, with its disks looked after."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gradience.cli.preflight import answer, run_options, settings_of
+from gradience.cli.visible import visible
+from gradience.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gradience.storage.guard.records import Cleaner
+    from gradience.storage.outside.policy import Policy
+    from gradience.storage.preflight.settings import RunSettings
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML: when to ask the program to stop, how, and what may be done first.",
+)
+@click.option(
+    "--preflight",
+    "config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Look first whether the run fits: a file as `gradience preflight` takes it.",
+)
+@click.option(
+    "--on-full",
+    type=click.Choice(["stop", "warn"]),
+    default="stop",
+    show_default=True,
+    help="Where the preflight says that it does not fit.",
+)
+@click.option("--no-env", is_flag=True, help="Leave the environment as it is.")
+@run_options
+@click.option("--offline", is_flag=True, help="Do not ask the Hub: what is cached must do.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
+def run(
+    *,
+    policy_file: Path | None,
+    config: Path | None,
+    on_full: str,
+    no_env: bool,
+    offline: bool,
+    command: tuple[str, ...],
+    **flags: Any,
+) -> int:
+    """Run COMMAND, and ask it to stop while its disk has room for a last save.
+
+    Input, output and signals are the command's own. Before a disk is full: what the policy allows
+    is cleaned, a reserve is released, then the program is asked by a signal or a file. Nothing is
+    killed. A summary goes to standard error. Options of `gradience preflight` make it look first.
+
+    \b
+    gradience run -- python train.py --output_dir runs/a
+    gradience run --output-dir runs/a --policy policy.yaml -- ./train.sh
+    gradience run --preflight args.json -- accelerate launch train.py args.json
+
+    \b
+    A policy, with what is the default but for clean and stop_file:
+        stop_below: 2GB           # or a tenth of the room, where that is less
+        ballast: 1GB              # held, and released when the program is asked
+        signal: TERM
+        grace: 60s
+        clean: [--idle, 30d]      # arguments of `gradience cache clean`
+        stop_file: runs/a/STOP    # asked by this file, after the grace by the signal
+
+    Exit codes: the command's own, 128 + n for a signal; 2 usage; 5 does not fit; 126, 127 where the
+    command cannot be run.
+    """
+    from gradience.storage.outside import run as outside  # noqa: PLC0415 - `--help` need not pay
+    from gradience.storage.outside.policy import read_policy  # noqa: PLC0415 - as above
+    from gradience.storage.outside.words import summary  # noqa: PLC0415 - as above
+
+    policy = read_policy(policy_file)
+    _check_clean(policy)
+    environ = dict(os.environ) if no_env or not policy.environment else _environment()
+    asked = _to_ask(config, flags)
+    if asked is not None:
+        _preflight(asked, environ, online=not offline, refuses=on_full == "stop")
+    output = asked.output_dir if asked else flags["output_dir"]
+    places = _places(policy.watch or ((output,) if output else (os.curdir,)))
+    outcome = outside.run(
+        command,
+        policy,
+        places,
+        environ=environ,
+        home=Path(os.environ.get("HOME") or Path.home()),
+        clean=_cleaner(policy, places),
+        say=_say,
+    )
+    if outcome.disks:
+        for line in summary(outcome):
+            _say(line)
+    return outcome.code
+
+
+def _say(line: str) -> None:
+    click.echo(f"gradience run: {visible(line)}", err=True)
+
+
+def _to_ask(config: Path | None, flags: dict[str, Any]) -> "RunSettings | None":
+    """What is to be run, where a file or a flag beside the output directory says so."""
+    given = {name for name, value in flags.items() if value is not None}
+    return None if config is None and given <= {"output_dir"} else settings_of(config, flags)
+
+
+def _preflight(
+    settings: "RunSettings", environ: "Mapping[str, str]", *, online: bool, refuses: bool
+) -> None:
+    """Ask whether it fits, and say so.
+
+    Raises
+    ------
+    StorageError
+        If it does not, and that is a reason not to start.
+    """
+    from gradience.storage.preflight import report  # noqa: PLC0415 - `--help` need not pay
+    from gradience.storage.preflight.forecast import sentence  # noqa: PLC0415 - as above
+
+    found = answer(settings, online=online, environ=environ)
+    _say(f"preflight: {report.answer(found)}")
+    for disk in found.disks:
+        if disk.verdict != "fits":
+            _say(sentence(disk, found.schedule))
+    for line in (*(f"not known: {line}" for line in found.unknown), *found.advice):
+        _say(line)
+    if found.verdict == "no" and refuses:
+        raise StorageError(
+            "the run does not fit, so it was not started",
+            remedy="See `gradience preflight` for the arithmetic; --on-full warn starts it anyway.",
+        )
+
+
+def _environment() -> dict[str, str]:
+    """The environment with what `gradience env` would set, where nothing is set yet."""
+    from gradience.storage.environment.choose import environment  # noqa: PLC0415
+    from gradience.storage.environment.directories import create_directories  # noqa: PLC0415
+    from gradience.storage.environment.machine import read_machine  # noqa: PLC0415
+
+    chosen = environment(read_machine(os.environ))
+    missing = {n: v for n, v in chosen.layout.values.items() if n not in os.environ}
+    if not missing or not chosen.here:
+        return dict(os.environ)
+    if chosen.left_behind:
+        _say("caches lie elsewhere by now, so no variable was set: see `gradience env --explain`.")
+        return dict(os.environ)
+    create_directories(chosen.layout)
+    _say(f"{len(missing)} variables were set as by `gradience env`, below {chosen.layout.root}.")
+    return {**os.environ, **missing}
+
+
+def _places(names: tuple[str, ...]) -> list[Path]:
+    """Directories to watch, one for each disk; those that are not there yet are made."""
+    from gradience import files  # noqa: PLC0415 - `--help` need not pay
+    from gradience.paths import as_path  # noqa: PLC0415 - as above
+
+    found: dict[int, Path] = {}
+    for name in names:
+        path = as_path(name, Path.home()).absolute()
+        files.make_dir(path)
+        found.setdefault(path.stat().st_dev, path)
+    return list(found.values())
+
+
+def _check_clean(policy: "Policy") -> None:
+    """Refuse a cleaning that cannot run before the program starts, not when the disk is full."""
+    if policy.clean is None:
+        return
+    done = _clean((*policy.clean, "--help"), os.environ)
+    if done.returncode:
+        raise UsageError(
+            f"clean: {list(policy.clean)} are no arguments of `gradience cache clean`",
+            remedy="See gradience cache clean --help.",
+        )
+
+
+def _cleaner(policy: "Policy", places: list[Path]) -> "Cleaner | None":
+    """Runs the cleaning that the policy allows; the bytes by which the disks then had more room."""
+    from gradience.storage.guard.room import room_at  # noqa: PLC0415 - `--help` need not pay
+
+    arguments = policy.clean
+    if arguments is None:
+        return None
+
+    def room() -> int:
+        return sum(room_at(place, os.environ, Path.home()).bytes or 0 for place in places)
+
+    def clean(_: int, /) -> int:
+        before = room()
+        done = _clean((*arguments, "--yes"), os.environ)
+        if done.returncode not in (0, 1):
+            raise StorageError(
+                f"gradience cache clean: {done.stderr.strip()}", remedy="Run it by hand."
+            )
+        return max(0, room() - before)
+
+    return clean
+
+
+def _clean(
+    arguments: tuple[str, ...], environ: "Mapping[str, str]"
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "gradience", "cache", "clean", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(environ),
+    )
