@@ -1,5 +1,6 @@
 """`gradience preflight`: what a user types, reads, and gets back as an exit code."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,16 @@ def model(tmp_path):
     return folder
 
 
-def preflight(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def preflight(*words: object, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gradience", "preflight", "--offline", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, **more},
+    )
 
 
 def test_the_exit_code_says_whether_it_fits(model, tmp_path):
@@ -36,6 +44,21 @@ def test_the_exit_code_says_whether_it_fits(model, tmp_path):
         (disk / "filler").write_bytes(b"x" * 9_000_000)
         done = preflight(*run, "--steps", 100, cwd=tmp_path)
         assert (done.returncode, "\nDOES NOT FIT\n" in done.stdout) == (5, True)
+
+
+def test_the_cleaning_that_would_make_it_fit_is_named(model, tmp_path):
+    with tmpfs(tmp_path / "small", "size=20m") as disk:
+        blobs = disk / "hf" / "hub" / "models--org--name" / "blobs"
+        blobs.mkdir(parents=True)
+        partial = blobs / f"{'a' * 40}.0123abcd.incomplete"
+        partial.write_bytes(b"x" * 12_000_000)
+        os.utime(partial, (1_600_000_000, 1_600_000_000))
+        run = ("--model", model, "--output-dir", disk / "out", "--steps", 4, "--save-steps", 1)
+        done = preflight(*run, cwd=tmp_path, HF_HOME=str(disk / "hf"), HOME=str(tmp_path))
+        said = " ".join(done.stdout.split())
+        assert done.returncode == 1, done.stderr
+        assert "would free 12.0 MB, enough: $ gradience cache clean --min-free " in said
+        assert partial.exists()
 
 
 def test_flags_go_before_the_values_of_the_file(model, tmp_path):

@@ -52,7 +52,7 @@ def start(home: Path, *words: object, **options) -> subprocess.Popen[str]:
     environ = {**os.environ, "HOME": str(home)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     command = [sys.executable, "-m", "gradience", "run", "--no-env", *map(str, words)]
-    return subprocess.Popen(command, cwd=home, env=environ, **{**pipes, **options})
+    return subprocess.Popen(command, cwd=home, **{"env": environ, **pipes, **options})
 
 
 def run(home: Path, *words: object, **options):
@@ -201,3 +201,35 @@ def test_a_key_of_the_policy_that_is_not_known_is_refused_with_the_nearest(tmp_p
     policy.write_text("stop_bellow: 1GB\n")
     code, _, err = run(tmp_path, "--policy", policy, "--", "true")
     assert (code, "Did you mean 'stop_below'?" in err) == (2, True)
+
+
+def junk(home: Path, size: int) -> Path:
+    """A hub cache with an abandoned download, which a cleaning takes."""
+    blobs = home / "hub" / "models--org--name" / "blobs"
+    blobs.mkdir(parents=True)
+    partial = blobs / f"{'a' * 40}.0123abcd.incomplete"
+    partial.write_bytes(b"x" * size)
+    os.utime(partial, (1_600_000_000, 1_600_000_000))
+    return partial
+
+
+def test_what_the_policy_allows_is_cleaned_before_the_program_is_asked(tmp_path, policy):
+    with tmpfs(tmp_path / "disk", "size=10m") as disk:
+        partial = junk(disk / "hf", 7_000_000)
+        policy.write_text(
+            FAST.replace("1s", "20s") + "stop_below: 2MB\nballast: 500KB\nclean: [--kind, hub]\n"
+        )
+        program = f"sleep 0.3; head -c 1200000 /dev/zero > {disk}/out; sleep 1"
+        words = ("--policy", policy, "--output-dir", disk, "--", "sh", "-c", program)
+        environ = {**os.environ, "HF_HOME": str(disk / "hf")}
+        code, _, err = run(tmp_path, *words, env={**environ, "HOME": str(tmp_path)})
+        assert (code, partial.exists()) == (0, False), err
+        assert "cleaning, as the policy allows" in err
+        assert "Cleaning freed 7" in err
+        assert "asked to stop" not in err
+
+
+def test_a_cleaning_that_cannot_be_meant_is_refused_before_the_program_starts(tmp_path, policy):
+    policy.write_text("clean: [--no-such-option]\n")
+    code, _, err = run(tmp_path, "--policy", policy, "--", "touch", tmp_path / "started")
+    assert (code, (tmp_path / "started").exists()) == (2, False), err

@@ -211,6 +211,31 @@ def _plan(wish: Wish) -> "Plan":
     return plan_for(wish, _survey(wish), wish.rules)
 
 
+def plan_to_free(nbytes: int) -> "Plan":
+    """The plan of `gradience cache clean --min-free`, without asking the Hub."""
+    wish = _wish(
+        (),
+        emergency=False,
+        also=(),
+        projects=(),
+        kinds=(),
+        needed_by=(),
+        policy=None,
+        min_age=None,
+        force=False,
+        offline=True,
+        trash=False,
+        idle=None,
+        larger=None,
+        revisions=(),
+        keep_last=None,
+        max_size=None,
+        min_free=str(nbytes),
+        junk=True,
+    )
+    return _plan(wish)
+
+
 def _pick(wish: Wish) -> "Plan":
     """Mark on a screen; what was marked is the rule."""
     from gradience.cli.cache_pick import pick  # noqa: PLC0415 - Textual takes its time

@@ -1,6 +1,7 @@
 """`gradience preflight`: where the bytes of a run will go, and whether they fit."""
 
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,12 @@ from gradience.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from gradience.storage.preflight.records import Preflight
+    from gradience.storage.change.records import Plan
+    from gradience.storage.preflight.records import Cleaning, Preflight
     from gradience.storage.preflight.settings import RunSettings
 
 _BENCH_KEYS = {"variants", "claim", "seeds"}
+_PLAN_SECONDS = 30.0
 _LISTS = ("targets", "modules_to_save")
 
 
@@ -98,7 +101,43 @@ def answer(
     from gradience.storage.preflight.run import preflight as ask  # noqa: PLC0415
 
     home = Path(os.environ.get("HOME") or Path.home())
-    return ask(settings, environ=environ, home=home, host=this_host(), online=online)
+    return ask(
+        settings, environ=environ, home=home, host=this_host(), online=online, planner=_cleaning
+    )
+
+
+def _cleaning(path: Path, wanted: int) -> "Cleaning":
+    """What `gradience cache clean` would give on the disk that holds a path."""
+    import msgspec  # noqa: PLC0415 - only where it is short
+
+    from gradience.cli.cache_clean import plan_to_free  # noqa: PLC0415 - only where it is short
+    from gradience.storage.preflight.records import Cleaning  # noqa: PLC0415 - as above
+    from gradience.storage.room.headroom import headroom  # noqa: PLC0415 - as above
+    from gradience.system.base import existing_parent  # noqa: PLC0415 - as above
+    from gradience.units import format_size  # noqa: PLC0415 - as above
+
+    place = existing_parent(path)
+    room = headroom(place)
+    told = Cleaning(
+        path=str(room.mount.path),
+        command=f"gradience cache clean --min-free {format_size(wanted).replace(' ', '')}",
+    )
+    plans: list[Plan] = []
+    # In a thread: who holds a file on a file server that is gone cannot be found out.
+    asking = threading.Thread(target=lambda: plans.append(plan_to_free(wanted)), daemon=True)
+    asking.start()
+    asking.join(_PLAN_SECONDS)
+    if not plans:
+        return told
+    device = place.stat().st_dev
+    actions = [a for a in plans[0].actions if Path(a.root).stat().st_dev == device]
+    frees = sum(action.frees_bytes for action in actions)
+    return msgspec.structs.replace(
+        told,
+        frees_bytes=frees,
+        items=len({action.item for action in actions}),
+        enough=room.bytes is not None and room.bytes + frees >= wanted,
+    )
 
 
 def exit_code(found: "Preflight") -> int:

@@ -199,7 +199,12 @@ def _cleaner(policy: "Policy", places: list[Path]) -> "Cleaner | None":
 
     def clean(_: int, /) -> int:
         before = room()
-        done = _clean((*arguments, "--yes"), os.environ)
+        try:
+            done = _clean((*arguments, "--yes"), os.environ, policy.grace_seconds)
+        except subprocess.TimeoutExpired as error:
+            raise StorageError(
+                f"it took more than {policy.grace_seconds:g} s", remedy="Run it by hand."
+            ) from error
         if done.returncode not in (0, 1):
             raise StorageError(
                 f"gradience cache clean: {done.stderr.strip()}", remedy="Run it by hand."
@@ -210,7 +215,7 @@ def _cleaner(policy: "Policy", places: list[Path]) -> "Cleaner | None":
 
 
 def _clean(
-    arguments: tuple[str, ...], environ: "Mapping[str, str]"
+    arguments: tuple[str, ...], environ: "Mapping[str, str]", seconds: float | None = None
 ) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "gradience", "cache", "clean", *arguments],
@@ -219,4 +224,5 @@ def _clean(
         text=True,
         check=False,
         env=dict(environ),
+        timeout=seconds,
     )

@@ -32,6 +32,7 @@ from gradience.storage.guard.need import Start
 from gradience.storage.guard.records import Act, Cleaner, EventSink, GuardEvent
 from gradience.storage.guard.run import Guard
 from gradience.storage.guard.watcher import EVERY_SECONDS, Watcher
+from gradience.storage.preflight.start import start
 
 OnFull = Literal["warn", "stop", "error"]
 Preflight = Callable[[Guard, int, int | None], Start]
@@ -68,7 +69,7 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
     on_event : callable, optional
         Is told of everything that happens, as a `GuardEvent`.
     preflight : callable, optional
-        Decides on the start in place of the guard's own arithmetic.
+        Decides on the start in place of `storage.preflight.start`.
     watch_seconds : float
         Between two looks at the disk during the run.
     telemetry : bool, str or Path
@@ -102,7 +103,7 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         self._telemetry = Telemetry(telemetry, allow_text=allow_text)
         self._on_event = on_event
         self._options: dict[str, Any] = {"rotate": rotate, "clean": clean, "sink": self._sink}
-        self._preflight = preflight or _own_preflight
+        self._preflight = preflight or start
         self._watch_seconds = watch_seconds
         self._trainer: Trainer | None = None
         self._guard: Guard | None = None
@@ -378,9 +379,9 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         self._held.smallest = need.smallest(weights, only_model=args.save_only_model)
 
     def _start(self, args: TrainingArguments, control: TrainerControl, saves: int) -> None:
-        start = self._ranks.agreed(lambda: self._preflight(self._held, saves, kept(args)))
-        words = " ".join(start.lines)
-        if start.refused and self._on_full != "warn":
+        asked = self._ranks.agreed(lambda: self._preflight(self._held, saves, kept(args)))
+        words = " ".join(asked.lines)
+        if asked.refused and self._on_full != "warn":
             message = f"There is not enough room below {self._held.run} for this run. {words}"
             if self._on_full == "error":
                 raise StorageError(
@@ -392,7 +393,7 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
             self._held.tell("stopped", message, grave=True)
             control.should_training_stop = True
             return
-        self._held.tell("start", words, grave=start.refused or start.tight)
+        self._held.tell("start", words, grave=asked.refused or asked.tight)
         if self._ranks.first:
             self._held.claim()
         self._hold_reserve()
@@ -412,10 +413,6 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         self._random = None
         if self._ranks.first:
             self._held.leave()
-
-
-def _own_preflight(held: Guard, saves: int, keeps: int | None) -> Start:
-    return held.judge_start(saves=saves, keeps=keeps)
 
 
 def _elsewhere() -> StorageError:

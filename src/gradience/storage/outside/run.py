@@ -218,14 +218,14 @@ class _Failed:
 def _start(
     command: Sequence[str],
     environ: Mapping[str, str],
-    mask: set[signal.Signals],
+    mask: set[int | signal.Signals],
     say: Callable[[str], None],
 ) -> "int | _Failed":
     """Start it with the signals as we got them; Python ignores two that a program expects."""
     try:
         return os.posix_spawnp(
             command[0],
-            command,
+            list(command),
             dict(environ),
             setsigmask=mask,
             setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),

@@ -2,7 +2,7 @@
 
 from gradience.page import Page, Table, Text, Tone
 from gradience.storage.preflight.forecast import sentence
-from gradience.storage.preflight.records import Disk, Preflight, Verdict, Write
+from gradience.storage.preflight.records import Cleaning, Disk, Preflight, Verdict, Write
 from gradience.units import format_size
 
 _TONES: dict[Verdict, Tone] = {"fits": "good", "until": "warn", "unknown": "warn", "no": "bad"}
@@ -30,12 +30,23 @@ def page(found: Preflight) -> Page:
     parts += [Text(text=f"Assumed: {line}", tone="dim") for line in found.assumed]
     parts += [Text(text=line) for line in found.advice]
     for cleaning in found.cleaning:
-        if cleaning.frees_bytes is not None:
-            enough = "enough" if cleaning.enough else "not enough by itself"
-            freed = format_size(cleaning.frees_bytes)
-            parts.append(Text(text=f"A cleaning of {cleaning.path} would free {freed}, {enough}:"))
-        parts.append(Text(text=f"$ {cleaning.command}"))
+        parts += _cleaning(cleaning)
     return tuple(parts)
+
+
+def _cleaning(found: Cleaning) -> list[Text]:
+    if found.frees_bytes == 0:
+        return [Text(text=f"There is nothing to clean in the caches on {found.path}.")]
+    enough = "enough" if found.enough else "not enough by itself"
+    result = (
+        "could not be planned in time; to try it"
+        if found.frees_bytes is None
+        else f"would free {format_size(found.frees_bytes)}, {enough}"
+    )
+    return [
+        Text(text=f"A cleaning of the caches on {found.path} {result}:"),
+        Text(text=f"$ {found.command}"),
+    ]
 
 
 def answer(found: Preflight) -> str:

@@ -203,9 +203,9 @@ def schedule(settings: RunSettings, examples: int | None) -> Schedule:
     if settings.save_strategy == "no":
         return Schedule(steps=steps, saves=0, keeps=keeps)
     if settings.save_strategy == "epoch":
-        saves = math.ceil(settings.epochs)
-        every = math.ceil(steps / settings.epochs) if steps and settings.epochs else None
-        return Schedule(steps=steps, every=every, saves=saves, keeps=keeps)
+        length = math.ceil(steps / settings.epochs) if steps and settings.epochs else None
+        saves: int | None = math.ceil(settings.epochs)
+        return Schedule(steps=steps, every=length, saves=saves, keeps=keeps)
     between = _every(settings.save_steps, steps)
     saves = math.ceil(steps / between) if steps is not None and between else None
     if saves is None and 0 < settings.save_steps < 1:
