@@ -392,16 +392,24 @@ def _unlink(parent: int, name: str, status: os.stat_result, removed: Removed) ->
         descriptor = os.open(name, _LOOK, dir_fd=parent)
         try:
             os.unlink(name, dir_fd=parent)
-            after = os.fstat(descriptor)
+            gone, blocks = _after(descriptor, status)
         finally:
             os.close(descriptor)
-        gone, blocks = after.st_nlink == 0, after.st_blocks
     else:
         os.unlink(name, dir_fd=parent)
         gone, blocks = status.st_nlink == 1, status.st_blocks
     removed.names += 1
     if gone:
         removed.bytes += blocks * _BLOCK
+
+
+def _after(descriptor: int, status: os.stat_result) -> tuple[bool, int]:
+    """Whether an inode is gone, and its blocks, once a name of it went."""
+    try:
+        after = os.fstat(descriptor)
+    except OSError:  # FUSE and NFS know no file without a name
+        return status.st_nlink == 1, status.st_blocks
+    return after.st_nlink == 0, after.st_blocks
 
 
 def _rename(from_dir: int, old: str, to_dir: int, new: str, *, exchange: bool) -> None:

@@ -151,7 +151,7 @@ class Ends:
 
     def forget(self) -> None:
         """The move is over, or taken back: remove plan, state and what is left of a copy."""
-        with contextlib.suppress(FileNotFoundError):
+        if self.target.exists(self.own):
             self.target.remove(self.own, Removed())
 
 

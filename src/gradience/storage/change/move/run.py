@@ -336,7 +336,7 @@ def finish(ends: Ends, removed: Removed, reached: Reached = no_step) -> None:
     ends.reach(state.REMOVING)
     reached("removing")
     ends.inner.close()
-    with contextlib.suppress(FileNotFoundError):
+    if ends.source.exists(ends.aside):
         ends.source.remove(ends.aside, removed)
     reached("removed")
     ends.forget()
