@@ -56,7 +56,7 @@ class Linux:
 
     def holders(self) -> Holders:
         """The files that processes of this machine have open or mapped now."""
-        return read_holders()
+        return read_holders([m for m in _read_mountinfo() if m.fuse or m.network])
 
 
 def parse_mountinfo(text: str) -> tuple[Mount, ...]:
