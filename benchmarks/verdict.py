@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gradience.bench.verdict import power
+from gradience.bench.verdict import power, shares
 from gradience.bench.verdict.anova import Anova
 from gradience.bench.verdict.distributions import student_critical, student_upper_tail
 
@@ -117,7 +117,10 @@ def mean_squares(d: NDArray[np.int8]) -> Anova:
 
 def judged(found: Anova) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether each table passes the test, and whether it is SAFE."""
-    error = found.standard_error
+    _, v_items, v_rest = found.components
+    raising = shares.raising(v_items, v_rest, MARGIN)
+    sampling = (v_items + v_rest / found.seeds) / found.items
+    error = np.sqrt(found.standard_error**2 + (raising - 1) * sampling)
     none = error == 0
     t = np.divide(found.mean + MARGIN, error, out=np.zeros_like(error), where=~none)
     p = student_upper_tail(t, found.df)
@@ -126,6 +129,7 @@ def judged(found: Anova) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     safe = passed.copy()
     at = np.flatnonzero(passed & ~none)
     parts = np.stack([part[at] for part in found.components])
+    parts[1:] *= raising[at]
     known = power.chances(found.seeds, found.items, parts, margin=MARGIN, level=LEVEL)
     safe[at] = known >= POWER
     return passed, safe

@@ -115,7 +115,9 @@ def _some_loss(found: Estimate, level: float) -> str:
 
 
 def _remedy(found: Estimate, claim: ClaimSettings, level: float) -> str:
-    need = power.enough(found.design, margin=claim.margin, level=level, power=claim.power)
+    need = power.enough(
+        found.design(claim.margin), margin=claim.margin, level=level, power=claim.power
+    )
     kind = "items" if found.clusters == found.items else "clusters"
     ways = [
         f"{count} {name}"

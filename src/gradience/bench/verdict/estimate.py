@@ -1,12 +1,16 @@
 """What the paired scores of one variant say: estimate, bounds, p-value, power.
 
-A loss of the margin is ruled out when (mean + margin) / standard error exceeds Student's t.
+A loss of the margin is ruled out when (mean + margin) / standard error exceeds Student's t. For
+scores of 0 and 1 the error is that of a loss of the margin where the measured one is smaller
+(`shares`).
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from gradience.bench.verdict import shares
 from gradience.bench.verdict.anova import Anova, anova, by_cluster
 from gradience.bench.verdict.distributions import student_critical, student_upper_tail
 from gradience.bench.verdict.pairing import Paired
@@ -53,7 +57,7 @@ class Estimate:
             return float((1 - min(margin, 1.0)) ** self.clusters) if self.binary else 0.0
         if self.standard_error == 0:
             return 0.0 if self.mean > -margin else 1.0
-        return float(student_upper_tail((self.mean + margin) / self.standard_error, self.df))
+        return float(student_upper_tail((self.mean + margin) / self._error(margin), self.df))
 
     def p_worse(self, margin: float = 0.0) -> float:
         """Of "it loses the margin or less": small where a larger loss is shown."""
@@ -68,8 +72,20 @@ class Estimate:
             return -most, most
         if self.standard_error == 0:
             return self.mean, self.mean
-        half = float(student_critical(level, self.df)) * self.standard_error
-        return self.mean - half, self.mean + half
+        t = float(student_critical(level, self.df))
+        half = t * self.standard_error
+        spread = self.v_items + self.v_rest
+        lower = self.mean - half
+        if self._are_shares and spread:
+            lower = shares.lower_bound(
+                mean=self.mean,
+                error=self.standard_error,
+                sampling=self._sampling,
+                spread=spread,
+                t=t,
+            )
+        most = 1.0 if self.binary else math.inf
+        return max(lower, -most), min(self.mean + half, most)
 
     def power(self, margin: float, level: float) -> float:
         """Chance to rule out a loss of the margin when there is no loss; 0 with one seed."""
@@ -77,18 +93,36 @@ class Estimate:
             return 0.0
         if self.identical or self.standard_error == 0:
             return float(self.p_value(margin) <= level)
-        return chance(self.design, margin=margin, level=level)
+        return chance(self.design(margin), margin=margin, level=level)
 
-    @property
-    def design(self) -> Design:
+    def design(self, margin: float) -> Design:
         """What the power depends on."""
+        raising = self._raising(margin)
         return Design(
             seeds=self.seeds,
             items=self.clusters,
             v_seeds=self.v_seeds,
-            v_items=self.v_items,
-            v_rest=self.v_rest,
+            v_items=raising * self.v_items,
+            v_rest=raising * self.v_rest,
         )
+
+    def _error(self, margin: float) -> float:
+        """The standard error to hold a loss of the margin against."""
+        more = (self._raising(margin) - 1) * self._sampling
+        return math.sqrt(self.standard_error**2 + more)
+
+    def _raising(self, margin: float) -> float:
+        return float(shares.raising(self.v_items, self.v_rest, margin)) if self._are_shares else 1.0
+
+    @property
+    def _sampling(self) -> float:
+        """What items and rest add to the square of the standard error."""
+        return (self.v_items + self.v_rest / self.seeds) / self.clusters
+
+    @property
+    def _are_shares(self) -> bool:
+        """A cluster's sum may lose the margin with any variance: single items only."""
+        return self.binary and self.clusters == self.items
 
 
 def estimate(paired: Paired) -> Estimate:

@@ -1,0 +1,69 @@
+"""Scores of 0 and 1: few changed items are no proof that few will change."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from gradience.bench.records import Variant
+from gradience.bench.settings import ClaimSettings
+from gradience.bench.verdict import decide
+from gradience.bench.verdict.estimate import Estimate, estimate
+from gradience.bench.verdict.pairing import Paired
+
+
+def estimate_of(differences, *, clusters=None):
+    table = np.asarray(differences, np.float64)
+    return estimate(
+        Paired(
+            variant=Variant(name="truncate-r8", action="truncate"),
+            seeds=tuple(range(len(table))),
+            differences=table,
+            clusters=clusters,
+            binary=True,
+        )
+    )
+
+
+def lost_by_every_seed(lost: int, *, items: int, seeds: int = 3) -> Estimate:
+    return estimate_of(np.tile(np.where(np.arange(items) < lost, -1.0, 0.0), (seeds, 1)))
+
+
+@pytest.mark.parametrize(
+    ("items", "margin"), [(60, 0.05), (100, 0.05), (200, 0.025), (1000, 0.025), (1319, 0.025)]
+)
+def test_a_variant_that_only_loses_is_falsely_safe_no_oftener_than_the_level(items, margin):
+    """Exact: every changed item is lost with every seed, so all depends on how many there are."""
+    claim = ClaimSettings(margin=margin)
+    false = sum(
+        binom.pmf(lost, items, margin)
+        for lost in range(int(3 * items * margin))
+        if decide.passes(lost_by_every_seed(lost, items=items), claim, claim.level)
+    )
+    assert false < 1.1 * claim.level
+
+
+def test_one_lost_item_is_no_better_than_none():
+    for items in (40, 60, 100):
+        p = [lost_by_every_seed(lost, items=items).p_value(0.05) for lost in range(6)]
+        assert p == sorted(p)
+
+
+def test_the_lower_bound_is_where_the_test_turns():
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        items, changed = int(rng.integers(40, 400)), rng.uniform(0.005, 0.1)
+        lost, won = changed * rng.uniform(0.4, 1), changed * rng.uniform(0, 0.2)
+        draws = rng.random((3, items))
+        draws[:, : items // 2] = draws[0, : items // 2]
+        found = estimate_of(np.where(draws < lost, -1.0, np.where(draws > 1 - won, 1.0, 0.0)))
+        lower, _ = found.bounds(0.05)
+        if found.identical or not -0.5 < lower < 0:
+            continue
+        assert found.p_value(-lower * 1.001) < 0.05 < found.p_value(-lower * 0.999)
+
+
+def test_where_many_items_change_the_measured_variance_decides():
+    rng = np.random.default_rng(2)
+    found = estimate_of(rng.choice([-1.0, 0.0, 1.0], size=(3, 500), p=[0.05, 0.9, 0.05]))
+    design = found.design(0.025)
+    assert (design.v_items, design.v_rest) == (found.v_items, found.v_rest)
