@@ -210,6 +210,20 @@ def test_a_variant_with_fewer_seeds_is_judged_on_those_it_has():
     assert "1 trial failed: truncate-r8 (seed 2)." in report.notes
 
 
+def test_a_variant_that_failed_with_one_seed_is_not_safe_by_the_others():
+    results = make_results()
+    gone = of(results, "truncate-r8")[2]
+    left = [r for r in results if r is not gone]
+    assert decisions(judged(left))["truncate-r8"] == "SAFE"
+    failure = Failure(
+        trial=gone.trial.id, variant="truncate-r8", seed=2, message="loss is NaN", log="log.txt"
+    )
+    report = judged(left, failures=[failure])
+    assert decisions(report)["truncate-r8"] == "UNDERPOWERED"
+    assert decisions(report)["truncate-r16"] == "SAFE"
+    assert report.verdicts[1].reason.startswith("Withheld: its trial of seed 2 failed. Without")
+
+
 def test_results_without_a_probe_of_their_seed_are_left_out_and_said_to_be():
     results = make_results()
     gone = of(results, "probe")[4]

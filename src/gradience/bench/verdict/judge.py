@@ -56,7 +56,7 @@ def judge(
     """
     scored = check(results)
     controls = control_rules.judge(scored, claim)
-    verdicts = _withhold(_verdicts(scored, claim), controls)
+    verdicts = _withhold(_verdicts(scored, claim), controls, _failed_seeds(scored, failures))
     ordered = [r for found in scored.by_variant.values() for r in found.values()]
     return BenchReport(
         name=name,
@@ -142,21 +142,44 @@ def _verdict(
     )
 
 
-def _withhold(verdicts: tuple[Verdict, ...], controls: tuple[Control, ...]) -> tuple[Verdict, ...]:
-    """Take back what failed controls do not let stand."""
+def _failed_seeds(scored: Scored, failures: Sequence[Failure]) -> dict[str, list[int]]:
+    """Seeds of which a variant failed and its probe did not, by the variant."""
+    found: dict[str, list[int]] = {}
+    for failure in failures:
+        there = scored.by_variant.get(failure.variant, {})
+        if failure.seed in scored.probes and failure.seed not in there:
+            found.setdefault(failure.variant, []).append(failure.seed)
+    return found
+
+
+def _withhold(
+    verdicts: tuple[Verdict, ...],
+    controls: tuple[Control, ...],
+    failed_seeds: Mapping[str, Sequence[int]],
+) -> tuple[Verdict, ...]:
+    """Take back what failed controls, and a variant's own failed trials, do not let stand.
+
+    What fails is not missing by chance: a training that diverges is the loss that is looked for.
+    """
     everything, safe = control_rules.withheld(controls)
     failed = ", ".join(c.variant for c in controls if c.passed is False)
-    return tuple(
-        msgspec.structs.replace(
-            v,
+
+    def taken_back(verdict: Verdict) -> Verdict:
+        seeds = failed_seeds.get(verdict.variant, ())
+        if everything or (safe and verdict.decision == "SAFE"):
+            why = f"control {failed} failed"
+        elif seeds and verdict.decision == "SAFE":
+            why = f"its trial of seed {', '.join(map(str, sorted(seeds)))} failed"
+        else:
+            return verdict
+        return msgspec.structs.replace(
+            verdict,
             decision="UNDERPOWERED",
-            reason=f"Withheld: control {failed} failed. Without that it would be {v.decision}: "
-            f"{v.reason}",
+            reason=f"Withheld: {why}. Without that it would be {verdict.decision}: "
+            f"{verdict.reason}",
         )
-        if everything or (safe and v.decision == "SAFE")
-        else v
-        for v in verdicts
-    )
+
+    return tuple(map(taken_back, verdicts))
 
 
 def _score(result: TrialResult) -> TrialScore:
