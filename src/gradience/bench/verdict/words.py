@@ -69,10 +69,12 @@ def chance(value: float) -> str:
 
     Examples
     --------
-    >>> chance(0.7996), chance(0.8), chance(0.9999), chance(1.0), chance(0.001)
-    ('79%', '80%', '99%', '100%', '0.1%')
+    >>> chance(0.7996), chance(0.8), chance(0.9999), chance(1.0), chance(0.001), chance(1e-30)
+    ('79%', '80%', '99%', '100%', '0.1%', '<0.1%')
     """
     whole = 100 * value + 1e-9
+    if 0 < value < 0.001:
+        return "<0.1%"
     return f"{math.floor(whole)}%" if whole >= 1 else f"{number(100 * value, 1)}%"
 
 
