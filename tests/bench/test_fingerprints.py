@@ -49,11 +49,11 @@ def test_a_model_that_moves_is_the_same_model(settings: BenchSettings, tmp_path:
 
 
 def test_data_counts_by_content(settings: BenchSettings) -> None:
-    before = data_fingerprints(settings)
+    before = data_fingerprints(settings.task)
     assert set(before) == {*settings.task.train, *settings.task.test}
     test = Path(settings.task.test[0])
     test.write_text(test.read_text().replace("sentence 3\t1", "sentence 3\t0"))
-    after = data_fingerprints(settings)
+    after = data_fingerprints(settings.task)
     assert [name for name in before if before[name] != after[name]] == [str(test)]
 
 

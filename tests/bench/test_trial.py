@@ -25,10 +25,12 @@ from factories_bench import (
     save_bert,
     write_trial,
 )
+from factories_driver import make_project, settings_of
 from gradience import artifacts
 from gradience.adapter.read import open_adapter
 from gradience.audit.run import audit_lora_peft_dir
 from gradience.bench.actions import ACTIONS
+from gradience.bench.fingerprints import determinants
 from gradience.bench.records import PROBE, RESULT_SCHEMA, TrialResult, TrialSpec, Variant
 from gradience.bench.settings import LoraSettings, ModelSettings, TrainSettings
 from gradience.bench.trial import ProgressFile, run
@@ -71,6 +73,21 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def tensors(directory: Path) -> dict[str, np.ndarray]:
     file = open_tensor_file(directory / "adapter_model.safetensors")
     return {name: np.array(tensor.read()) for name, tensor in file.tensors.items()}
+
+
+@pytest.mark.parametrize("what", ["data", "model"])
+def test_a_file_that_changed_since_the_plan_makes_no_result(tmp_path: Path, what: str) -> None:
+    settings = settings_of(make_project(tmp_path))
+    _, facts = determinants(settings, device="cpu")
+    spec = make_spec(Path(settings.model.id), settings.task)
+    spec = msgspec.structs.replace(spec, base=facts.base, data=dict(facts.data))
+    changed = Path(settings.task.test[0] if what == "data" else settings.model.id)
+    with (changed if what == "data" else changed / "config.json").open("a") as file:
+        file.write("\n")
+    directory = write_trial(tmp_path / "trial", spec)
+    with pytest.raises(TrialError, match=f"{changed.name} has changed since"):
+        run(directory)
+    assert not (directory / "result.json").exists()
 
 
 def test_every_action_is_tried_here() -> None:

@@ -18,6 +18,7 @@ from gradience.audit.base.source import BaseModel, open_base
 from gradience.audit.base.terms import Terms
 from gradience.bench.base_model import PACKAGE, base_directory
 from gradience.bench.plan import Determinants
+from gradience.bench.records import TrialSpec
 from gradience.bench.settings import BenchSettings, Device, ModelSettings, TaskSettings
 from gradience.bench.tasks import TASKS
 from gradience.bench.tasks.rows import is_hub, parse_hub
@@ -75,7 +76,7 @@ def determinants(
         settings,
         Determinants(
             base=base_print,
-            data=data_fingerprints(settings),
+            data=data_fingerprints(settings.task),
             versions=versions(settings),
             code=code_fingerprint(ROOTS),
             device=device,
@@ -142,7 +143,24 @@ def _pinned(name: str) -> str:
     return name if commit is None else f"hub:{hub.path}@{commit}{config}:{hub.split}"
 
 
-def data_fingerprints(settings: BenchSettings) -> dict[str, str]:
+def changed_inputs(spec: TrialSpec) -> list[str]:
+    """What a trial would read that is not what its id was made from: files changed under way.
+
+    Raises
+    ------
+    BaseModelError, TensorFileError
+        If one of them cannot be read any more.
+    """
+    now = data_fingerprints(spec.task)
+    changed = [name for name, digest in spec.data.items() if now.get(name) != digest]
+    if spec.base:
+        with open_model(spec.model) as base:
+            if base_fingerprint(spec.model, base) != spec.base:
+                changed.append(spec.model.id)
+    return changed
+
+
+def data_fingerprints(task: TaskSettings) -> dict[str, str]:
     """Of every file that the task reads, by the name in the settings.
 
     Raises
@@ -150,7 +168,7 @@ def data_fingerprints(settings: BenchSettings) -> dict[str, str]:
     TensorFileError
         If a file cannot be read.
     """
-    files = TASKS[settings.task.name].files(settings.task)
+    files = TASKS[task.name].files(task)
     return {name: content_digest([path]) for name, path in files.items()}
 
 

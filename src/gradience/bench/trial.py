@@ -27,6 +27,7 @@ from gradience.audit.run import audit_lora_peft_dir
 from gradience.bench.actions import ACTIONS
 from gradience.bench.actions.action import Action, Attempt, Made, location_of
 from gradience.bench.base_model import base_directory
+from gradience.bench.fingerprints import changed_inputs
 from gradience.bench.ledger import Stage, TrialPaths
 from gradience.bench.records import (
     RESULT_SCHEMA,
@@ -101,6 +102,7 @@ def run(
         probe=_probe(trial, action, needs),
         progress=progress or ProgressFile(paths.progress),
     )
+    _refuse_changed(trial.spec)
     from gradience.bench.host import deterministic  # noqa: PLC0415 - torch, after the checks
 
     with deterministic():
@@ -120,6 +122,7 @@ def run(
         peak_bytes=_peak_bytes(),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    _refuse_changed(trial.spec)  # again: it may have happened while the trial was reading
     files.remove_tree(paths.work)
     files.replace(
         paths.result, artifacts.encode(RESULT_SCHEMA, result, now=datetime.now(UTC), indent=0)
@@ -169,6 +172,17 @@ def _probe(trial: Trial, action: Action, needs: Sequence[Path]) -> TrialPaths | 
             remedy="Give the directory of the probe's trial with --needs.",
         )
     return TrialPaths(needs[0])
+
+
+def _refuse_changed(spec: TrialSpec) -> None:
+    changed = changed_inputs(spec)
+    if changed:
+        raise TrialError(
+            f"{changed[0]} has changed since the bench was started"
+            + (f", and {len(changed) - 1} more" if len(changed) > 1 else ""),
+            remedy="Start the bench again: trials of the new content then run under ids of their "
+            "own.",
+        )
 
 
 def _check(items: Items, spec: TrialSpec) -> None:
