@@ -15,7 +15,7 @@ from gradience.bench.progress import Snapshot
 from gradience.bench.records import RESULT_SCHEMA, TRIAL_SCHEMA, Bench, Trial, TrialResult
 from gradience.bench.report.write import write
 from gradience.bench.run import RunOptions, run_bench
-from gradience.bench.settings import BenchSettings, LadderSettings
+from gradience.bench.settings import BenchSettings, ClaimSettings, LadderSettings
 from gradience.bench.verify import verify
 from gradience.errors import StorageError, UsageError
 
@@ -284,6 +284,50 @@ def test_a_probe_whose_adapter_was_removed_is_made_again_when_it_is_needed(
     assert "truncate-r4 seed 0" not in second.started  # it came out as before
     assert any("is trained again" in sentence for sentence in told)
     assert ledger.evicted(probe.id) is None
+
+
+def test_a_driver_killed_as_a_probe_came_out_different_leaves_no_pair_of_two_adapters(
+    settings: BenchSettings, out: Path
+) -> None:
+    bench, _ = run(settings, out)
+    ledger, probe = Ledger(out), bench.trials[0]
+    result = ledger.result(probe)
+    assert result is not None
+    facts = msgspec.structs.replace(result.adapter, fingerprint="blake3:another")
+    old = msgspec.structs.replace(result, adapter=facts)
+    # As a killed driver leaves it: the new result is there, and the old one not yet compared.
+    ledger.paths(probe.id).old.write_bytes(artifacts.encode(RESULT_SCHEMA, old, now=NOW))
+    _, second = run(settings, out)
+    assert len(second.started) == PER_SEED - 1
+    assert all(name.endswith("seed 0") for name in second.started)
+    assert not ledger.paths(probe.id).old.exists()
+    _, third = run(settings, out)
+    assert third.started == []
+
+
+def test_a_trial_file_under_another_id_names_no_directory(
+    settings: BenchSettings, out: Path
+) -> None:
+    bench, _ = run(settings, out)
+    paths = Ledger(out).paths(bench.trials[0].id)
+    moved = msgspec.structs.replace(bench.trials[0], id="../../elsewhere")
+    paths.trial.write_bytes(artifacts.encode(TRIAL_SCHEMA, moved, now=NOW))
+    assert set(Ledger(out).known()) == {trial.id for trial in bench.trials[1:]}
+
+
+def test_a_claim_that_is_changed_after_results_is_said_to_be(
+    settings: BenchSettings, out: Path
+) -> None:
+    run(settings, out)
+    before = judged(out)
+    assert before is not None
+    assert not any("claim" in note for note in before.notes)
+    run(changed(settings, claim=ClaimSettings(margin=0.1)), out)
+    run(changed(settings, claim=ClaimSettings(margin=0.2)), out)
+    after = judged(out)
+    assert after is not None
+    assert after.notes[-1].startswith("The claim was changed after there were results: before, ")
+    assert "margin 0.025, level 0.05, power 0.8; margin 0.1, level" in after.notes[-1]
 
 
 # Other software.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from gradience.bench.judged import changed_claim
 from gradience.bench.ledger import Ledger
 from gradience.bench.plan import content_key
 from gradience.bench.records import PROBE, Bench, BenchReport, Failure, Trial, TrialResult, Variant
@@ -108,6 +109,7 @@ def _join(runs: Sequence[_Run]) -> BenchReport:
     names = ", ".join(dict.fromkeys(run.bench.settings.name for run in runs))
     failures = [f for run in runs for f in run.failures if not _made(f, results)]
     report = judge(name=names, claim=claim, results=results, failures=failures)
+    notes += dict.fromkeys(note for run in runs for note in changed_claim(run.bench))
     if len(runs) > 1:
         notes.append(f"Joined from {len(runs)} directories.")
     return msgspec.structs.replace(report, notes=(*report.notes, *notes))
@@ -120,15 +122,10 @@ def _claim(runs: Sequence[_Run]) -> ClaimSettings:
         if run.bench.settings.claim != first.bench.settings.claim:
             raise UsageError(
                 f"{first.root} and {run.root} are runs of one bench with different claims: "
-                f"{_told(first)} and {_told(run)}",
+                f"{first.bench.settings.claim.words()} and {run.bench.settings.claim.words()}",
                 remedy="Join runs of one claim only.",
             )
     return first.bench.settings.claim
-
-
-def _told(run: _Run) -> str:
-    claim = run.bench.settings.claim
-    return f"margin {claim.margin}, level {claim.level}, power {claim.power}"
 
 
 def _one(first: TrialResult, other: TrialResult) -> bool:

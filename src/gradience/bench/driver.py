@@ -112,6 +112,9 @@ class Driver:
                 self._failed += 1
             else:
                 self._waiting.append(trial)
+        for trial in [t for t in self.trials if t.id in self._results]:
+            if trial.id in self._results:
+                self._hold_against_the_old(trial)  # a driver was killed before it could
         again = [trial for trial in self.trials if self._is_hollow(trial)]
         for trial in again:
             if trial.id in self.accepted:
@@ -258,18 +261,24 @@ class Driver:
     def _hold_against_the_old(self, trial: Trial) -> None:
         """A probe that was made again: what was made from another adapter does not count."""
         old = self.ledger.old_result(trial)
-        self.ledger.forget_old(trial.id)
-        if old is None or old.adapter.fingerprint == self._results[trial.id].adapter.fingerprint:
+        if old is None:
             return
-        for other in self.trials:
-            if trial.id in other.needs and other.id in self._results:
-                self.ledger.set_aside(other.id)
-                del self._results[other.id]
-                self._waiting.append(other)
-        self.notice(
-            f"{trial.name} came out different from the first time: what was made from it "
-            "runs again."
-        )
+        if old.adapter.fingerprint != self._results[trial.id].adapter.fingerprint:
+            self._set_aside_what_came_of(trial)
+        # Last: a driver that is killed before it leaves the comparison to the next one.
+        self.ledger.forget_old(trial.id)
+
+    def _set_aside_what_came_of(self, trial: Trial) -> None:
+        made = [t for t in self.trials if trial.id in t.needs and t.id in self._results]
+        for other in made:
+            self.ledger.set_aside(other.id)
+            del self._results[other.id]
+            self._waiting.append(other)
+        if made:
+            self.notice(
+                f"{trial.name} came out different from the first time: what was made from it "
+                "runs again."
+            )
 
     # Telling.
 

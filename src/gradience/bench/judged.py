@@ -63,7 +63,18 @@ def _notes(ledger: Ledger, bench: Bench) -> list[str]:
     waiting = [trial for trial in bench.trials if _could_run(ledger, trial)]
     if waiting:
         told.append(f"{len(waiting)} of {len(bench.trials)} trials have not run yet.")
-    return told
+    return [*told, *changed_claim(bench)]
+
+
+def changed_claim(bench: Bench) -> list[str]:
+    """The note on a claim that is not the one with which the first results came."""
+    if not bench.earlier_claims:
+        return []
+    before = "; ".join(claim.words() for claim in bench.earlier_claims)
+    return [
+        f"The claim was changed after there were results: before, it was {before}. A margin that "
+        "is chosen after the fact proves less."
+    ]
 
 
 def _could_run(ledger: Ledger, trial: Trial) -> bool:

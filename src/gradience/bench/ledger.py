@@ -23,6 +23,7 @@ from gradience.bench.records import (
     Trial,
     TrialResult,
 )
+from gradience.bench.settings import ClaimSettings
 from gradience.errors import ArtifactError
 
 FAILED_SCHEMA = "gradience.trial_failed/v1"
@@ -177,6 +178,22 @@ class Ledger:
                 remedy="Name the directory that was given as `gradience bench --output-dir`.",
             )
         return found
+
+    def earlier_claims(self, claim: ClaimSettings) -> tuple[ClaimSettings, ...]:
+        """Other claims that this directory made when it had results; the present one may follow.
+
+        Raises
+        ------
+        ArtifactError
+            If `settings.json` is there and cannot be read.
+        """
+        before = _read(self._settings, SETTINGS_SCHEMA, Bench)
+        if before is None:
+            return ()
+        last = before.settings.claim
+        if last == claim or not self.done(before.trials):
+            return before.earlier_claims
+        return (*before.earlier_claims, last)
 
     @property
     def _settings(self) -> Path:
@@ -371,7 +388,8 @@ class Ledger:
                 trial = _read(path, TRIAL_SCHEMA, Trial)
             except ArtifactError:
                 continue  # an earlier release's: no trial of this plan
-            if trial is not None:
+            # What stands elsewhere than its id says was put there by hand: it names no directory.
+            if trial is not None and trial.id == path.parent.name:
                 found[trial.id] = trial
         return found
 

@@ -328,11 +328,14 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     accepted : mapping of str to str
         Trials whose results come from other code or versions and were accepted on demand: id to
         what differs, in words.
+    earlier_claims : tuple of ClaimSettings
+        What was claimed here before, when there were results already, the oldest first.
     """
 
     settings: BenchSettings
     trials: tuple[Trial, ...]
     accepted: dict[str, str] = {}
+    earlier_claims: tuple[ClaimSettings, ...] = ()
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

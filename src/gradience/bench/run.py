@@ -81,9 +81,12 @@ def run_bench(settings: BenchSettings, root: Path, options: RunOptions | None = 
         prepared = prepare(settings, root, accept=options.accept, environ=environ)
         _tell_refused(prepared, options.notice)
         ledger = Ledger(root)
-        ledger.write_bench(prepared.bench, now=datetime.now(UTC))
+        bench = msgspec.structs.replace(
+            prepared.bench, earlier_claims=ledger.earlier_claims(settings.claim)
+        )
+        ledger.write_bench(bench, now=datetime.now(UTC))
         _drive(ledger, prepared, options, environ)
-    return prepared.bench
+    return bench
 
 
 def _drive(

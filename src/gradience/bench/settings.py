@@ -198,6 +198,10 @@ class ClaimSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     level: float = 0.05
     power: float = 0.8
 
+    def words(self) -> str:
+        """The claim in a line."""
+        return f"margin {self.margin}, level {self.level}, power {self.power}"
+
 
 class ExecutorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where trials run.
