@@ -80,6 +80,11 @@ def _write(
             f"--output-dir {output_dir} is one of the directories that are joined",
             remedy="Name another: the report of a run stays that of its own trials.",
         )
+    if (output_dir / "settings.json").exists():
+        raise UsageError(
+            f"--output-dir {output_dir} is the directory of a bench",
+            remedy="Name another: the report of a run stays that of its own trials.",
+        )
     written = write(joined.reports[0], output_dir, now=now)
     for path in written.paths:
         click.echo(f"wrote {visible(str(path))}", err=True)

@@ -18,6 +18,10 @@ def page(done: Compression, *, top: int) -> Page:
         ),
         *_error(done),
     ]
+    if done.ranks == done.ranks_before and done.factor_bytes == done.factor_bytes_before:
+        lines.append(
+            Text(text=f"Nothing is smaller: no module has more than {done.asked}.", tone="warn")
+        )
     if done.predicted and after < before:
         lines.append(_worst(done, top))
     if not done.written:
