@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradience.bench.verdict import power, shares
-from gradience.bench.verdict.anova import Anova
+from gradience.bench.verdict.anova import Anova, of_components
 from gradience.bench.verdict.distributions import student_critical, student_upper_tail
 
 MARGIN, LEVEL, POWER = 0.025, 0.05, 0.8
@@ -117,10 +117,13 @@ def mean_squares(d: NDArray[np.int8]) -> Anova:
 
 def judged(found: Anova) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether each table passes the test, and whether it is SAFE."""
-    _, v_items, v_rest = found.components
+    v_seeds, v_items, v_rest = found.components
     raising = shares.raising(v_items, v_rest, MARGIN)
-    sampling = (v_items + v_rest / found.seeds) / found.items
-    error = np.sqrt(found.standard_error**2 + (raising - 1) * sampling)
+    v_items, v_rest = raising * v_items, raising * v_rest
+    found = of_components(
+        found.seeds, found.items, found.mean, v_seeds=v_seeds, v_items=v_items, v_rest=v_rest
+    )
+    error = found.standard_error
     none = error == 0
     t = np.divide(found.mean + MARGIN, error, out=np.zeros_like(error), where=~none)
     p = student_upper_tail(t, found.df)
@@ -128,8 +131,7 @@ def judged(found: Anova) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     passed = p <= LEVEL
     safe = passed.copy()
     at = np.flatnonzero(passed & ~none)
-    parts = np.stack([part[at] for part in found.components])
-    parts[1:] *= raising[at]
+    parts = np.stack([part[at] for part in (v_seeds, v_items, v_rest)])
     known = power.chances(found.seeds, found.items, parts, margin=MARGIN, level=LEVEL)
     safe[at] = known >= POWER
     return passed, safe

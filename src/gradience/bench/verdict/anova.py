@@ -119,6 +119,20 @@ def anova(table: NDArray[np.floating] | NDArray[np.integer]) -> Anova:
     )
 
 
+def of_components(
+    seeds: int, items: int, mean: Floats, *, v_seeds: Floats, v_items: Floats, v_rest: Floats
+) -> Anova:
+    """The table whose mean squares are what these variance components expect."""
+    return Anova(
+        seeds=seeds,
+        items=items,
+        mean=mean,
+        ms_seeds=v_rest + items * v_seeds,
+        ms_items=v_rest + seeds * v_items,
+        ms_rest=v_rest,
+    )
+
+
 def by_cluster(differences: NDArray[np.float64], clusters: NDArray[np.intp]) -> NDArray[np.float64]:
     """One value per seed and cluster, such that their plain mean is the mean over items.
 

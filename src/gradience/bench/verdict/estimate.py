@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradience.bench.verdict import shares
-from gradience.bench.verdict.anova import Anova, anova, by_cluster
+from gradience.bench.verdict.anova import Anova, anova, by_cluster, of_components
 from gradience.bench.verdict.distributions import student_critical, student_upper_tail
 from gradience.bench.verdict.pairing import Paired
 from gradience.bench.verdict.power import Design, chance
@@ -57,7 +57,8 @@ class Estimate:
             return float((1 - min(margin, 1.0)) ** self.clusters) if self.binary else 0.0
         if self.standard_error == 0:
             return 0.0 if self.mean > -margin else 1.0
-        return float(student_upper_tail((self.mean + margin) / self._error(margin), self.df))
+        error, df = self._error(margin)
+        return float(student_upper_tail((self.mean + margin) / error, df))
 
     def p_worse(self, margin: float = 0.0) -> float:
         """Of "it loses the margin or less": small where a larger loss is shown."""
@@ -72,20 +73,19 @@ class Estimate:
             return -most, most
         if self.standard_error == 0:
             return self.mean, self.mean
-        t = float(student_critical(level, self.df))
-        half = t * self.standard_error
-        spread = self.v_items + self.v_rest
-        lower = self.mean - half
-        if self._are_shares and spread:
-            lower = shares.lower_bound(
-                mean=self.mean,
-                error=self.standard_error,
-                sampling=self._sampling,
-                spread=spread,
-                t=t,
-            )
-        most = 1.0 if self.binary else math.inf
-        return max(lower, -most), min(self.mean + half, most)
+        half = float(student_critical(level, self.df)) * self.standard_error
+        lower, upper, most = self.mean - half, self.mean + half, 1.0 if self.binary else math.inf
+        if 0 < -lower < 1 and self._raising(-lower) > 1:
+            lower = -self._least_ruled_out(level, -lower)
+        return max(lower, -most), min(upper, most)
+
+    def _least_ruled_out(self, level: float, low: float) -> float:
+        """The smallest loss above `low` that the test rules out, by halving."""
+        high = 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.p_value(middle) > level else (low, middle)
+        return high
 
     def power(self, margin: float, level: float) -> float:
         """Chance to rule out a loss of the margin when there is no loss; 0 with one seed."""
@@ -106,18 +106,23 @@ class Estimate:
             v_rest=raising * self.v_rest,
         )
 
-    def _error(self, margin: float) -> float:
-        """The standard error to hold a loss of the margin against."""
-        more = (self._raising(margin) - 1) * self._sampling
-        return math.sqrt(self.standard_error**2 + more)
+    def _error(self, margin: float) -> tuple[float, float]:
+        """Standard error to hold a loss of the margin against, with its degrees of freedom."""
+        raising = self._raising(margin)
+        if raising == 1:
+            return self.standard_error, self.df
+        raised = of_components(
+            self.seeds,
+            self.clusters,
+            np.asarray(self.mean),
+            v_seeds=np.asarray(self.v_seeds),
+            v_items=np.asarray(raising * self.v_items),
+            v_rest=np.asarray(raising * self.v_rest),
+        )
+        return float(raised.standard_error), float(raised.df)
 
     def _raising(self, margin: float) -> float:
         return float(shares.raising(self.v_items, self.v_rest, margin)) if self._are_shares else 1.0
-
-    @property
-    def _sampling(self) -> float:
-        """What items and rest add to the square of the standard error."""
-        return (self.v_items + self.v_rest / self.seeds) / self.clusters
 
     @property
     def _are_shares(self) -> bool:

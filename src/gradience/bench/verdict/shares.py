@@ -8,8 +8,6 @@ of 5 %. So the spread is raised to what the loss would bring, as score tests do 
 53(4), 1997; Tango, Statistics in Medicine 17(8), 1998).
 """
 
-import math
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -33,26 +31,3 @@ def raising(v_items: ArrayLike, v_rest: ArrayLike, margin: float) -> Floats:
     least = margin * (1 - margin)
     needed = np.divide(least, spread, out=np.ones_like(spread), where=spread > 0)
     return np.asarray(np.maximum(needed, 1.0))
-
-
-def lower_bound(*, mean: float, error: float, sampling: float, spread: float, t: float) -> float:
-    """The smallest difference that the test with raised variances does not rule out.
-
-    Parameters
-    ----------
-    mean, error : float
-        The estimate and its standard error as measured.
-    sampling : float
-        The part of error^2 that items and rest make.
-    spread : float
-        V_items + V_rest, above 0.
-    t : float
-        Critical value.
-    """
-    loss = t * error - mean
-    if not 0 < loss < 1 or loss * (1 - loss) <= spread:
-        return -loss
-    # (mean + loss)^2 = t^2 (error^2 - sampling + sampling loss (1 - loss) / spread), larger root
-    k = t * t * sampling / spread
-    b, c = 2 * mean - k, mean * mean - t * t * (error * error - sampling)
-    return -(math.sqrt(max(b * b - 4 * (1 + k) * c, 0.0)) - b) / (2 * (1 + k))
