@@ -46,7 +46,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Power(msgspec.Struct, frozen=True, kw_only=True):
-    """The chance to call a variant SAFE that loses nothing.
+    """The chance that the test passes a variant that loses nothing.
 
     Attributes
     ----------

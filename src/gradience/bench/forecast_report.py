@@ -67,7 +67,7 @@ def _total(forecast: Forecast) -> str:
 def _power(power: Power) -> Text:
     enough = power.power >= power.asked
     told = (
-        f"Power: {percent(power.power)} to call a variant SAFE that loses nothing, with "
+        f"Power: {percent(power.power)} for the test to pass a variant that loses nothing, with "
         f"{power.items} items and {power.seeds} seeds at a level of {power.level:.3g} (of the "
         f"claim, shared by the ladders), if {percent(power.discordance)} of the "
         f"answers differ, {percent(power.persistent_share)} of that with every seed, and seeds "
