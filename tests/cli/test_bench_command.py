@@ -237,6 +237,7 @@ def report(*decisions: str, control: bool | None = True) -> BenchReport:
         (("SAFE", "NOT SAFE"), ("v0",), False),
         (("SAFE", "NOT SAFE"), ("v0", "v1"), True),
         (("NOT SAFE",), ("never",), False),
+        (("SAFE",), ("v1",), True),  # which has no verdict
     ],
 )
 def test_the_exit_code_is_the_claim_that_was_asked_for(

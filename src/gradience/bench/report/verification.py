@@ -15,8 +15,10 @@ def page(found: Verification) -> Page:
 def _lines(found: Verification) -> Iterator[Text]:
     yield Text(text=found.name, tone="title")
     if found.differences:
+        count = len(found.differences)
         yield Text(
-            text=f"{len(found.differences)} differences: bench.json does not hold", tone="bad"
+            text=f"{count} difference{'s' if count > 1 else ''}: bench.json does not hold",
+            tone="bad",
         )
         yield from (Text(text=f"  {difference}") for difference in found.differences)
         yield Text(text="Computed again from the trials' own files:")
