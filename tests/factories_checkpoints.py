@@ -1,6 +1,8 @@
 """Checkpoints as a Trainer leaves them, and as a full disk does."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,13 @@ def make_checkpoint(run: Path, step: int, *, best: str = "", without: tuple[str,
     for name in without:
         (folder / name).unlink()
     return folder
+
+
+def age(folder: Path, seconds: float = 3600.0) -> None:
+    """Make a checkpoint as old as one that nobody is writing any more."""
+    then = time.time() - seconds
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (then, then))
 
 
 def cut(path: Path, part: float = 0.5) -> None:

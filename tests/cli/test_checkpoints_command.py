@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from factories_checkpoints import cut, make_checkpoint
+from factories_checkpoints import age, cut, make_checkpoint
 
 
 @pytest.fixture
@@ -16,6 +16,7 @@ def run(tmp_path):
     make_checkpoint(folder, 2)
     make_checkpoint(folder, 4)
     cut(make_checkpoint(folder, 6, without=("trainer_state.json",)) / "optimizer.pt")
+    age(folder / "checkpoint-6")
     return folder
 
 

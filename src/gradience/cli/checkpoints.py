@@ -11,9 +11,10 @@ from gradience.errors import ExitCode, UsageError
 from gradience.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from gradience.storage.checkpoints.records import Listing, Removal, Run
+    from gradience.storage.checkpoints.records import Listing, Removal
+    from gradience.system.holders import Holders
 
 COMMANDS: Registry[click.Command] = Registry(
     "command",
@@ -111,28 +112,34 @@ def prune(
 ) -> int:
     """Remove older checkpoints, broken ones, and what unfinished saves left, below DIR.
 
-    Never removed: the newest complete checkpoint, the best one, and anything of a run that is going
-    on. Shows the plan and asks; exits with 1 where something was left.
+    Never removed: the newest complete checkpoint, the best one, what a process has open, and
+    anything of a run that is going on. What is incomplete stays for two minutes after it was last
+    written: a run without GradienceCallback tells nobody that it saves. Shows the plan and asks;
+    exits with 1 where something was left.
 
     \b
     gradience checkpoints prune runs --keep 2 --dry-run
     gradience checkpoints prune runs/my-run --yes
     """
+    import time  # noqa: PLC0415
+
+    from gradience import system  # noqa: PLC0415
     from gradience.storage.checkpoints import prune as rules  # noqa: PLC0415
     from gradience.storage.checkpoints.records import Listing  # noqa: PLC0415
 
-    found = _find(directories)
-    planned = rules.plan(found.runs, keep=keep)
+    found = _find(directories, holders=system.holders())
+    now = time.time()
+    planned = rules.plan(found.runs, keep=keep, now=now)
+    alone = rules.left_alone(found.runs, keep=keep, now=now)
     if dry_run or not planned:
-        return _outcome(Listing(runs=found.runs, removals=planned), as_json=as_json)
+        return _outcome(Listing(runs=found.runs, removals=planned), alone, as_json=as_json)
     if not yes:
-        _ask(found.runs, planned, as_json=as_json)
-    return _remove(found, planned, keep=keep, as_json=as_json)
+        _ask(planned, alone, as_json=as_json)
+    return _remove(found, planned, alone, keep=keep, as_json=as_json)
 
 
-def _ask(found: "Iterable[Run]", planned: "tuple[Removal, ...]", *, as_json: bool) -> None:
+def _ask(planned: "tuple[Removal, ...]", alone: tuple[str, ...], *, as_json: bool) -> None:
     from gradience.cli.render import show  # noqa: PLC0415
-    from gradience.storage.checkpoints import prune as rules  # noqa: PLC0415
     from gradience.storage.checkpoints.report import removals  # noqa: PLC0415
 
     if as_json or not sys.stdin.isatty():
@@ -140,24 +147,31 @@ def _ask(found: "Iterable[Run]", planned: "tuple[Removal, ...]", *, as_json: boo
             f"{len(planned)} things would be removed, and nobody can be asked",
             remedy="Look at the plan with --dry-run, then say --yes.",
         )
-    show(removals(planned, rules.left_alone(found), heading="To be removed"))
+    show(removals(planned, alone, heading="To be removed"))
     click.confirm(f"Remove these {len(planned)}?", abort=True, err=True)
 
 
-def _remove(found: "Listing", planned: "tuple[Removal, ...]", *, keep: int, as_json: bool) -> int:
+def _remove(
+    found: "Listing",
+    planned: "tuple[Removal, ...]",
+    alone: tuple[str, ...],
+    *,
+    keep: int,
+    as_json: bool,
+) -> int:
     from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.storage.checkpoints.apply import prune as apply  # noqa: PLC0415
     from gradience.storage.checkpoints.records import Listing  # noqa: PLC0415
 
     with progress_bar(shown=sys.stderr.isatty()) as progress:
         done, freed = apply(planned, keep=keep, progress=progress)
-    return _outcome(Listing(runs=found.runs, removals=done, freed_bytes=freed), as_json=as_json)
+    listing = Listing(runs=found.runs, removals=done, freed_bytes=freed)
+    return _outcome(listing, alone, as_json=as_json)
 
 
-def _outcome(found: "Listing", *, as_json: bool) -> int:
+def _outcome(found: "Listing", alone: tuple[str, ...], *, as_json: bool) -> int:
     from gradience.cli.render import show  # noqa: PLC0415
     from gradience.page import Text  # noqa: PLC0415
-    from gradience.storage.checkpoints import prune as rules  # noqa: PLC0415
     from gradience.storage.checkpoints.report import removals  # noqa: PLC0415
     from gradience.units import format_size  # noqa: PLC0415
 
@@ -166,20 +180,23 @@ def _outcome(found: "Listing", *, as_json: bool) -> int:
     else:
         freed = found.freed_bytes
         heading = "Would be removed" if freed is None else "Removed"
-        show(removals(found.removals, rules.left_alone(found.runs), heading=heading))
+        show(removals(found.removals, alone, heading=heading))
         if freed is not None:
             show((Text(text=f"{format_size(freed)} freed."),))
     left = any(removal.done is False for removal in found.removals)
     return int(ExitCode.BAD_NEWS if left else ExitCode.OK)
 
 
-def _find(directories: tuple[Path, ...], *, deep: bool = False) -> "Listing":
+def _find(
+    directories: tuple[Path, ...], *, deep: bool = False, holders: "Holders | None" = None
+) -> "Listing":
     from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.storage.checkpoints.find import find  # noqa: PLC0415
     from gradience.storage.checkpoints.records import Listing  # noqa: PLC0415
 
     with progress_bar(shown=sys.stderr.isatty()) as progress:
-        return Listing(runs=find(directories or (Path(),), deep=deep, progress=progress))
+        where = directories or (Path(),)
+        return Listing(runs=find(where, deep=deep, holders=holders, progress=progress))
 
 
 def _json(found: "Listing") -> int:

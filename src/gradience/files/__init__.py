@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -61,6 +62,11 @@ def remove_tree(path: Path) -> None:
         If the file system refuses.
     """
 
+    if path.is_symlink():  # of another place, whose owner may want it
+        raise StorageError(
+            f"{path} is a link to a directory, and was left alone",
+            remedy="Remove the link yourself, and what it leads to.",
+        )
     doomed = path.parent / f".{path.name}.{os.urandom(4).hex()}.tmp"
     try:
         path.rename(doomed)
@@ -71,15 +77,22 @@ def remove_tree(path: Path) -> None:
         raise _refused(f"{path} cannot be removed", error) from error
 
 
-def remove_leftovers(directory: Path) -> None:
+def remove_leftovers(directory: Path, name: str = "*") -> None:
     """Remove what a killed `replace` or `remove_tree` left directly below a directory.
+
+    Parameters
+    ----------
+    directory : Path
+    name : str
+        A shell pattern: of which names. In a directory that is not ours alone, other programs have
+        temporary files too.
 
     Raises
     ------
     StorageError
         If the file system refuses.
     """
-    for path in directory.glob(".*.tmp"):
+    for path in directory.glob(f".{name}.{'[0-9a-f]' * 8}.tmp"):
         if path.is_dir() and not path.is_symlink():
             remove_tree(path)
         else:
@@ -270,8 +283,10 @@ def sync_tree(path: Path) -> None:
     """
     for directory, _, names in os.walk(path):
         for name in names:
-            with open(os.path.join(directory, name), "rb") as file:  # noqa: PTH118, PTH123 - strings
-                os.fsync(file.fileno())
+            place = os.path.join(directory, name)  # noqa: PTH118 - strings
+            if stat.S_ISREG(os.lstat(place).st_mode):  # not a link, which may lead nowhere
+                with open(place, "rb") as file:  # noqa: PTH123 - as above
+                    os.fsync(file.fileno())
         _sync_dir(Path(directory))
 
 

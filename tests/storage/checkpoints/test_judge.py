@@ -1,19 +1,25 @@
 """Which checkpoints a resume can use, and what is set aside or removed."""
 
 import json
+import mmap
+import os
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factories_checkpoints import cut, make_checkpoint
+from factories_checkpoints import age, cut, make_checkpoint
+from gradience import system
 from gradience.errors import UsageError
 from gradience.storage.checkpoints.apply import prune
 from gradience.storage.checkpoints.find import find, run_at
 from gradience.storage.checkpoints.judge import judge
-from gradience.storage.checkpoints.prune import plan, rotation
+from gradience.storage.checkpoints.prune import left_alone, plan, rotation
 from gradience.storage.checkpoints.records import Checkpoint
 from gradience.storage.guard.own import OwnDir
+
+LATER = time.time() + 7200.0
 
 
 def test_a_checkpoint_of_the_trainer_resumes_exactly(tmp_path):
@@ -91,7 +97,8 @@ def test_pruning_keeps_the_newest_complete_and_the_best_also_after_the_run_was_m
         make_checkpoint(tmp_path, step)
     make_checkpoint(tmp_path, 4, best="/elsewhere/run/checkpoint-2")
     make_checkpoint(tmp_path, 5, without=("trainer_state.json",))
-    planned = plan(find([tmp_path]), keep=1)
+    age(tmp_path / "checkpoint-5")
+    planned = plan(find([tmp_path]), keep=1, now=LATER)
     done, freed = prune(planned, keep=1)
     assert [r.done for r in done] == [True] * 3
     assert sorted(p.name for p in tmp_path.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
@@ -101,12 +108,61 @@ def test_pruning_keeps_the_newest_complete_and_the_best_also_after_the_run_was_m
 def test_a_plan_that_would_no_longer_be_made_removes_nothing(tmp_path):
     make_checkpoint(tmp_path, 1)
     newest = make_checkpoint(tmp_path, 2)
-    planned = plan(find([tmp_path]), keep=1)
+    planned = plan(find([tmp_path]), keep=1, now=LATER)
     (newest / "trainer_state.json").unlink()
     (outcome,) = prune(planned, keep=1)[0]
     assert not outcome.done
     assert "changed" in outcome.problem
     assert (tmp_path / "checkpoint-1").is_dir()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt"])
+def test_a_checkpoint_that_a_process_has_open_or_mapped_is_not_pruned(tmp_path, name):
+    old = make_checkpoint(tmp_path, 1)
+    make_checkpoint(tmp_path, 2)
+    with (old / name).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        file.close()
+        runs = find([tmp_path], holders=system.holders())
+        assert plan(runs, keep=1, now=LATER) == ()
+        (why,) = left_alone(runs, keep=1, now=LATER)
+        assert str(os.getpid()) in why
+        # And it is looked at again before anything goes.
+        (outcome,) = prune(plan(find([tmp_path]), keep=1, now=LATER), keep=1)[0]
+        assert not outcome.done
+    assert old.is_dir()
+
+
+def test_the_save_of_a_run_without_a_guard_is_not_taken_for_a_broken_checkpoint(tmp_path):
+    make_checkpoint(tmp_path, 1)
+    saving = make_checkpoint(tmp_path, 2, without=("trainer_state.json",))
+    runs = find([tmp_path])
+    assert plan(runs, keep=1, now=time.time()) == ()
+    assert "its save may be going on" in left_alone(runs, keep=1, now=time.time())[0]
+    assert [r.path for r in plan(runs, keep=1, now=LATER)] == [str(saving)]
+
+
+def test_a_checkpoint_that_is_a_link_keeps_its_name_and_its_data(tmp_path):
+    elsewhere = make_checkpoint(tmp_path / "big", 1)
+    run = tmp_path / "run"
+    make_checkpoint(run, 2)
+    (run / "checkpoint-1").symlink_to(elsewhere)
+    (outcome,) = prune(plan(find([run]), keep=1, now=LATER), keep=1)[0]
+    assert "is a link" in outcome.problem
+    assert (run / "checkpoint-1" / "model.safetensors").is_file()
+
+
+def test_what_a_cleaning_set_aside_in_a_run_is_not_pruned_with_it(tmp_path):
+    for step in (1, 2):
+        make_checkpoint(tmp_path, step)
+    trash = tmp_path / ".gradience" / "20260101-000000-abcd" / "things"
+    trash.mkdir(parents=True)
+    (trash / "checkpoint-0").write_text("kept")
+    own = OwnDir(tmp_path)
+    own.claim()
+    own.leave()
+    prune(plan(find([tmp_path]), keep=1, now=LATER), keep=1)
+    assert (trash / "checkpoint-0").read_text() == "kept"
+    assert sorted(p.name for p in (tmp_path / ".gradience").iterdir()) == ["20260101-000000-abcd"]
 
 
 def test_a_run_that_goes_on_is_left_alone(tmp_path):
@@ -115,9 +171,9 @@ def test_a_run_that_goes_on_is_left_alone(tmp_path):
     own = OwnDir(tmp_path)
     own.claim()
     assert run_at(tmp_path).in_use
-    assert plan(find([tmp_path]), keep=1) == ()
+    assert plan(find([tmp_path]), keep=1, now=LATER) == ()
     own.leave()
-    assert len(plan(find([tmp_path]), keep=1)) == 1
+    assert len(plan(find([tmp_path]), keep=1, now=LATER)) == 1
 
 
 @given(

@@ -13,6 +13,7 @@ import pytest
 from factories_checkpoints import cut, make_checkpoint
 from factories_disks import btrfs_with_quota, fuse_with_quota, tmpfs
 from gradience import files
+from gradience.storage.checkpoints.judge import judge
 from gradience.storage.guard.ballast import Ballast
 from gradience.storage.guard.own import OwnDir
 from gradience.storage.guard.records import Act, Answer, Need
@@ -130,6 +131,55 @@ def test_a_sweep_does_not_touch_what_another_run_is_saving(tmp_path):
     assert broken.is_dir()
     assert staged.is_dir()
     other.leave()
+
+
+SAVES = """
+import sys, time
+with open(sys.argv[1], "wb") as file:
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_sweep_does_not_touch_what_a_run_without_a_guard_is_saving(tmp_path):
+    make_checkpoint(tmp_path, 2)
+    saving = make_checkpoint(tmp_path, 4, without=("optimizer.pt", "trainer_state.json"))
+    with subprocess.Popen(
+        [sys.executable, "-c", SAVES, saving / "optimizer.pt"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        other.stdout.readline()
+        Guard(tmp_path).sweep()
+        assert saving.is_dir()
+        other.stdin.close()
+    Guard(tmp_path).sweep()
+    assert not saving.exists()
+
+
+def test_a_sweep_leaves_the_temporary_files_of_others(tmp_path):
+    (tmp_path / ".notes.tmp").write_text("mine")
+    (tmp_path / ".notes.0123abcd.tmp").write_text("mine")
+    (tmp_path / ".checkpoint-2.0123abcd.tmp").mkdir()
+    Guard(tmp_path).sweep()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".notes.0123abcd.tmp", ".notes.tmp"]
+
+
+def test_a_trainer_that_saves_elsewhere_keeps_what_it_saved(tmp_path):
+    own = OwnDir(tmp_path)
+    staged = own.stage("checkpoint-2")
+    saved = make_checkpoint(tmp_path, 2)
+    assert own.publish(staged) == saved
+    own.leave()
+    assert judge(saved).complete
+
+
+def test_a_checkpoint_may_hold_links_that_lead_nowhere(tmp_path):
+    own = OwnDir(tmp_path)
+    staged = own.stage("checkpoint-2")
+    staged.mkdir()
+    (staged / "latest").symlink_to("../nowhere")
+    assert (own.publish(staged) / "latest").is_symlink()
 
 
 KILLED = """

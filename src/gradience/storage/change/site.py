@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from gradience import paths
 from gradience.files.below import Below, Removed
 from gradience.storage.change.links import SnapshotLinks
+from gradience.storage.checkpoints.names import BALLAST, REPLACED, SAVING
 
 OWN = paths.SET_ASIDE
 THINGS = "things"
@@ -26,6 +27,8 @@ _TAG = (
     b"# https://bford.info/cachedir/\n"
 )
 _BOOKKEEPING = {"lock", "CACHEDIR.TAG"}
+_OF_A_RUN = {BALLAST, SAVING, REPLACED}
+"""What a training run keeps there while it goes on, where the root is its output directory."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -158,6 +161,6 @@ def changes(below: Below) -> list[str]:
         return sorted(
             name
             for name, status in below.entries(OWN)
-            if stat.S_ISDIR(status.st_mode) and name not in _BOOKKEEPING
+            if stat.S_ISDIR(status.st_mode) and name not in _OF_A_RUN
         )
     return []

@@ -1,16 +1,17 @@
 """Removing what a pruning chose, after a second look, and counting what it freed."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
-from gradience import files
+from gradience import files, system
 from gradience.errors import StorageError
 from gradience.storage.checkpoints.find import in_use, run_at
 from gradience.storage.checkpoints.judge import weigh
-from gradience.storage.checkpoints.names import OWN_DIR
+from gradience.storage.checkpoints.names import BALLAST, IN_USE, OWN_DIR, REPLACED, SAVING
 from gradience.storage.checkpoints.prune import plan
 from gradience.storage.checkpoints.records import Removal
 
@@ -27,7 +28,9 @@ def prune(
     """
     todo = list(planned)
     places = {run_dir(Path(removal.path)) for removal in todo}
-    still = {r.path for r in plan([run_at(place) for place in sorted(places)], keep=keep)}
+    busy = system.holders()
+    runs = [run_at(place, holders=busy) for place in sorted(places)]
+    still = {r.path for r in plan(runs, keep=keep, now=time.time())}
     done = []
     freed = 0
     for number, removal in enumerate(todo):
@@ -39,8 +42,25 @@ def prune(
     for place in places:
         if not in_use(place):
             with contextlib.suppress(StorageError):
-                files.remove_tree(place / OWN_DIR)
+                clear(place)
     return tuple(done), freed
+
+
+def clear(run: Path) -> None:
+    """Take away what a guard kept below a run; trash of a cleaning there stays.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses.
+    """
+    own = run / OWN_DIR
+    for part in (SAVING, REPLACED, BALLAST):
+        files.remove_tree(own / part)
+    files.remove(own / IN_USE)
+    files.remove_leftovers(own)
+    with contextlib.suppress(OSError):
+        own.rmdir()
 
 
 def run_dir(path: Path) -> Path:

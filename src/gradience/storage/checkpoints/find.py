@@ -8,22 +8,37 @@ import msgspec
 
 from gradience.errors import UsageError
 from gradience.storage.checkpoints.judge import judge, state_of, weigh
-from gradience.storage.checkpoints.names import BROKEN_PREFIX, OWN_DIR, step_of
+from gradience.storage.checkpoints.names import (
+    BALLAST,
+    BROKEN_PREFIX,
+    IN_USE,
+    OWN_DIR,
+    SAVING,
+    step_of,
+)
 from gradience.storage.checkpoints.records import Checkpoint, Leftover, Run
+from gradience.system.holders import Holders
 
 Progress = Callable[[str, int, int], None]
 
-BALLAST = "ballast"
-SAVING = "saving"
-REPLACED = "replaced"
-IN_USE = "in-use.lock"
 _SKIPPED = frozenset((".git", "node_modules", "__pycache__", OWN_DIR))
 
 
 def find(
-    roots: Iterable[Path], *, deep: bool = False, progress: Progress | None = None
+    roots: Iterable[Path],
+    *,
+    deep: bool = False,
+    holders: Holders | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Run, ...]:
     """Every directory with checkpoints at or below the roots; a checkpoint itself may be named too.
+
+    Parameters
+    ----------
+    deep : bool
+        Read every byte.
+    holders : Holders, optional
+        Which files are in use now; without it no checkpoint says so.
 
     Raises
     ------
@@ -41,18 +56,20 @@ def find(
     for number, folder in enumerate(unique):
         if progress is not None:
             progress("runs", number, len(unique))
-        found.append(run_at(folder, deep=deep))
+        found.append(run_at(folder, deep=deep, holders=holders))
     return tuple(run for run in found if run.checkpoints or run.leftovers)
 
 
-def run_at(folder: Path, *, deep: bool = False) -> Run:
+def run_at(folder: Path, *, deep: bool = False, holders: Holders | None = None) -> Run:
     """The checkpoints directly in a directory, by step, with what lies beside them."""
     judged = [judge(path, deep=deep) for path in checkpoint_dirs(folder)]
     best = _best_of(judged)
+    busy = held(judged, holders) if holders is not None else {}
     return Run(
         path=str(folder),
         checkpoints=tuple(
-            msgspec.structs.replace(c, best=Path(c.path).name == best) for c in judged
+            msgspec.structs.replace(c, best=Path(c.path).name == best, held=busy.get(c.path, ""))
+            for c in judged
         ),
         leftovers=tuple(_leftovers(folder)),
         in_use=in_use(folder),
@@ -67,6 +84,23 @@ def checkpoint_dirs(folder: Path) -> list[Path]:
     except OSError:
         return []
     return [Path(p) for s, p in sorted((s, p) for s, p in steps if s is not None)]
+
+
+def held(
+    checkpoints: Iterable[Checkpoint], holders: Holders, *, but: int | None = None
+) -> dict[str, str]:
+    """Paths of checkpoints of which a process, other than `but`, has a file open, and which."""
+    found = {}
+    for checkpoint in checkpoints:
+        for directory, _, names in os.walk(checkpoint.path):
+            for path in (os.path.join(directory, name) for name in names):  # noqa: PTH118 - strings
+                try:
+                    holder = holders.of(os.lstat(path), path)
+                except OSError:
+                    continue  # gone meanwhile
+                if holder is not None and holder.pid != but:
+                    found[checkpoint.path] = holder.sentence
+    return found
 
 
 def in_use(folder: Path) -> bool:
@@ -116,11 +150,12 @@ def _leftovers(folder: Path) -> Iterator[Leftover]:
     own = folder / OWN_DIR
     for place, what in (
         *((p, "set aside") for p in sorted(folder.glob(f"{BROKEN_PREFIX}checkpoint-*"))),
-        *((p, "unfinished save") for p in _in(own / SAVING)),
+        *((p, "unfinished save") for p in entries(own / SAVING)),
         *((p, "reserve") for p in [own / BALLAST] if p.is_dir()),
     ):
         yield Leftover(path=str(place), what=what, bytes=weigh(place)[0])  # type: ignore[arg-type]
 
 
-def _in(folder: Path) -> list[Path]:
+def entries(folder: Path) -> list[Path]:
+    """What lies in a directory, if it is one."""
     return sorted(folder.iterdir()) if folder.is_dir() else []

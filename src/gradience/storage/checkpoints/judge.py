@@ -1,5 +1,6 @@
 """One checkpoint, judged: would a resume from it go on, and exactly?"""
 
+import contextlib
 import json
 import os
 import stat
@@ -128,7 +129,8 @@ def _missing_shards(folder: Path, names: list[str]) -> list[str]:
 
 
 def _written(folder: Path) -> float:
-    try:
-        return folder.stat().st_mtime
-    except OSError:
-        return 0.0
+    newest = 0.0
+    for path in [folder, *_files(folder)]:
+        with contextlib.suppress(OSError):  # gone meanwhile
+            newest = max(newest, path.lstat().st_mtime)
+    return newest

@@ -21,7 +21,13 @@ WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|pth|gguf|distcp)")
 BROKEN_PREFIX = "broken-"
 """Before the name of a checkpoint that was set aside: `checkpoint-*` is what Trainer looks for."""
 OWN_DIR = ".gradience"
-"""Below a run's directory: what the guard keeps there while the run goes on."""
+"""Below a run's directory: what the guard keeps there while the run goes on.
+
+`gradience cache clean --trash` keeps its trash in a directory of the same name, so nobody removes
+the whole of it: only these parts are the guard's.
+"""
+BALLAST, SAVING, REPLACED = "ballast", "saving", "replaced"
+IN_USE = "in-use.lock"
 
 _MODELS = frozenset(
     {

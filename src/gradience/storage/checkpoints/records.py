@@ -27,7 +27,9 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     best : bool
         The run's own record names it as the best one.
     written : float
-        Seconds since 1970, of the directory.
+        Seconds since 1970: the latest time of change of anything in it.
+    held : str
+        Which process has a file of it open or mapped; "" if none is known to.
     """
 
     path: str
@@ -39,6 +41,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     anew: tuple[str, ...] = ()
     best: bool = False
     written: float = 0.0
+    held: str = ""
 
     @property
     def complete(self) -> bool:

@@ -10,22 +10,24 @@ by one. So `checkpoint-*` is complete at every moment, and what a killed process
 """
 
 import contextlib
+import os
 from pathlib import Path
 
 import filelock
 
-from gradience import files
+from gradience import files, system
 from gradience.errors import StorageError
-from gradience.storage.checkpoints.find import (
+from gradience.storage.checkpoints.apply import clear
+from gradience.storage.checkpoints.find import checkpoint_dirs, entries, held, in_use
+from gradience.storage.checkpoints.judge import judge
+from gradience.storage.checkpoints.names import (
     BALLAST,
+    BROKEN_PREFIX,
     IN_USE,
+    OWN_DIR,
     REPLACED,
     SAVING,
-    checkpoint_dirs,
-    in_use,
 )
-from gradience.storage.checkpoints.judge import judge
-from gradience.storage.checkpoints.names import BROKEN_PREFIX, OWN_DIR
 from gradience.storage.checkpoints.records import Checkpoint
 
 
@@ -64,7 +66,8 @@ class OwnDir:
             self._lock = None
         if not in_use(self.run):
             with contextlib.suppress(StorageError):
-                files.remove_tree(self.path)
+                self._restore_replaced()
+                clear(self.run)
 
     def sweep(self) -> list[Checkpoint]:
         """Undo what an earlier run left half-way; the broken checkpoints that were set aside.
@@ -78,13 +81,14 @@ class OwnDir:
         """
         if self._lock is None and in_use(self.run):
             return []
-        for earlier in _in(self.path / REPLACED):
-            if not (self.run / earlier.name).exists():
-                files.move(earlier, self.run / earlier.name)
-        for part in (SAVING, REPLACED, BALLAST):
-            files.remove_tree(self.path / part)
-        files.remove_leftovers(self.run)  # of a checkpoint that was being removed
+        self._restore_replaced()
+        clear(self.run)
+        files.remove_leftovers(self.run, "checkpoint-*")  # of one that was being removed
         broken = [c for c in map(judge, checkpoint_dirs(self.run)) if not c.complete]
+        if broken:
+            # A run without a guard holds no lock: what another process writes is not left behind.
+            others = held(broken, system.holders(), but=os.getpid())
+            broken = [c for c in broken if c.path not in others]
         for checkpoint in broken:
             self._set_aside(Path(checkpoint.path))
         return broken
@@ -113,12 +117,18 @@ class OwnDir:
         OSError, StorageError
             If the disk refuses, also by telling so only when its caches are flushed.
         """
-        files.sync_tree(staged)
         target = self.run / staged.name
+        if not staged.exists():
+            return target  # this Trainer has a place of its own: what lies there is not ours
+        files.sync_tree(staged)
         earlier = self.path / REPLACED / staged.name
         if target.exists():
             files.move(target, earlier)
-        files.move(staged, target)
+        try:
+            files.move(staged, target)
+        except StorageError:
+            self._restore_replaced()
+            raise
         self.discard(earlier)
         return target
 
@@ -132,6 +142,12 @@ class OwnDir:
         """
         files.remove_tree(checkpoint)
 
+    def _restore_replaced(self) -> None:
+        """Give an earlier save its name again where the new one of that step has not got it."""
+        for earlier in entries(self.path / REPLACED):
+            if not (self.run / earlier.name).exists():
+                files.move(earlier, self.run / earlier.name)
+
     def _set_aside(self, checkpoint: Path) -> None:
         target = self.run / f"{BROKEN_PREFIX}{checkpoint.name}"
         number = 2
@@ -139,7 +155,3 @@ class OwnDir:
             target = self.run / f"{BROKEN_PREFIX}{checkpoint.name}-{number}"
             number += 1
         files.move(checkpoint, target)
-
-
-def _in(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []

@@ -170,7 +170,8 @@ class Guard:
     def saved(self, step: int, checkpoint: Path) -> None:
         """A whole checkpoint is there: learn from its size, and hold the reserve again."""
         judged = judge(checkpoint)
-        self.whole = as_measured(judged.bytes, judged.files)
+        if judged.files:  # a Trainer may have chosen another place
+            self.whole = as_measured(judged.bytes, judged.files)
         self._failures = self._freed = 0
         self._cleaned = False
         self.tell("saved", f"{checkpoint.name} is complete.", step, bytes=judged.bytes)
