@@ -24,6 +24,8 @@ _KEPT_OPEN = 32
 _DEEP = 64  # directories held open at once while a tree goes; deeper ones are moved up first
 _BLOCK = 512
 _TRIES = 3
+_OPENAT2 = 437  # on every architecture
+_NO_XDEV = 0x01  # RESOLVE_NO_XDEV
 
 Seen = Callable[[bytes, os.stat_result], None]
 
@@ -279,7 +281,10 @@ class Below:
         try:
             with contextlib.suppress(FileNotFoundError):
                 parent, last = self._parent(name)
-                return os.open(last, flags, dir_fd=parent)
+                try:
+                    return os.open(last, flags, dir_fd=parent)
+                except PermissionError:  # another user's in a shared cache: flock needs no more
+                    return os.open(last, flags & ~os.O_RDWR | os.O_RDONLY, dir_fd=parent)
             if not create:
                 return None
             self.make_dirs(name.rpartition("/")[0])
@@ -323,7 +328,7 @@ class Below:
         if len(self._open) > _KEPT_OPEN:
             oldest = next(key for key in self._open if key not in ("", above))
             os.close(self._open.pop(oldest))
-        descriptor = os.open(last, _DIR, dir_fd=parent)
+        descriptor = _open_dir(last, parent)
         self._open[name] = descriptor
         return descriptor
 
@@ -360,7 +365,7 @@ class _Tree:
     def _one(self, parent: int, name: str, depth: int) -> list[str]:
         """Remove one tree; return the deep parts of it that were moved up instead."""
         lifted: list[str] = []
-        descriptor = os.open(name, _DIR, dir_fd=parent)
+        descriptor = _open_dir(name, parent)
         try:
             own = os.fstat(descriptor)
             for child, status in _children(descriptor):
@@ -379,6 +384,42 @@ class _Tree:
         self.removed.names += 1
         self.removed.bytes += own.st_blocks * _BLOCK
         return lifted
+
+
+def _open_dir(name: str, parent: int) -> int:
+    """Open a directory in a directory; refused with EXDEV where something is mounted there.
+
+    A bind mount of the same file system has the same device number: only openat2(2) tells it.
+    """
+    call = _openat2()
+    if call is not None:
+        how = (ctypes.c_uint64 * 3)(_DIR, 0, _NO_XDEV)
+        descriptor = call(_OPENAT2, parent, os.fsencode(name), ctypes.byref(how), 24)
+        if descriptor >= 0:
+            return int(descriptor)
+        number = ctypes.get_errno()
+        # Older kernels have no such call, and older sandboxes say EPERM to what they do not know.
+        if number not in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):
+            mounted = "another file system is mounted there"
+            raise OSError(number, mounted if number == errno.EXDEV else os.strerror(number), name)
+    return os.open(name, _DIR, dir_fd=parent)
+
+
+@functools.cache
+def _openat2() -> Callable[..., int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    call: Any = ctypes.CDLL(None, use_errno=True).syscall
+    call.restype = ctypes.c_long
+    call.argtypes = [
+        ctypes.c_long,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+    ]
+    found: Callable[..., int] = call
+    return found
 
 
 def _children(descriptor: int) -> list[tuple[str, os.stat_result]]:

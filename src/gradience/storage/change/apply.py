@@ -318,15 +318,35 @@ class _Run:
             action = self.plan.actions[index]
             self.journal.step(index, journal.BEGUN)
             try:
-                removed = VERBS[action.verb].do(action, self.site)
+                removed = self._act(action)
             except OSError as error:
-                self.tallies[action.item].failed |= error.errno != errno.ENOTEMPTY
+                self.tallies[action.item].failed |= error.errno not in (errno.ENOTEMPTY, 0)
                 self._skip(unit[position:], action, words(error))
                 self._undo(unit[:position])
                 return False
             self._count(action, removed)
             self.journal.step(index, journal.DONE)
         return True
+
+    def _act(self, action: Action) -> Removed:
+        """Do an act; in place where no byte is left even for a rename, after the look that needs.
+
+        Raises
+        ------
+        OSError
+            If the file system refuses, or what is to be removed at once is open or has changed.
+        """
+        verb = VERBS[action.verb]
+        try:
+            return verb.do(action, self.site)
+        except OSError as error:
+            if self.site.in_place or verb.needs_journal or error.errno not in NO_ROOM:
+                raise
+        self.site.in_place = True  # what is left of this change needs no room either
+        self.held = self.holders()
+        if why := self._changed(action):
+            raise _HeldError(why)
+        return verb.do(action, self.site)
 
     def _changed(self, action: Action) -> str:
         """How a name differs from what the plan saw."""
@@ -439,7 +459,7 @@ class _Run:
 
 
 class _HeldError(OSError):
-    """A process has it open."""
+    """A process has it open, or it changed: no fault of the disk."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(0, sentence)

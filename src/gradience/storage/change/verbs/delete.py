@@ -2,7 +2,7 @@
 
 from gradience.files.below import Removed
 from gradience.storage.change.records import Action
-from gradience.storage.change.site import NO_ROOM, Site
+from gradience.storage.change.site import Site
 
 
 class _Delete:
@@ -15,16 +15,10 @@ class _Delete:
         return ""
 
     def do(self, action: Action, site: Site) -> Removed:
-        """Set it aside; remove it at once on a full disk, where even that may be refused."""
+        """Set it aside; on a full disk, where even that may be refused, remove it at once."""
         if not site.in_place:
-            try:
-                site.set_aside(action.name)
-            except OSError as error:
-                if error.errno not in NO_ROOM:
-                    raise
-                site.in_place = True  # what is left of this change needs no room either
-            else:
-                return Removed()
+            site.set_aside(action.name)
+            return Removed()
         removed = Removed()
         site.below.remove(action.name, removed)
         return removed
