@@ -102,6 +102,18 @@ def test_a_plan_is_written_and_applied_later_and_what_changed_by_then_stays(
     assert gradience("apply", "odd.json", "--yes").returncode == 3
 
 
+def test_a_plan_for_a_directory_that_is_no_cache_here_is_refused(gradience, hub, tmp_path):
+    gradience("clean", "--idle", "30d", "--plan", "plan.json", *OLD)
+    elsewhere = str(tmp_path / "nowhere")
+    done = gradience("apply", "plan.json", "--yes", HF_HOME=elsewhere)
+    assert done.returncode == 2
+    assert f"{hub.hub}, which is no cache of this environment" in done.stderr
+    assert len(repos(hub)) == 2
+    again = gradience("apply", "plan.json", "--yes", "--at", f"hub={hub.hub}", HF_HOME=elsewhere)
+    assert again.returncode == 0
+    assert repos(hub) == {"models--org--new"}
+
+
 def test_trash_is_listed_brought_back_and_emptied(gradience, hub):
     done = gradience("clean", "org/old", "--trash", "--yes", *OLD)
     assert "frees no byte" in done.stdout

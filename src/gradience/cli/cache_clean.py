@@ -277,7 +277,13 @@ def plan_for(wish: Wish, survey: "Survey", rules: "Sequence[Rule]") -> "Plan":
     return plan_clean(
         survey,
         rules,
-        Facts(holders=system.holders(), needed=needed, min_age=wish.min_age, force=wish.force),
+        Facts(
+            holders=system.holders(),
+            needed=needed,
+            min_age=wish.min_age,
+            force=wish.force,
+            not_ours=tuple(os.path.realpath(place) for place in ("/", Path.home(), Path())),
+        ),
         change=new_id(datetime.now(UTC)),
         free=_free(survey, rules),
         ask=unasked if wish.offline else fates,
@@ -320,14 +326,26 @@ def _network(survey: "Survey") -> "Sequence[str]":
 
 @click.command("apply")
 @click.argument("plan_file", type=click.Path(path_type=Path), metavar="FILE")
+@places(kinds=False)
 @click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print the receipt as JSON.")
 @click.option("--all", "show_all", is_flag=True, help="All rows, not only the first.")
-def apply_plan(*, plan_file: Path, dry_run: bool, yes: bool, as_json: bool, show_all: bool) -> int:
+def apply_plan(
+    *,
+    plan_file: Path,
+    also: tuple[str, ...],
+    projects: tuple[Path, ...],
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    show_all: bool,
+) -> int:
     """Carry out a plan that was written with --plan; `-` reads it from standard input.
 
-    Everything is checked again first: what differs from the plan by now stays, with the reason.
+    Everything is checked again first: what differs from the plan by now stays, with the reason. A
+    plan reaches the caches of this environment, and those that are named with --at and --project as
+    they were when it was made; a file that asks for more is refused.
 
     \b
     gradience cache clean --idle 60d --plan plan.json
@@ -336,6 +354,14 @@ def apply_plan(*, plan_file: Path, dry_run: bool, yes: bool, as_json: bool, show
     Exit codes: 0 done; 1 something of the plan stayed; 2 usage; 3 no plan; 5 the disk refused.
     """
     from gradience.cli.acting import read_plan  # noqa: PLC0415
+    from gradience.storage.change.records import path_of  # noqa: PLC0415
 
     plan = read_plan(plan_file)
+    known = all_roots(also, projects)
+    for root in plan.roots():
+        if os.path.realpath(path_of(root)) not in known:
+            raise UsageError(
+                f"{plan_file} would change {root}, which is no cache of this environment",
+                remedy="If it is one, name it with --at KIND=DIR or --project DIR.",
+            )
     return settle(plan, dry_run=dry_run, yes=yes, as_json=as_json, show_all=show_all)

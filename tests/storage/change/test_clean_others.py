@@ -29,6 +29,8 @@ PLACES = {
     "dataset_downloads": "HF_DATASETS_DOWNLOADED_DATASETS_PATH",
     "inductor": "TORCHINDUCTOR_CACHE_DIR",
     "hf_home": "HF_HOME",
+    "triton": "TRITON_CACHE_DIR",
+    "pip": "PIP_CACHE_DIR",
 }
 
 
@@ -40,6 +42,7 @@ def plan(
     min_age: float = 0.0,
     force: bool = False,
     holders: Holders | None = None,
+    not_ours: tuple[str, ...] = ("/",),
 ) -> Plan:
     projects: Sequence[Path] = [root] if kind == "project" else []
     environ = {PLACES[kind]: str(root)} if kind in PLACES else {}
@@ -55,6 +58,7 @@ def plan(
         needed={},
         min_age=min_age,
         force=force,
+        not_ours=not_ours,
     )
     return plan_clean(found, [rule], facts, change="test", free={}, ask=unasked)
 
@@ -97,6 +101,43 @@ def test_a_raw_download_goes_with_its_note_under_its_lock(tmp_path):
         assert names_below(root) >= {"bb", "bb.json", "bb.incomplete"}
     assert "aa" not in names_below(root)
     assert "aa.json" not in names_below(root)
+
+
+def test_kernels_of_triton_go_and_its_directory_stays(tmp_path):
+    root = tmp_path / "triton"
+    write(root, "ABC/k.cubin", "DEF/k.cubin")
+    found = plan(root, "triton", Rule(kinds=["triton"]))
+    receipt = carry_out(found)
+    assert receipt.complete
+    assert receipt.freed >= 10_000
+    assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["inductor", "pip", "triton", "datasets", "hf_home"])
+def test_a_cache_at_the_home_directory_or_above_loses_nothing(tmp_path, kind):
+    write(tmp_path, "home/.ssh/id", "home/Documents/thesis.tex", "other/x")
+    for root in (tmp_path / "home", tmp_path):
+        found = plan(root, kind, Rule(kinds=[kind]), force=True, not_ours=(str(tmp_path / "home"),))
+        assert found.actions == ()
+        assert {kept.code for kept in found.kept} <= {"too_wide"}
+
+
+def test_what_is_no_dataset_in_the_directory_of_datasets_stays(tmp_path):
+    root = tmp_path / "scratch"
+    write(
+        root,
+        "org___rows/default/0.0.0/1a2b/rows-train.arrow",
+        "org___rows/default/0.0.0/1a2b_builder.lock",
+        "org___rows/default-98ab/1.2.0/3c4d.incomplete/rows-train.arrow",
+        "my-project/src/train.py",
+        "prepared/train/data-00000-of-00001.arrow",  # save_to_disk
+        "prepared/train/dataset_info.json",
+        "results/notes.txt",
+    )
+    found = plan(root, "datasets", Rule(kinds=["datasets"]), force=True)
+    assert {item.name for item in found.items if item.what == "dataset"} == {"org/rows"}
+    carry_out(found)
+    assert {p.name for p in root.iterdir()} == {"my-project", "prepared", "results"}
 
 
 def test_the_login_is_never_removed(tmp_path):

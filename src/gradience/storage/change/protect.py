@@ -7,13 +7,15 @@ What a process has open and what is being downloaded stays all the same.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gradience.storage.change.candidates import Candidate, downloading, young
+from gradience.storage.change.candidates import Candidate, downloading, within, young
 from gradience.storage.change.choose import Key, Rule
 from gradience.storage.change.hub_pieces import Hub
 from gradience.storage.change.needs import Needed
 from gradience.storage.inventory.take import Survey
 from gradience.system.holders import Holders
 
+_RECOGNISED = ("hub", "project")
+"""Kinds that know their own names among others; the rest take all in their directory as theirs."""
 Why = tuple[str, str]  # a key of records.KEPT, and a sentence
 
 
@@ -31,12 +33,16 @@ class Facts:
         Seconds; what is younger may be somebody's work.
     force : bool
         Lift what a user may know better.
+    not_ours : tuple of str
+        Directories in which everything else lies too, such as the home directory: a cache is never
+        one of them, nor above one.
     """
 
     holders: Holders
     needed: Needed
     min_age: float
     force: bool = False
+    not_ours: tuple[str, ...] = ("/",)
 
 
 def protected(
@@ -54,9 +60,18 @@ def protected(
         for cache in survey.inventory.caches
         for path, damage in downloading(cache, facts.min_age).items()
     }
+    wide = {
+        index: place
+        for index, cache in enumerate(survey.inventory.caches)
+        if cache.kind not in _RECOGNISED
+        for place in facts.not_ours
+        if within(place, (cache.root.rstrip("/"),)) or cache.root == "/"
+    }
     for candidate in found:
         entry = candidate.entry
-        if candidate.repo and candidate.repo in under_way:
+        if candidate.cache in wide:
+            why[candidate.key] = "too_wide", f"{wide[candidate.cache]} lies in that directory"
+        elif candidate.repo and candidate.repo in under_way:
             why[candidate.key] = "in_flight", under_way[candidate.repo].message
         elif entry.path in in_use and not candidate.junk:
             why[candidate.key] = "in_use", in_use[entry.path]

@@ -181,6 +181,7 @@ KEPT: dict[str, str] = {
     "needed": "A config, checkpoint or adapter below a given project needs it.",
     "last_copy": "The Hub does not serve it to everybody: it is gated, private or gone.",
     "only_copy": "Nothing can make it again.",
+    "too_wide": "The home directory or the like is in that directory, so not all of it is a cache.",
     "policy": "A rule of the policy keeps it.",
     "unknown_layout": "It has a layout that this release does not know.",
     "unlisted": "The hub keeps shared blobs without a list of their users.",

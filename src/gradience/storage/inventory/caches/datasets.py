@@ -26,6 +26,7 @@ _BUILT = "Built again from the raw files, which lie in the hub cache or are down
 _MAPPED = "Computed again by the program that called map()."
 _TEMPORARY = re.compile(r"tmp[0-9a-z_]{8}")  # tempfile.NamedTemporaryFile
 _INCOMPLETE = ".incomplete"
+_BUILD = re.compile(r"[^/]+/\d+\.\d+\.\d+[^/]*(/[^/]+)?")  # config, version, and mostly a hash
 
 
 def entries(look: Look) -> Listing:
@@ -39,7 +40,7 @@ def _dataset(look: Look, directory: Directory) -> Entry:
     return entry(
         look,
         Tally().add_tree(directory),
-        what="dataset",
+        what="dataset" if _is_dataset(directory, builds) else "other",
         name=name,
         path=directory.path,
         recoverable="rebuild",
@@ -47,6 +48,14 @@ def _dataset(look: Look, directory: Directory) -> Entry:
         damage=[damage for build in builds for damage in build.damage],
         parts=builds,
     )
+
+
+def _is_dataset(directory: Directory, builds: list[Entry]) -> bool:
+    """Whether it has the layout of a cached dataset: a shared disk may be this cache's directory,
+    and what else lies there (also what `save_to_disk` wrote) nobody can build again.
+    """
+    loose = any(not file.name.endswith(".lock") for file in directory.files)
+    return not loose and all(_BUILD.fullmatch(build.name) for build in builds)
 
 
 def _builds(directory: Directory) -> Iterator[Directory]:
