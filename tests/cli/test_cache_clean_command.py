@@ -131,6 +131,13 @@ def test_trash_is_listed_brought_back_and_emptied(gradience, hub):
     assert "empty" in gradience("undo").stdout
 
 
+def test_a_change_that_left_no_trash_cannot_be_undone(gradience, hub):
+    assert gradience("undo").returncode == 0
+    done = gradience("undo", "20260101-000000-abcd")
+    assert done.returncode == 2
+    assert "there is no trash named 20260101-000000-abcd" in done.stderr
+
+
 def test_undo_never_overwrites_what_came_in_the_meantime(gradience, hub):
     gradience("clean", "org/old", "--trash", "--yes", *OLD)
     again = hub.add("org/old", "a", {"w.safetensors": b"new"})

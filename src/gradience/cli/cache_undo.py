@@ -51,7 +51,7 @@ def undo(
     roots = all_roots(also, projects)
     settle_roots(roots)
     found = find(roots)
-    if as_list or not found:
+    if as_list or not (found or change):
         return _show(_listed(found))
     chosen = choose(found, change)
     if emptying and not yes:
@@ -105,7 +105,7 @@ def _show_done(chosen: "Sequence[Trash]", done: "Sequence[Returned]", *, emptyin
         words = f"Freed {format_size(result.freed)}" if emptying else "Brought back"
         lines.append(
             Text(
-                text=f"{trash.id}: {words}, {result.things} names.",
+                text=f"{trash.id}: {words}, {result.things} name{'s' * (result.things != 1)}.",
                 tone="warn" if result.stayed else "good",
             )
         )
