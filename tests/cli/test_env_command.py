@@ -170,10 +170,12 @@ def test_a_cache_left_behind_is_said_with_its_size_and_a_way_to_move_it(
     (hub / "blob").write_bytes(b"x" * 3_000_000)
     done = gradience("--root", home / "disk", "--platform", "runpod")
     assert "3.00 MB would be left behind" in done.stderr
-    assert f"mv -- '{hub}' '{home}/disk/hf_cache/hub'" in done.stderr
+    assert f"gradience cache move '{hub}' '{home}/disk/hf_cache/hub'" in done.stderr
     # what is printed is done as printed
-    command = next(line for line in done.stderr.splitlines() if " mv -- " in line)
-    subprocess.run(["sh", "-c", command], check=True)
+    command = next(line for line in done.stderr.splitlines() if "gradience cache move" in line)
+    command = command.replace("gradience", f"{sys.executable} -m gradience", 1) + " --yes"
+    environ = {"HOME": str(home), "PATH": os.environ["PATH"]}
+    subprocess.run(["sh", "-c", command.strip().removeprefix("$ ")], check=True, env=environ)
     assert (home / "disk/hf_cache/hub/blob").stat().st_size == 3_000_000
     assert "left behind" not in gradience("--root", home / "disk", "--platform", "runpod").stderr
 

@@ -22,6 +22,7 @@ from gradience.units import format_size
 
 _WAIT_SECONDS = 0.5
 _LOOK_SECONDS = 5.0  # between two looks at the size of the directory
+_LET_GO = "set disk_budget, which lets adapters go that nothing needs any more"
 
 
 @dataclass(slots=True)
@@ -202,7 +203,11 @@ class Driver:
     def _removable(self) -> list[Part]:
         needers = [*self._waiting, *(attempt.trial for attempt in self._running.values())]
         needed = {need for trial in needers for need in trial.needs}
-        return self.room.removable(self.trials, busy=self._running, needed=needed)
+        parts = self.room.removable(self.trials, busy=self._running, needed=needed)
+        if self.room.cap is None:
+            # Adapters are somebody's work: only a budget that was asked for lets them go.
+            return [part for part in parts if part.worth is budget.Worth.SCRATCH]
+        return parts
 
     def _make_room(self, trial: Trial) -> bool:
         """Whether a trial may start now, after removing what may go."""
@@ -219,8 +224,9 @@ class Driver:
             return False  # what runs will end, and its scratch goes
         raise StorageError(
             f"no room for the next trial: {budget.arithmetic(books, trial.name, estimate, parts)}",
-            remedy="Raise disk_budget, free space there, or name another --output-dir; what is "
-            "done stays done.",
+            remedy="Free space there, name another --output-dir, or "
+            + ("raise disk_budget" if self.room.cap is not None else _LET_GO)
+            + "; what is done stays done.",
         )
 
     def _hold_the_cap(self) -> None:

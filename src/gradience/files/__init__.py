@@ -244,7 +244,7 @@ def locked(path: Path, *, timeout: float = 60.0) -> Iterator[None]:
     except filelock.Timeout as error:
         raise StorageError(
             f"{path}.lock is held by another process for more than {timeout:g} s",
-            remedy="Wait for the other run to end; if there is none, delete the lock file.",
+            remedy="Wait for the other run to end: its lock goes with its process.",
         ) from error
     except OSError as error:
         raise _refused(f"{path}.lock cannot be made", error) from error

@@ -205,7 +205,9 @@ def test_many_processes_lose_no_update(path: Path) -> None:
 def test_a_writer_that_is_killed_leaves_the_old_content_or_the_new(path: Path) -> None:
     rng = random.Random(0)
     promised = 0
-    for life in range(5):
+    for life in range(60):
+        if life >= 5 and promised:  # a busy machine takes more lives to keep a first promise
+            break
         with writer(path, f"{life}-", 100_000) as one:
             assert one.stdout
             assert one.stdout.readline() == "ready\n"

@@ -94,7 +94,7 @@ class Guard:
         """Set aside what an earlier run left broken, so that a resume takes a complete one."""
         try:
             broken = self.own.sweep()
-        except StorageError as error:
+        except (StorageError, OSError) as error:  # what was left behind must not end a training
             self.tell("aside", f"{error}", grave=True)
             return
         for checkpoint in broken:
