@@ -70,6 +70,14 @@ def as_path(value: str | os.PathLike[str], home: Path) -> Path:
     return Path(str(home) + text[1:]) if text == "~" or text.startswith("~/") else Path(text)
 
 
+def is_file(text: str) -> bool:
+    """Whether a text is the path of a file; one too long for a path is none."""
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False
+
+
 def nearest(path: Path) -> Path | None:
     """The existing path that a missing one was most likely meant to be; None without a likely one.
 

@@ -252,6 +252,11 @@ def fill(directory: Path) -> None:
             filler.write(bytes(4096))
 
 
+def test_no_name_of_a_stranger_leads_out_of_the_directory(tmp_path: Path) -> None:
+    odd = Identity(model="../../m", revision="../../r", fingerprint="blake3:../../..")
+    assert entry_path(tmp_path, odd).parent == tmp_path
+
+
 @pytest.mark.root
 def test_a_full_disk_keeps_what_was_there_and_is_a_finding(small_disk: Path) -> None:
     path = entry_path(small_disk / "base_norms", IDENTITY)

@@ -112,6 +112,13 @@ def test_norms_of_another_base_are_refused(tiny: Path, tmp_path: Path) -> None:
         (lambda c: c["norms"]["model.layers.0.mlp.up_proj.weight"].update(lower="x"), "str"),
         (lambda c: c.update(method="guess/1"), "computed by guess/1"),
         (lambda c: c.pop("fingerprint"), "fingerprint"),
+        (lambda c: c.update(fingerprint="blake3:../../.."), "its fingerprint is"),
+        (lambda c: c["norms"]["model.layers.0.mlp.up_proj.weight"].update(eta=0.0), "eta 0"),
+        (lambda c: c["norms"]["model.layers.0.mlp.up_proj.weight"].update(width=0.0), "width of 0"),
+        (
+            lambda c: c["norms"]["model.layers.0.mlp.up_proj.weight"].update(shape=[10**400] * 2),
+            "has that shape",
+        ),
     ],
 )
 def test_a_file_that_is_wrong_in_one_place_is_not_believed_in_any(
@@ -242,6 +249,30 @@ def test_a_frobenius_norm_that_was_changed_is_found(base_path: Path, tmp_path: P
     assert not found.numbers_agree
 
 
+def test_an_interval_that_holds_the_norm_and_says_nothing_is_found(
+    base_path: Path, tmp_path: Path
+) -> None:
+    def loosen(content: Any) -> None:
+        for norm in content["norms"].values():
+            norm["lower"] *= 1e-6
+
+    found = check(edited(exported(base_path, tmp_path), loosen), base_path)
+    assert "wider than the 0.001" in found.checked[0].reason
+    assert not found.numbers_agree
+
+
+def test_a_rounding_error_of_a_weight_that_is_not_packed_is_found(
+    base_path: Path, tmp_path: Path
+) -> None:
+    def round_off(content: Any) -> None:
+        for norm in content["norms"].values():
+            norm["rounding"] = 5.0
+
+    found = check(edited(exported(base_path, tmp_path), round_off), base_path)
+    assert "rounding" in found.checked[0].reason
+    assert not found.numbers_agree
+
+
 def test_a_copy_of_the_same_weights_has_right_numbers_and_other_files(
     base_path: Path, tmp_path: Path
 ) -> None:
@@ -278,6 +309,18 @@ def test_a_model_is_found_by_its_name_and_the_start_of_its_fingerprint(
     measured(tmp_path / "again" / "tiny", cache)
     with pytest.raises(UsageError, match="tiny may be"):
         library.find(cache, "tiny")
+
+
+def test_a_revision_stays_with_its_model(tiny: Path, tmp_path: Path) -> None:
+    content = travel.renamed(library.read(measured(tiny, tmp_path / "cache").path), "org/a@r1")
+    assert (content.model, content.revision) == ("org/a", "r1")
+    assert travel.renamed(content, "org/a").revision == "r1"
+    assert travel.renamed(content, "org/b").revision is None
+
+
+def test_a_text_too_long_for_a_path_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="keeps no norms"):
+        library.find(tmp_path, "a" * 300)
 
 
 def test_a_damaged_file_is_listed_as_what_it_is(tiny: Path, tmp_path: Path) -> None:

@@ -94,10 +94,16 @@ def entry_path(directory: Path, identity: Identity) -> Path:
     >>> entry_path(Path("base_norms"), one).as_posix()
     'base_norms/org--tiny-7B@a1b2c3d-77ff00aa.json'
     """
-    name = re.sub(r"[^\w.-]", "_", identity.model.replace("/", "--")).lstrip(".")[:100] or "model"
-    revision = f"@{identity.revision[:7]}" if identity.revision else ""
-    content = identity.fingerprint.rpartition(":")[2][:8]
+    name = _safe(identity.model.replace("/", "--")).lstrip(".")[:100] or "model"
+    # All three may come from a file of a stranger: none may name another directory.
+    revision = f"@{_safe(identity.revision[:7])}" if identity.revision else ""
+    content = _safe(identity.fingerprint.rpartition(":")[2][:8])
     return directory / f"{name}{revision}-{content}.json"
+
+
+def _safe(text: str) -> str:
+    """A text as part of a file's name."""
+    return re.sub(r"[^\w.-]", "_", text)
 
 
 def recall(path: Path, identity: Identity, weights: Iterable[BaseWeight]) -> Recalled:

@@ -22,6 +22,9 @@ METHOD = "block-lanczos/1"
 LARGEST = 256_000_000
 """Bytes that such a file may have: of a model with a hundred thousand tensors it has 40 MB."""
 
+# More than any disk holds, and still a float.
+_LARGEST_SIDE = 2**53
+
 # Rounding that laws between three measured norms may show.
 _SLACK = 1e-6
 
@@ -120,11 +123,25 @@ def named(model: str, revision: str | None) -> str:
 
 def _nonsense(norm: BaseNorm) -> str:
     """Why these numbers cannot be norms of one matrix; empty when they can."""
+    return _out_of_range(norm) or _unlawful(norm)
+
+
+def _out_of_range(norm: BaseNorm) -> str:
+    """Which number can be none of its kind."""
     values = (norm.lower, norm.upper, norm.frobenius, norm.width, norm.eta, norm.rounding or 0.0)
     if not all(isfinite(value) for value in values):
         return "a number is not finite"
     if min(values) < 0.0 or norm.passes < 0 or min(norm.shape) < 1:
         return "a number is negative"
+    if max(norm.shape) > _LARGEST_SIDE:
+        return "no matrix has that shape"
+    if norm.width == 0.0 or not 0.0 < norm.eta < 1.0:
+        return f"nothing is measured to a width of {norm.width} with eta {norm.eta}"
+    return ""
+
+
+def _unlawful(norm: BaseNorm) -> str:
+    """Which law between the norms of one matrix does not hold."""
     if norm.lower > norm.upper:
         return f"lower {norm.lower} is above upper {norm.upper}"
     if norm.upper > norm.frobenius * (1 + _SLACK):

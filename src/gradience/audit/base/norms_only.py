@@ -3,6 +3,7 @@
 Its tensors are known by name, shape and type, and cannot be read.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from gradience.audit.base.source import BaseModel
 from gradience.audit.base.weights import TensorFacts
 from gradience.errors import ArtifactError, BaseModelError
 from gradience.tensors.stored import StoredTensor
+
+_FINGERPRINT = re.compile(r"blake3:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +111,13 @@ def given(content: NormsFile, *, source: str, digest: str) -> GivenNorms:
             remedy="Measure and export them again with this version.",
         )
     norms, doubts = believable(content.norms)
+    if not _FINGERPRINT.fullmatch(content.fingerprint):
+        doubts.insert(0, f"its fingerprint is {content.fingerprint[:80]!r}")
     if doubts:
         raise ArtifactError(
             f"{source}: {'; '.join(doubts[:3])}"
             + (f"; and {len(doubts) - 3} more" if len(doubts) > 3 else ""),
-            remedy="Fetch it again from where it was exported; do not edit it.",
+            remedy="Fetch it again from where it was exported, or measure it again.",
         )
     return GivenNorms(source=source, digest=digest, content=content, norms=norms)
 

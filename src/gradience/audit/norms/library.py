@@ -15,6 +15,7 @@ from gradience.audit.base.norms_file import (
 )
 from gradience.audit.norms.records import NormsEntry, NormsList, Unreadable
 from gradience.errors import UnreadableError, UsageError
+from gradience.paths import is_file
 from gradience.tensors.regular import read_regular
 
 
@@ -50,7 +51,7 @@ def find(directory: Path, text: str) -> Path:
     UsageError
         If it names none, or several; lists them.
     """
-    if Path(text).is_file():
+    if is_file(text):
         return Path(text)
     entries = listing(directory).entries
     chosen = [entry for entry in entries if _is_meant(entry, text)]

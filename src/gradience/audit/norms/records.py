@@ -69,8 +69,9 @@ class WeightCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     told, seen : (lower, upper, Frobenius norm)
         `seen` is None where the weight could not be measured.
     outcome : str
-        `agrees`: the intervals meet and the Frobenius norms are equal to rounding. `disagrees`:
-        they are not. `absent`: the base has no such weight of this shape and type.
+        `agrees`: the intervals meet, the one told is about as narrow as it says, and the Frobenius
+        norms are equal to rounding. `disagrees`: they are not. `absent`: the base has no such
+        weight of this shape and type.
     reason : str
         Why it does not agree.
     proved : bool or None

@@ -13,7 +13,7 @@ from gradience import artifacts, files
 from gradience.audit.base.norms_file import LARGEST, SCHEMA, NormsFile, decode
 from gradience.audit.base.norms_only import GivenNorms, given
 from gradience.errors import ArtifactError, GradienceError, TransferError
-from gradience.paths import nearest
+from gradience.paths import is_file, nearest
 from gradience.tensors.regular import read_regular
 from gradience.tensors.remote.session import shown_url
 
@@ -42,7 +42,7 @@ def fetch(source: str | os.PathLike[str], *, notice: Notice = lambda sentence: N
         If the Hub or the server refuses.
     """
     text = os.fspath(source)
-    if Path(text).is_file():
+    if is_file(text):
         data = read_regular(Path(text), limit=LARGEST)
     elif urlsplit(text).scheme in ("http", "https"):
         text = shown_url(text)
@@ -69,9 +69,13 @@ def export(path: Path, content: NormsFile, *, now: datetime) -> int:
 
 
 def renamed(content: NormsFile, name: str) -> NormsFile:
-    """The same norms under another name, `ID` or `ID@REVISION`: names are for the reader."""
-    model, _, revision = name.partition("@")
-    return msgspec.structs.replace(content, model=model, revision=revision or content.revision)
+    """The same norms under another name, `ID` or `ID@REVISION`: names are for the reader.
+
+    A revision is one of its model: under the name of another there is none unless it is said.
+    """
+    model, _, said = name.partition("@")
+    kept = content.revision if model == content.model else None
+    return msgspec.structs.replace(content, model=model, revision=said or kept)
 
 
 def _from_url(url: str, shown: str) -> bytes:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isclose
 
 from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.devices import Device, DeviceChoice
@@ -22,6 +23,9 @@ Notice = Callable[[str], None]
 
 # Two sums of the same squares in another order.
 _SAME = 1e-9
+# An interval may stay wider than was asked (a flat spectrum stops at 3e-3), but not by this much
+# where another start reaches what was asked.
+_MUCH_WIDER = 10.0
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -173,6 +177,11 @@ def _check(
             reason = "the two intervals do not meet"
         elif other_sum:
             reason = "the Frobenius norm is another"
+        elif _width(told) > _MUCH_WIDER * max(told.width, _width(seen)):
+            # It holds the norm and says nothing: UDR stands on its lower end.
+            reason = f"its interval is wider than the {told.width:g} it was measured to"
+        elif not _same_rounding(told, seen):
+            reason = "the rounding error of its format is another"
     return WeightCheck(
         key=key,
         told=_three(told),
@@ -181,6 +190,20 @@ def _check(
         reason=reason,
         proved=proved,
     )
+
+
+def _width(norm: BaseNorm) -> float:
+    """Relative width of the interval that was reached."""
+    if norm.lower > 0.0:
+        return norm.upper / norm.lower - 1.0
+    return inf if norm.upper > 0.0 else 0.0
+
+
+def _same_rounding(told: BaseNorm, seen: BaseNorm) -> bool:
+    """Whether the file tells nothing of the rounding, or what is so."""
+    if told.rounding is None or seen.rounding is None:
+        return told.rounding is None
+    return isclose(told.rounding, seen.rounding, rel_tol=_SAME)
 
 
 def _absent(key: str, told: BaseNorm) -> WeightCheck:
