@@ -3,7 +3,8 @@
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from threading import Event
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -59,6 +60,39 @@ def for_ranges(behaviour: Behaviour, *, times: int = 10**6) -> Callable[[Asked],
         return behaviour
 
     return misbehave
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"Content-Range": f"bytes 0-9/{'9' * 5000}"}, "for Content-Range"),
+        ({"Location": "http://["}, "no address"),
+        ({"Location": "http://a..b/"}, "no address"),
+        ({"Location": "http://999.1.1.1/"}, "InvalidURL|connection failed"),
+    ],
+)
+def test_an_answer_that_cannot_be_is_an_error_with_its_reason(
+    headers: dict[str, str], says: str
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(302 if "Location" in headers else 206)
+            for name, value in {"Content-Length": "0", **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}/m.safetensors"
+    try:
+        with pytest.raises(TransferError, match=says):
+            HttpFile(url=url, name="m", pauses=NO_WAIT).head(10)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_any_range_is_that_of_the_file(hub: Hub) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -130,6 +130,11 @@ def test_a_failure_ahead_is_raised_when_it_is_its_turn() -> None:
     assert (ahead.get(shelf.span(0)) == 0).all()
     with pytest.raises(TransferError, match="1 is broken"):
         ahead.get(shelf.span(1))
+
+
+def test_a_tensor_larger_than_memory_is_an_error_with_its_size(shelf: Shelf) -> None:
+    with pytest.raises(TransferError, match="does not fit in memory"):
+        LookAhead().get(replace(shelf.span(0), end=1 << 60))
 
 
 def test_bytes_are_counted_against_what_is_expected(shelf: Shelf) -> None:

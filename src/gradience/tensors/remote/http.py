@@ -39,9 +39,11 @@ _MAX_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REFUSED = frozenset({401, 403, 404, 410})
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+# No length of a file has more digits than 2^63.
+_DIGITS = re.compile(r"\d{1,19}", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 # "r=0;t=55": none left, and the seconds until there are some; the Hub says it this way.
-_RATE_LIMIT = re.compile(r"\br=0\s*;\s*t=(\d+)")
+_RATE_LIMIT = re.compile(r"\br=0\s*;\s*t=(\d{1,19})", re.ASCII)
 
 REFUSALS = {
     "GatedRepo": (
@@ -206,7 +208,9 @@ class HttpFile:
         text = answer.headers.get("Content-Range", "")
         match = _CONTENT_RANGE.fullmatch(text)
         if match is None:
-            raise self._lie(f"its answer to a range says {text or 'nothing'} for Content-Range")
+            raise self._lie(
+                f"its answer to a range says {text[:80] or 'nothing'} for Content-Range"
+            )
         begins, ends, total = map(int, match.groups())
         self._same("size", str(total))
         self._size = total
@@ -233,7 +237,7 @@ class HttpFile:
                         self._check(answer, fresh=fresh)
                         yield answer
                         return
-                    target = urljoin(url, answer.headers.get("Location", ""))
+                    target = _joined(url, answer.headers.get("Location", ""))
                     self._note_linked(answer)
                 if not is_http_url(target):
                     raise self._lie("it redirects to what is no address")
@@ -290,8 +294,16 @@ class HttpFile:
         )
 
 
+def _joined(url: str, location: str) -> str:
+    """Where a redirect leads; empty where that is no address."""
+    try:
+        return urljoin(url, location)
+    except ValueError:  # half of an IPv6 address
+        return ""
+
+
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdecimal() else None
+    return int(text) if text and _DIGITS.fullmatch(text) else None
 
 
 def _asked_wait(headers: Mapping[str, str]) -> float | None:

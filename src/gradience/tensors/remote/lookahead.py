@@ -16,8 +16,10 @@ from threading import Event, Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from gradience.errors import TransferError
 from gradience.tensors.remote.daemons import in_daemons
 from gradience.tensors.remote.range_file import RangeFile
+from gradience.units import format_size
 
 Bytes = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -123,7 +125,14 @@ class LookAhead:
         return fetched
 
     def _fetch(self, span: Span) -> Bytes:
-        data = np.empty(span.nbytes, np.uint8)
+        try:
+            data = np.empty(span.nbytes, np.uint8)
+        except MemoryError as error:
+            size = format_size(span.nbytes)
+            raise TransferError(
+                f"{span.file.name}: a tensor of {size} does not fit in memory",
+                remedy="Check the address; one tensor at a time is held.",
+            ) from error
         if span.nbytes:
             span.file.read_into(span.begin, data.data, told=self._count, stop=self.stop)
         data.setflags(write=False)

@@ -3,6 +3,7 @@
 The session is httpx's since huggingface_hub 1.0 and requests' before; here both look the same.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,8 +65,11 @@ def transport_errors() -> tuple[type[Exception], ...]:
     """What the session raises when the network does not do as it should."""
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - as above
 
-    # The transport's own root: HTTPError of httpx; requests' errors are all OSErrors.
-    return OSError, cast("type[Exception]", HfHubHTTPError.__mro__[1])
+    # The transport's own root: HTTPError of httpx; requests' errors are all OSErrors. An address
+    # that it cannot ask is no HTTPError to httpx.
+    root = cast("type[Exception]", HfHubHTTPError.__mro__[1])
+    library = sys.modules[root.__module__.partition(".")[0]]
+    return OSError, root, getattr(library, "InvalidURL", root)
 
 
 def is_of_disk(error: BaseException) -> bool:
@@ -96,13 +100,14 @@ def is_http_url(url: str) -> bool:
     --------
     >>> is_http_url("https://host:8080/a.safetensors?sig=x")
     True
-    >>> [is_http_url(text) for text in ("https://host:bad/", "http:///x", "ftp://host/")]
+    >>> [is_http_url(text) for text in ("https://host:bad/", "http:///x", "http://a..b/")]
     [False, False, False]
     """
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is none, half of an IPv6 address
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # a port that is none, half of an IPv6 address, a label empty or too long
         return False
     return usable and url.isprintable() and " " not in url
 
