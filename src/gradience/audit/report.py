@@ -223,7 +223,8 @@ def _base(audit: AdapterAudit) -> Iterator[Text]:
         yield Text(text="No base model: name one with --base-model for UDR.", tone="dim")
         return
     revision = f"@{use.revision[:12]}" if use.revision else ""
-    model = use.model if use.model.count("/") < 2 else f".../{'/'.join(use.model.split('/')[-2:])}"
+    in_full = "://" in use.model or use.model.count("/") < 2
+    model = use.model if in_full else f".../{'/'.join(use.model.split('/')[-2:])}"
     stats = audit.overall.get("udr")
     if stats is not None:
         above = ", ".join(f"{percent(share)} above {limit}" for limit, share in use.above.items())
