@@ -202,6 +202,28 @@ def test_every_matrix_of_a_base_is_measured_and_stacked_experts_one_by_one(tmp_p
     assert norms["m.experts.gate_up_proj[1]"]["lower"] == pytest.approx(truth)
 
 
+def test_a_base_that_is_written_to_meanwhile_has_no_norms(tiny: Path, tmp_path: Path) -> None:
+    write_base(tmp_path / "other", decoder_shapes(), seed=1)
+    other = (tmp_path / "other" / "model.safetensors").read_bytes()
+    with open_base(tiny) as base:
+        with (tiny / "model.safetensors").open("r+b") as file:
+            file.write(other)
+        with pytest.raises(BaseModelError, match="written to while it was read"):
+            keep.measure_base(base, Settings(tmp_path / "cache", NOW))
+    assert library.listing(tmp_path / "cache").entries == ()
+
+
+def test_a_base_that_is_replaced_meanwhile_is_measured_as_it_was(
+    tiny: Path, tmp_path: Path
+) -> None:
+    expected = library.read(measured(tiny, tmp_path / "expected").path)
+    write_base(tmp_path / "other", decoder_shapes(), seed=1)
+    with open_base(tiny) as base:
+        (tmp_path / "other" / "model.safetensors").replace(tiny / "model.safetensors")
+        kept = keep.measure_base(base, Settings(tmp_path / "cache", NOW))
+    assert library.read(kept.path).norms == expected.norms
+
+
 # --- checking --------------------------------------------------------------------------------
 
 

@@ -250,6 +250,7 @@ def recalled_or_measured(
                 settings.progress("base norms", before + count, len(todo))
 
         measured = measure(base, step, goal=goal, device=device, done=tell)
+        base.check_same()
         done += len(step)
         nbytes += measured.nbytes
         norms |= measured.norms

@@ -1,6 +1,8 @@
 """One weights file of a base model: here, to be downloaded whole, or read by range where it is."""
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -43,6 +45,15 @@ class ShardFile(Protocol):
         """What tells this file's content from another's without reading all of it."""
         ...
 
+    def check_same(self) -> None:
+        """Refuse a file that was written to since it was opened: `identity` is of what it was.
+
+        Raises
+        ------
+        TensorFileError
+        """
+        ...
+
     def close(self) -> None:
         """Let go of the file, if it was opened."""
         ...
@@ -54,6 +65,7 @@ class LocalFile:
 
     fetch: Callable[[], Path]
     _file: TensorFile | None = field(default=None, init=False)
+    _stat: os.stat_result | None = field(default=None, init=False)
 
     @property
     def path(self) -> Path | None:
@@ -76,6 +88,22 @@ class LocalFile:
         path = self.fetch()
         return _blob_hash(path) or sampled_digest(path)
 
+    def check_same(self) -> None:
+        """See `ShardFile`; a file that was replaced by another stays mapped, and is what it was."""
+        before = self._stat
+        if self._file is None or before is None:
+            return
+        try:
+            now = self._file.path.stat()
+        except OSError:
+            return  # deleted, and still mapped
+        written = (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
+        if os.path.samestat(before, now) and written:
+            raise TensorFileError(
+                f"{self._file.path} was written to while it was read",
+                remedy="Wait until it is written, then try again.",
+            )
+
     def close(self) -> None:
         """Unmap the file."""
         if self._file is not None:
@@ -85,6 +113,8 @@ class LocalFile:
     def _opened(self) -> TensorFile:
         if self._file is None:
             path = self.fetch()
+            with suppress(OSError):  # opening says why
+                self._stat = path.stat()
             self._file = open_gguf(path) if is_gguf(path) else open_tensor_file(path)
         return self._file
 

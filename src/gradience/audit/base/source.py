@@ -139,6 +139,20 @@ class BaseModel:
         except TensorFileError as error:
             raise _of_base(self.model, error) from error
 
+    def check_same(self) -> None:
+        """Refuse files that were written to since they were opened: the fingerprint is not theirs.
+
+        Raises
+        ------
+        BaseModelError
+            Names the file.
+        """
+        try:
+            for shard in set(self._shards.values()):
+                shard.file.check_same()
+        except TensorFileError as error:
+            raise _of_base(self.model, error) from error
+
     def opened_files(self) -> tuple[Path, ...]:
         """The files whose weights were read."""
         paths = {shard.file.path for shard in self._shards.values()}
