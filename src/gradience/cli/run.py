@@ -1,8 +1,6 @@
 """`gradience run`: a program of any kind, with its disks looked after."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +8,7 @@ import click
 
 from gradience.cli.preflight import answer, run_options, settings_of
 from gradience.cli.visible import visible
-from gradience.errors import StorageError, UsageError
+from gradience.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,54 +173,18 @@ def _places(names: tuple[str, ...]) -> list[Path]:
 
 
 def _check_clean(policy: "Policy") -> None:
-    """Refuse a cleaning that cannot run before the program starts, not when the disk is full."""
-    if policy.clean is None:
-        return
-    done = _clean((*policy.clean, "--help"), os.environ)
-    if done.returncode:
-        raise UsageError(
-            f"clean: {list(policy.clean)} are no arguments of `gradience cache clean`",
-            remedy="See gradience cache clean --help.",
-        )
+    from gradience.storage.guard.cleaning import check_arguments  # noqa: PLC0415 - as below
+
+    if policy.clean is not None:
+        check_arguments(policy.clean, os.environ)
 
 
 def _cleaner(policy: "Policy", places: list[Path]) -> "Cleaner | None":
-    """Runs the cleaning that the policy allows; the bytes by which the disks then had more room."""
-    from gradience.storage.guard.room import room_at  # noqa: PLC0415 - `--help` need not pay
+    """Runs the cleaning that the policy allows."""
+    from gradience.storage.guard.cleaning import cleaner  # noqa: PLC0415 - `--help` need not pay
 
-    arguments = policy.clean
-    if arguments is None:
+    if policy.clean is None:
         return None
-
-    def room() -> int:
-        return sum(room_at(place, os.environ, Path.home()).bytes or 0 for place in places)
-
-    def clean(_: int, /) -> int:
-        before = room()
-        try:
-            done = _clean((*arguments, "--yes"), os.environ, policy.grace_seconds)
-        except subprocess.TimeoutExpired as error:
-            raise StorageError(
-                f"it took more than {policy.grace_seconds:g} s", remedy="Run it by hand."
-            ) from error
-        if done.returncode not in (0, 1):
-            raise StorageError(
-                f"gradience cache clean: {done.stderr.strip()}", remedy="Run it by hand."
-            )
-        return max(0, room() - before)
-
-    return clean
-
-
-def _clean(
-    arguments: tuple[str, ...], environ: "Mapping[str, str]", seconds: float | None = None
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "gradience", "cache", "clean", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=dict(environ),
-        timeout=seconds,
+    return cleaner(
+        policy.clean, places, environ=os.environ, home=Path.home(), seconds=policy.grace_seconds
     )

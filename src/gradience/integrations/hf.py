@@ -9,8 +9,9 @@ the guard's own, and gets its name when it is whole).
 
 import functools
 import inspect
+import os
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from gradience.integrations.hf_state import (
 from gradience.integrations.hf_telemetry import Telemetry
 from gradience.storage.checkpoints.names import STATE
 from gradience.storage.guard import need
+from gradience.storage.guard.cleaning import check_arguments, cleaner
 from gradience.storage.guard.need import Start
 from gradience.storage.guard.records import Act, Cleaner, EventSink, GuardEvent
 from gradience.storage.guard.run import Guard
@@ -63,9 +65,10 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
     rotate : bool
         Whether older complete checkpoints may go when room is short; never the best, nor the
         newest complete one.
-    clean : callable, optional
-        A plan to clean that you allow: called with the bytes that are missing, returns those that
-        it freed.
+    clean : sequence of str or callable, optional
+        A cleaning that you allow when room is short: arguments of `gradience cache clean`, such as
+        `["--idle", "30d"]`, which then runs with `--yes`; or a function that is called with the
+        bytes that are missing, and returns those that it freed.
     on_event : callable, optional
         Is told of everything that happens, as a `GuardEvent`.
     preflight : callable, optional
@@ -88,7 +91,7 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         *,
         on_full: OnFull = "error",
         rotate: bool = True,
-        clean: Cleaner | None = None,
+        clean: Sequence[str] | Cleaner | None = None,
         on_event: EventSink | None = None,
         preflight: Preflight | None = None,
         watch_seconds: float = EVERY_SECONDS,
@@ -102,7 +105,10 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         self._on_full = on_full
         self._telemetry = Telemetry(telemetry, allow_text=allow_text)
         self._on_event = on_event
-        self._options: dict[str, Any] = {"rotate": rotate, "clean": clean, "sink": self._sink}
+        if clean is not None and not callable(clean):
+            check_arguments(clean, os.environ)
+        self._clean = clean
+        self._options: dict[str, Any] = {"rotate": rotate, "sink": self._sink}
         self._preflight = preflight or start
         self._watch_seconds = watch_seconds
         self._trainer: Trainer | None = None
@@ -119,13 +125,19 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         """Why the run was stopped, and how to go on; "" if it was not."""
         return self._guard.stopped if self._guard else ""
 
+    def _cleaner(self, run: Path) -> Cleaner | None:
+        if self._clean is None or callable(self._clean):
+            return self._clean
+        return cleaner(self._clean, [run], environ=os.environ, home=Path.home())
+
     def attach(self, trainer: Trainer) -> None:
         """Wrap the methods of this Trainer; once. A callback looks after the last one it got."""
         if self._trainer is trainer:
             return
         self._trainer = trainer
         self._ranks = Ranks(trainer.args.world_size, first=trainer.is_world_process_zero())
-        self._guard = Guard(Path(str(trainer.args.output_dir)), **self._options)
+        run = Path(str(trainer.args.output_dir))
+        self._guard = Guard(run, clean=self._cleaner(run), **self._options)
         for name, around in (
             ("train", self._around_train),
             ("_save_checkpoint", self._around_save),
