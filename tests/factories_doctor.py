@@ -58,6 +58,7 @@ def mount(path: str = "/", free: int = 300 * GB, total: int = 500 * GB, **more: 
 def place(path: str, **more: Any) -> Place:
     values = {
         "existing": Path(path),
+        "resolved": Path(path),
         "kind": "directory",
         "writable": True,
         "owner": "me",

@@ -384,7 +384,7 @@ def test_a_late_variable_is_mended_in_front_of_the_command() -> None:
 def test_copies_are_merged_and_only_then_deleted() -> None:
     [finding] = found(two_caches(), "same_repo_in_two_caches")
     old, new = f"{OLD}/models--o--m", f"{HUB}/models--o--m"
-    assert finding.remedy == f"cp -aul {old}/. {new}/ && rm -r {old}"
+    assert finding.remedy == f"[ ! {old} -ef {new} ] && cp -aul {old}/. {new}/ && rm -r {old}"
 
 
 def test_a_copy_with_shared_blobs_is_left_to_the_hubs_own_tool() -> None:

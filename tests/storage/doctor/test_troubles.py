@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from factories_disks import as_nobody, btrfs_with_quota, need, tmpfs
 from gradience.storage.doctor.finding_kinds import Trouble
+from gradience.storage.doctor.rules_contents import _pour
 from gradience.storage.doctor.rules_places import ENOUGH_BYTES
 from hub_server import Repo, serve
 
@@ -326,6 +327,28 @@ def test_a_cache_left_behind_is_found_and_moved(patient: Patient) -> None:
     assert codes(after) == set()
     assert (new / "models--o--m").is_dir()
     assert not old.exists()
+
+
+def test_a_cache_that_is_a_link_is_one_cache_and_none_is_left_behind(patient: Patient) -> None:
+    link, real = patient.home / ".cache/huggingface/hub", patient.home / "data/hub"
+    with serve(o__m=Repo({"config.json": b"{}", "model.bin": b"1"})) as hub:
+        download(patient, hub.url, real)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(real)  # as `gradience cache move` leaves it
+    patient.environ.pop("HF_HUB_CACHE", None)
+    patient.environ["GRADIENCE_CACHE_DIR"] = str(patient.home / "g")
+    assert "cache_left_behind" not in codes(patient.asks(*HUB))
+    patient.environ["HF_HUB_CACHE"] = str(real)
+    assert "cache_left_behind" not in codes(patient.asks(*HUB))
+
+
+def test_the_command_that_pours_a_cache_leaves_two_names_of_one_alone(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    (real / "weights").write_bytes(b"1")
+    link.symlink_to(real)
+    subprocess.run(["sh", "-c", _pour(str(real), str(link))], check=False)
+    assert (real / "weights").read_bytes() == b"1"
 
 
 def test_the_login_lost_by_a_moved_home_is_found_and_named(patient: Patient) -> None:

@@ -105,6 +105,8 @@ class Place:
         What the library said.
     existing : Path
         The path itself, or the nearest parent that exists.
+    resolved : Path
+        `existing` without links on the way: what an inventory calls it.
     kind : str
         `directory`, `file`, `missing`, `broken link`.
     writable : bool
@@ -123,6 +125,7 @@ class Place:
 
     path: Path
     existing: Path
+    resolved: Path
     kind: Literal["directory", "file", "missing", "broken link"]
     writable: bool
     owner: str

@@ -43,6 +43,7 @@ def place(path: Path) -> Place | None:
     return Place(
         path=path,
         existing=existing,
+        resolved=Path(os.path.realpath(existing)),
         kind=kind,  # type: ignore[arg-type] # one of the four words above
         writable=link is None and may,
         owner=user_name(status.st_uid),

@@ -62,8 +62,13 @@ def _damage(cache: Cache, codes: Iterable[str]) -> Iterator[tuple[Entry, Damage]
 
 
 def in_use(facts: Facts) -> set[str]:
-    """Hub caches that a library uses."""
-    return {use.path for use in facts.uses if use.purpose == MODELS}
+    """Hub caches that a library uses, as a library names them and without links on the way.
+
+    A cache that was moved is a link where the libraries look: its content is what they use.
+    """
+    named = {use.path for use in facts.uses if use.purpose == MODELS}
+    places = (facts.places[path] for path in named if path in facts.places)
+    return named | {str(place.resolved) for place in places if place.kind == "directory"}
 
 
 def _hubs(facts: Facts) -> list[Cache]:
@@ -103,7 +108,10 @@ def _merge(kept: Copy, other: Copy) -> str:
         # On one disk links take the place of copies: no space is needed.
         link = "l" if kept[0].device == other[0].device else ""
         new, old = kept[1].path, other[1].path
-        return f"cp -au{link} {quoted(old)}/. {quoted(new)}/ && rm -r {quoted(old)}"
+        return (
+            f"[ ! {quoted(old)} -ef {quoted(new)} ] && "
+            f"cp -au{link} {quoted(old)}/. {quoted(new)}/ && rm -r {quoted(old)}"
+        )
     kind, name = other[1].repo_type, other[1].name
     have = {part.revision for part in kept[1].parts}
     type_ = "" if kind == "model" else f"--repo-type {kind} "
@@ -141,8 +149,9 @@ def _pour(old: str, new: str) -> str:
     """Bring all of a cache into another; on one disk by links, which take no space."""
     copy = f"{quoted(old)}/. {quoted(new)}/"
     return (
-        f"mkdir -p {quoted(new)} && {{ cp -aul {copy} 2>/dev/null || cp -au {copy}; }} && "
-        f"rm -r {quoted(old)}"
+        # Two names of one directory: nothing to bring, and nothing that may go.
+        f"[ ! {quoted(old)} -ef {quoted(new)} ] && mkdir -p {quoted(new)} && "
+        f"{{ cp -aul {copy} 2>/dev/null || cp -au {copy}; }} && rm -r {quoted(old)}"
     )
 
 
