@@ -99,7 +99,7 @@ def test_a_sane_configuration_raises_no_alarm(name):
         (PLAIN, {**TRAIN, "per_device_train_batch_size": 64}, "batch_large"),
         (
             {**PLAIN, "base_model_name_or_path": "google/gemma-3-4b-it"},
-            {**TRAIN, "fp16": True},
+            {**TRAIN, "bf16": False, "fp16": True},
             "fp16_overflows",
         ),
         (
@@ -107,6 +107,7 @@ def test_a_sane_configuration_raises_no_alarm(name):
             {"fp16": True},
             "fp16_overflows",
         ),
+        (PLAIN, {**TRAIN, "fp16": True, "bf16": True}, "two_precisions"),
         (PLAIN, {"learning_rate": 1e-4, "save_strategy": "no"}, "never_saves"),
         (PLAIN, {**TRAIN, "save_total_limit": None, "save_steps": 10}, "keeps_every_checkpoint"),
         (PLAIN, {**TRAIN, "save_only_model": True}, "cannot_resume"),

@@ -89,6 +89,8 @@ def test_measure_export_and_audit_without_the_base(
     assert "0 B were read" in gradience("norms", "measure", base).stdout
     shown = gradience("norms", "show", "base", "--all").stdout
     assert "model.layers.1.mlp.up_proj.weight" in shown
+    by_directory = gradience("norms", "export", base, "--out", "by_directory.json")
+    assert by_directory.returncode == 0, by_directory.stderr
     kept = content(gradience("norms", "show", "base", "--json"), SCHEMA, NormsFile)
     assert len(kept.norms) == 15
 

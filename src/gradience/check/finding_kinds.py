@@ -117,6 +117,13 @@ BATCH_LARGE = kind(
     "Try a batch below 512, with more steps.",
     source=_WITHOUT_REGRET,
 )
+TWO_PRECISIONS = kind(
+    "two_precisions",
+    _ERROR,
+    "bf16 and fp16 are both on: TrainingArguments takes one of them.",
+    "Leave bf16=True, and fp16 out.",
+    source="transformers, TrainingArguments",
+)
 FP16_OVERFLOWS = kind(
     "fp16_overflows",
     _WARNING,

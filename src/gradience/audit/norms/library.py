@@ -13,6 +13,7 @@ from gradience.audit.base.norms_file import (
     decode,
     named,
 )
+from gradience.audit.base.source import open_base
 from gradience.audit.norms.records import NormsEntry, NormsList, Unreadable
 from gradience.errors import UnreadableError, UsageError
 from gradience.paths import is_file
@@ -44,7 +45,7 @@ def find(directory: Path, text: str) -> Path:
         Of the norms cache.
     text : str
         A path, a model with or without the start of its revision (`org/name@a1b2`), or the start
-        of a fingerprint.
+        of a fingerprint; the directory of a base model is known by its fingerprint.
 
     Raises
     ------
@@ -54,7 +55,11 @@ def find(directory: Path, text: str) -> Path:
     if is_file(text):
         return Path(text)
     entries = listing(directory).entries
-    chosen = [entry for entry in entries if _is_meant(entry, text)]
+    if text and Path(text).is_dir():
+        with open_base(Path(text)) as base:
+            chosen = [entry for entry in entries if entry.fingerprint == base.fingerprint]
+    else:
+        chosen = [entry for entry in entries if _is_meant(entry, text)]
     if len(chosen) == 1:
         return directory / chosen[0].file
     if chosen:
@@ -64,7 +69,7 @@ def find(directory: Path, text: str) -> Path:
         )
     known = ", ".join(dict.fromkeys(e.model for e in entries)) or "none"
     raise UsageError(
-        f"there is no file {text}, and {directory} keeps no norms of a model of that name",
+        f"{text} is no file of norms, and {directory} keeps none of such a model",
         remedy=f"Kept are: {known}. `gradience norms measure {text}` measures a base model.",
     )
 
