@@ -78,7 +78,8 @@ def test_different_benches_stand_side_by_side(tmp_path):
     two = write_bench(tmp_path / "b", other, name="second")
     joined = aggregate([one, two])
     assert [report.name for report in joined.reports] == ["first", "second"]
-    shown = CliRunner().invoke(command, [str(one), str(two)], standalone_mode=False)
+    wide = CliRunner(env={"COLUMNS": "160"})
+    shown = wide.invoke(command, [str(one), str(two)], standalone_mode=False)
     assert (shown.return_value, shown.exception) == (0, None)
     assert "first" in shown.output
     assert "second" in shown.output

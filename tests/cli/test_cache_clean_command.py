@@ -92,7 +92,7 @@ def test_a_plan_is_written_and_applied_later_and_what_changed_by_then_stays(
     (hub.repo("org/new") / "blobs" / "orphan").write_bytes(b"changed")
     done = gradience("apply", "plan.json", "--yes")
     assert done.returncode == 1
-    assert "it changed after the" in done.stdout
+    assert "it changed after the plan" in " ".join(done.stdout.split())
     assert repos(hub) == {"models--org--new"}
     again = gradience("apply", "plan.json", "--yes")
     assert again.returncode == 1
@@ -107,7 +107,8 @@ def test_a_plan_for_a_directory_that_is_no_cache_here_is_refused(gradience, hub,
     elsewhere = str(tmp_path / "nowhere")
     done = gradience("apply", "plan.json", "--yes", HF_HOME=elsewhere)
     assert done.returncode == 2
-    assert f"{hub.hub}, which is no cache of this environment" in done.stderr
+    assert f"would change {hub.hub}/" in done.stderr
+    assert "no part of a cache of this environment" in done.stderr
     assert len(repos(hub)) == 2
     again = gradience("apply", "plan.json", "--yes", "--at", f"hub={hub.hub}", HF_HOME=elsewhere)
     assert again.returncode == 0

@@ -18,18 +18,23 @@ class Killed(TrainerCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-Trainer(
-    model=make_model("tiny", adapter=False),
-    args=TrainingArguments(
-        output_dir=sys.argv[1],
-        max_steps=4,
-        save_steps=2,
-        logging_steps=1,
-        per_device_train_batch_size=4,
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-    ),
-    train_dataset=make_data(),
-    callbacks=[GradienceCallback(), Killed()],
-).train()
+def main() -> None:
+    Trainer(
+        model=make_model("tiny", adapter=False),
+        args=TrainingArguments(
+            output_dir=sys.argv[1],
+            max_steps=4,
+            save_steps=2,
+            logging_steps=1,
+            per_device_train_batch_size=4,
+            use_cpu=True,
+            report_to=[],
+            disable_tqdm=True,
+        ),
+        train_dataset=make_data(),
+        callbacks=[GradienceCallback(), Killed()],
+    ).train()
+
+
+if __name__ == "__main__":
+    main()

@@ -358,10 +358,13 @@ def apply_plan(
 
     plan = read_plan(plan_file)
     known = all_roots(also, projects)
-    for root in plan.roots():
-        if os.path.realpath(path_of(root)) not in known:
+    for action in plan.actions:
+        # A change of the cache's own directory (its rights, its place) is bounded by the one above.
+        where = f"{os.path.realpath(path_of(action.root))}/{action.name}"
+        if not any(where == root or where.startswith(f"{root}/") for root in known):
             raise UsageError(
-                f"{plan_file} would change {root}, which is no cache of this environment",
+                f"{plan_file} would change {action.where}, which is no part of a cache of this "
+                "environment",
                 remedy="If it is one, name it with --at KIND=DIR or --project DIR.",
             )
     return settle(plan, dry_run=dry_run, yes=yes, as_json=as_json, show_all=show_all)
