@@ -78,6 +78,14 @@ def is_file(text: str) -> bool:
         return False
 
 
+def is_directory(text: str) -> bool:
+    """Whether a text is the path of a directory; the empty one and one too long are none."""
+    try:
+        return bool(text) and Path(text).is_dir()
+    except OSError:
+        return False
+
+
 def nearest(path: Path) -> Path | None:
     """The existing path that a missing one was most likely meant to be; None without a likely one.
 

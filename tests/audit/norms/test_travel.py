@@ -325,7 +325,7 @@ def test_a_model_is_found_by_its_name_and_the_start_of_its_fingerprint(
     fingerprint = library.read(path).fingerprint
     for text in ("tiny", "TINY", fingerprint, fingerprint[:20], fingerprint[7:17], str(path)):
         assert library.find(cache, text) == path
-    with pytest.raises(UsageError, match="keeps no norms"):
+    with pytest.raises(UsageError, match="keeps none of such a model"):
         library.find(cache, "other")
     write_base(tmp_path / "again" / "tiny", decoder_shapes(), seed=1)
     measured(tmp_path / "again" / "tiny", cache)
@@ -341,7 +341,7 @@ def test_a_revision_stays_with_its_model(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_text_too_long_for_a_path_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="keeps no norms"):
+    with pytest.raises(UsageError, match="keeps none of such a model"):
         library.find(tmp_path, "a" * 300)
 
 

@@ -16,7 +16,7 @@ from gradience.audit.base.norms_file import (
 from gradience.audit.base.source import open_base
 from gradience.audit.norms.records import NormsEntry, NormsList, Unreadable
 from gradience.errors import UnreadableError, UsageError
-from gradience.paths import is_file
+from gradience.paths import is_directory, is_file
 from gradience.tensors.regular import read_regular
 
 
@@ -55,7 +55,7 @@ def find(directory: Path, text: str) -> Path:
     if is_file(text):
         return Path(text)
     entries = listing(directory).entries
-    if text and Path(text).is_dir():
+    if is_directory(text):
         with open_base(Path(text)) as base:
             chosen = [entry for entry in entries if entry.fingerprint == base.fingerprint]
     else:
