@@ -200,7 +200,7 @@ def test_a_run_that_does_not_fit_is_not_started(tmp_path):
 def test_a_key_of_the_policy_that_is_not_known_is_refused_with_the_nearest(tmp_path, policy):
     policy.write_text("stop_bellow: 1GB\n")
     code, _, err = run(tmp_path, "--policy", policy, "--", "true")
-    assert (code, "Did you mean 'stop_below'?" in err) == (2, True)
+    assert (code, "did you mean 'stop_below'?" in err) == (2, True)
 
 
 def junk(home: Path, size: int) -> Path:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from gradience.bench.problems import Problem, meant
 from gradience.bench.settings import (
     ClaimSettings,
     EvaluationSettings,
@@ -17,6 +16,7 @@ from gradience.bench.settings import (
     TaskSettings,
     TrainSettings,
 )
+from gradience.configs.problems import Problem, meant
 from gradience.errors import UsageError
 from gradience.units import parse_size
 

@@ -15,15 +15,17 @@ import yaml
 
 from gradience.bench.base_model import PACKAGE, base_directory, is_hub_id
 from gradience.bench.check import check_parts
-from gradience.bench.decode import decode
 from gradience.bench.executors import EXECUTORS
-from gradience.bench.problems import Problem, refuse
 from gradience.bench.settings import BenchSettings, ExecutorSettings, ModelSettings, TaskSettings
 from gradience.bench.tasks import TASKS
 from gradience.bench.tasks.rows import is_hub, parse_hub
-from gradience.bench.yaml_text import parse
+from gradience.configs.decode import decode
+from gradience.configs.document import parse, read_document
+from gradience.configs.problems import Problem, refuse
 from gradience.errors import BaseModelError, GradienceError, UsageError
 from gradience.paths import as_path, nearest
+
+_REMEDY = "docs/bench.md has every key; `gradience bench init` writes a commented config."
 
 SMOKE_SEEDS = 2
 SMOKE_RUNGS = 2
@@ -48,17 +50,10 @@ def load(path: Path, overrides: Sequence[str] = (), *, home: Path, cwd: Path) ->
         Lists every problem: unknown keys, wrong types, values that cannot be meant, data and models
         that are not there.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        close = nearest(path)
-        raise UsageError(
-            f"config {path} cannot be read: {getattr(error, 'strerror', None) or error}",
-            remedy=f"Did you mean {close}?"
-            if close and close != path
-            else "`gradience bench init` writes one.",
-        ) from error
-    document = parse(text, str(path))
+    close = nearest(path)
+    document = read_document(
+        path, remedy=f"Did you mean {close}?" if close and close != path else _REMEDY
+    )
     data, problems = document.data, []
     for override in overrides:
         problems += override_in(data, override, home=home, cwd=cwd)
@@ -70,7 +65,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, home: Path, cwd: Path) ->
     model = _model(parts.get("$.model"), where, problems)
     task = _task(parts.get("$.task"), where, problems)
     problems += _executor(parts.get("$.executor"))
-    refuse(problems, str(path), document.lines)
+    refuse(problems, str(path), document.lines, remedy=_REMEDY)
     settings: BenchSettings = parts["$"]
     return msgspec.structs.replace(settings, model=model, task=task)
 

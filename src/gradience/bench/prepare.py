@@ -12,10 +12,10 @@ from gradience.bench.executors.gpus import visible_gpus
 from gradience.bench.fingerprints import determinants, open_model
 from gradience.bench.ledger import Ledger
 from gradience.bench.plan import plan
-from gradience.bench.problems import meant
 from gradience.bench.records import Bench
 from gradience.bench.settings import BenchSettings, Device
 from gradience.bench.tasks import TASKS
+from gradience.configs.problems import meant
 from gradience.errors import UsageError
 
 _BINARY = ("accuracy", "exact_match", "acc")

@@ -4,20 +4,18 @@ What the contents are decides, not the name: an adapter_config.json, TrainingArg
 bench config, a TRL config, or the config in a run's log. Nothing is unpickled.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gradience.adapter.config import AdapterConfig, parse_config
-from gradience.bench.yaml_text import parse
 from gradience.check.records import Setup
+from gradience.configs.read import read_mapping
 from gradience.errors import UsageError
 from gradience.telemetry.read import Reader
 from gradience.telemetry.records import NAME, RunStart
 
 _IN_A_DIRECTORY = ("adapter_config.json", "training_args.json")
-_LARGEST_BYTES = 2**24
 
 # Other names of the same fields: of a bench config, and of TRL's command line.
 _ADAPTER_NAMES = {
@@ -84,22 +82,9 @@ def _content(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".jsonl":
         starts = [event for event in Reader(path).news() if isinstance(event, RunStart)]
         return starts[-1].config if starts else {}
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_BYTES)
-        text = data.decode("utf-8")
-        found = json.loads(text) if path.suffix == ".json" else parse(text, str(path)).data
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", remedy=_REMEDY) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path} is not text; a training_args.bin is a pickle, which is never opened",
-            remedy=_REMEDY,
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON: {error}", remedy=_REMEDY) from error
-    if not isinstance(found, dict):
-        raise UsageError(f"{path} holds no mapping", remedy=_REMEDY)
+    if path.suffix == ".bin":
+        raise UsageError(f"{path} is a pickle, which is never opened", remedy=_REMEDY)
+    found: Mapping[str, Any] = read_mapping(path, remedy=_REMEDY).data
     return found
 
 

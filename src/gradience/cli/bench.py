@@ -238,7 +238,7 @@ def claim_failed(report: "BenchReport", fail_on: tuple[str, ...]) -> bool:
 
 def _check_fail_on(fail_on: tuple[str, ...], settings: "BenchSettings") -> None:
     from gradience.bench.plan import variants  # noqa: PLC0415
-    from gradience.bench.problems import meant  # noqa: PLC0415
+    from gradience.configs.problems import meant  # noqa: PLC0415
 
     known = [*_FAIL_ON, *(v.name for v in variants(settings) if v.ladder)]
     for asked in fail_on:

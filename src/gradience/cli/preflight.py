@@ -172,16 +172,17 @@ def settings_of(config: Path | None, flags: dict[str, Any]) -> "RunSettings":
 
 
 def _read(config: Path, output_dir: str | None) -> "RunSettings":
-    from gradience.storage.preflight.settings import read  # noqa: PLC0415 - `--help` need not pay
-    from gradience.storage.yaml_file import convert, read_mapping  # noqa: PLC0415 - as above
+    from gradience.configs.read import as_record, read_mapping  # noqa: PLC0415 - not for `--help`
+    from gradience.storage.preflight.settings import REMEDY, from_document  # noqa: PLC0415
 
-    found = read_mapping(config)
-    if not found.keys() >= _BENCH_KEYS:
-        return read(config)
+    document = read_mapping(config, remedy=REMEDY)
+    if not document.data.keys() >= _BENCH_KEYS:
+        return from_document(document, source=str(config))
     from gradience.bench.preflight import as_run  # noqa: PLC0415 - only for a bench
     from gradience.bench.settings import BenchSettings  # noqa: PLC0415 - as above
 
-    return as_run(convert(found, BenchSettings, source=str(config)), output_dir or "bench_output")
+    settings = as_record(document, BenchSettings, source=str(config), remedy=REMEDY)
+    return as_run(settings, output_dir or "bench_output")
 
 
 def _names(text: str) -> tuple[str, ...] | str:

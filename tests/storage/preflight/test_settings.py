@@ -12,9 +12,9 @@ from gradience.storage.preflight.settings import RunSettings, from_trainer, read
 def test_a_key_that_is_not_known_is_refused_with_the_one_that_was_meant(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("model: base\nsave_step: 10\n")
-    with pytest.raises(UsageError, match="unknown key 'save_step'") as error:
+    with pytest.raises(UsageError, match=r"line 2, \$\.save_step: unknown key") as error:
         read(path)
-    assert error.value.remedy == "Did you mean 'save_steps'?"
+    assert "did you mean 'save_steps'?" in str(error.value)
 
 
 def test_the_json_of_a_training_script_is_read(tmp_path):

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import msgspec
 
-from gradience.bench.decode import decode
 from gradience.bench.settings import Device, ExecutorSettings
+from gradience.configs.decode import decode
 
 TRIAL_MODULE = "gradience.bench.trial"
 

@@ -15,17 +15,19 @@
     min-free = "100GB"
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from gradience.configs.document import Document
+from gradience.configs.read import as_record, read_mapping
 from gradience.errors import UsageError
 from gradience.storage.change.choose import Rule
 from gradience.storage.inventory.caches import CACHES
 from gradience.units import parse_duration, parse_size
+
+_REMEDY = "`gradience cache clean --help` shows a policy; docs/clean.md lists the keys."
 
 DEFAULT_MIN_AGE = "15m"
 
@@ -83,36 +85,12 @@ def read_policy(path: Path) -> Policy:
     UsageError
         If the file cannot be read, is not TOML or YAML, has no policy, or a key that is not known.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-        found = _parse(path, text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}", remedy="Name a file.") from error
-    if found is None:
-        raise UsageError(
-            f"{path} has no [tool.gradience.cache]",
-            remedy="Write the rules there; `gradience cache clean --help` shows an example.",
-        )
-    try:
-        return msgspec.convert(found, Policy)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{path}: {error}", remedy="docs/clean.md lists the keys.") from error
-
-
-def _parse(path: Path, text: str) -> Any:
-    if path.suffix in (".yaml", ".yml"):
-        import yaml  # noqa: PLC0415 - huggingface_hub brings it; only for a YAML policy
-
-        try:
-            found = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"{path} is not YAML: {error}", remedy="Correct it.") from error
-    else:
-        try:
-            found = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"{path} is not TOML: {error}", remedy="Correct it.") from error
-    if path.name == "pyproject.toml" or (isinstance(found, Mapping) and "tool" in found):
+    document = read_mapping(path, remedy=_REMEDY)
+    if path.name == "pyproject.toml" or "tool" in document.data:
+        found = document.data
         for key in ("tool", "gradience", "cache"):
             found = found.get(key) if isinstance(found, Mapping) else None
-    return found
+        if found is None:
+            raise UsageError(f"{path} has no [tool.gradience.cache]", remedy=_REMEDY)
+        document = Document(found)
+    return as_record(document, Policy, source=str(path), remedy=_REMEDY)

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import msgspec
 
+from gradience.configs.document import read_document
+from gradience.configs.read import as_record
 from gradience.errors import UsageError
-from gradience.storage.yaml_file import convert, read_mapping
 from gradience.units import parse_duration, parse_size
 
+_REMEDY = "`gradience run --help` shows a policy; docs/survive.md lists the keys."
 _STOP_BYTES = 2 * 10**9
 _PART = 10  # of what can be written at the start: a small disk has a small threshold
 
@@ -96,7 +98,8 @@ def read_policy(path: Path | None) -> Policy:
     """
     if path is None:
         return _numbers(PolicyFile())
-    found = convert(read_mapping(path), PolicyFile, source=str(path))
+    document = read_document(path, remedy=_REMEDY)
+    found = as_record(document, PolicyFile, source=str(path), remedy=_REMEDY)
     try:
         return _numbers(found)
     except UsageError as error:

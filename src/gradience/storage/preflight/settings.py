@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from gradience.configs.document import Document
+from gradience.configs.read import as_record, read_mapping
 from gradience.storage.preflight.records import Schedule
-from gradience.storage.yaml_file import convert, read_mapping
 
 Export = Literal["none", "model", "merged"]
 
@@ -26,6 +27,7 @@ _TRAINER_KEYS = {
     "model_name_or_path",
     "logging_strategy",
 }
+REMEDY = "docs/preflight.md lists the keys."
 _DEFAULT_SAVE_STEPS = 500
 _DEFAULT_EPOCHS = 3.0
 
@@ -115,10 +117,20 @@ def read(path: Path) -> RunSettings:
     UsageError
         If it cannot be read, or a key is not known: the message says which was meant.
     """
-    found = read_mapping(path)
-    if found.keys() & _TRAINER_KEYS:
-        return from_trainer(found)
-    return convert(found, RunSettings, source=str(path))
+    return from_document(read_mapping(path, remedy=REMEDY), source=str(path))
+
+
+def from_document(document: Document, *, source: str) -> RunSettings:
+    """The same, of what was read already.
+
+    Raises
+    ------
+    UsageError
+        If a key is not known: the message says which was meant.
+    """
+    if document.data.keys() & _TRAINER_KEYS:
+        return from_trainer(document.data)
+    return as_record(document, RunSettings, source=source, remedy=REMEDY)
 
 
 def from_trainer(arguments: Mapping[str, Any] | Any) -> RunSettings:

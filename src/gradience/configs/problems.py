@@ -36,7 +36,9 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(map(repr, names))}"
 
 
-def refuse(problems: Sequence[Problem], source: str, lines: Mapping[str, int]) -> None:
+def refuse(
+    problems: Sequence[Problem], source: str, lines: Mapping[str, int], *, remedy: str
+) -> None:
     """Raise one error that lists every problem; nothing happens where there is none.
 
     Parameters
@@ -46,6 +48,8 @@ def refuse(problems: Sequence[Problem], source: str, lines: Mapping[str, int]) -
         The file, for the message.
     lines : mapping of str to int
         Line of a path in the file; a path that is not there gets that of the nearest above it.
+    remedy : str
+        Where it is said what may be written.
 
     Raises
     ------
@@ -59,11 +63,7 @@ def refuse(problems: Sequence[Problem], source: str, lines: Mapping[str, int]) -
         for line, problem in placed
     ]
     count = "a problem" if len(told) == 1 else f"{len(told)} problems"
-    raise UsageError(
-        f"{source} has {count}:",
-        details=told,
-        remedy="docs/bench.md has every key; `gradience bench init` writes a commented config.",
-    )
+    raise UsageError(f"{source} has {count}:", details=told, remedy=remedy)
 
 
 def _line(path: str, lines: Mapping[str, int]) -> int:

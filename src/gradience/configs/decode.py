@@ -1,4 +1,4 @@
-"""Plain data to settings, with every mistake found and not only the first.
+"""Plain data to a record, with every mistake found and not only the first.
 
 msgspec stops at the first error. So each part is walked here, and msgspec judges single values.
 """
@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from gradience.bench.problems import Problem, meant
+from gradience.configs.problems import Problem, meant
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Decoded:
 
 
 def decode(data: object, kind: type[msgspec.Struct]) -> Decoded:
-    """Read plain data from YAML as a struct of structs, tuples of structs, and single values."""
+    """Read plain data as a struct of structs, tuples of structs, and single values."""
     decoded = Decoded()
     _struct(data, kind, decoded, "$")
     return decoded
@@ -42,13 +42,14 @@ def _struct(data: object, kind: type[msgspec.Struct], decoded: Decoded, path: st
     if not isinstance(data, Mapping):
         problems.append(Problem(path=path, message=f"{data!r} is no mapping of keys to values"))
         return None
-    fields = {f.name: f for f in msgspec.structs.fields(kind)}
+    fields = {f.encode_name: f for f in msgspec.structs.fields(kind)}
     types = get_type_hints(kind)
     before = len(problems)
     values = {}
     for key, value in data.items():
         if key in fields:
-            values[key] = _value(value, types[key], decoded, f"{path}.{key}")
+            name = fields[key].name
+            values[name] = _value(value, types[name], decoded, f"{path}.{key}")
         else:
             hint = meant(str(key), fields)
             problems.append(Problem(path=f"{path}.{key}", message=f"unknown key; {hint}"))
