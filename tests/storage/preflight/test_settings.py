@@ -14,7 +14,7 @@ def test_a_key_that_is_not_known_is_refused_with_the_one_that_was_meant(tmp_path
     path.write_text("model: base\nsave_step: 10\n")
     with pytest.raises(UsageError, match=r"line 2, \$\.save_step: unknown key") as error:
         read(path)
-    assert "did you mean 'save_steps'?" in str(error.value)
+    assert "did you mean 'save_steps'?" in error.value.details[0]
 
 
 def test_the_json_of_a_training_script_is_read(tmp_path):
