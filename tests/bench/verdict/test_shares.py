@@ -67,3 +67,32 @@ def test_where_many_items_change_the_measured_variance_decides():
     found = estimate_of(rng.choice([-1.0, 0.0, 1.0], size=(3, 500), p=[0.05, 0.9, 0.05]))
     design = found.design(0.025)
     assert (design.v_items, design.v_rest) == (found.v_items, found.v_rest)
+
+
+def test_clusters_that_change_as_one_are_judged_as_single_items():
+    for lost in range(6):
+        single = lost_by_every_seed(lost, items=60)
+        whole = np.repeat(np.where(np.arange(60) < lost, -1.0, 0.0), 5)
+        tied = estimate_of(np.tile(whole, (3, 1)), clusters=np.repeat(np.arange(60), 5))
+        for margin in (0.025, 0.05, 0.1):
+            assert tied.p_value(margin) == pytest.approx(single.p_value(margin))
+        assert tied.bounds(0.05) == pytest.approx(single.bounds(0.05))
+
+
+@pytest.mark.parametrize("sizes", [(5,), (1, 9), (2, 2, 2, 14)])
+@pytest.mark.parametrize("tied", [0.0, 0.5, 1.0])
+def test_clusters_that_only_lose_are_falsely_safe_no_oftener_than_the_level(sizes, tied):
+    """Each cluster's items are lost all together, or one by one, with every seed."""
+    rng = np.random.default_rng(7)
+    claim = ClaimSettings(margin=0.05)
+    clusters = np.repeat(np.arange(60), np.resize(sizes, 60))
+    false = 0
+    for _ in range(400):
+        draws = rng.random(clusters.size)
+        together = rng.random(60) < tied
+        draws = np.where(together[clusters], rng.random(60)[clusters], draws)
+        lost = np.where(draws < claim.margin, -1.0, 0.0)
+        found = estimate_of(np.tile(lost, (3, 1)), clusters=clusters)
+        false += decide.passes(found, claim, claim.level)
+    # Two standard deviations above what 400 draws of a rate of 5 % may show.
+    assert false <= 400 * claim.level + 2 * np.sqrt(400 * 0.05 * 0.95)

@@ -27,6 +27,8 @@ class Estimate:
     v_seeds, v_items, v_rest : float
         Variance components.
     seeds, items, clusters : int
+    independent : float
+        Clusters less what uneven sizes cost; items where there are no clusters (`shares`).
     identical : bool
         Whether every score equals the probe's, bit for bit.
     binary : bool
@@ -42,6 +44,7 @@ class Estimate:
     seeds: int
     items: int
     clusters: int
+    independent: float
     identical: bool
     binary: bool
 
@@ -54,7 +57,7 @@ class Estimate:
         from one function, as far as any test can see.
         """
         if self.identical:
-            return float((1 - min(margin, 1.0)) ** self.clusters) if self.binary else 0.0
+            return float((1 - min(margin, 1.0)) ** self.independent) if self.binary else 0.0
         if self.standard_error == 0:
             return 0.0 if self.mean > -margin else 1.0
         error, df = self._error(margin)
@@ -69,7 +72,7 @@ class Estimate:
     def bounds(self, level: float) -> tuple[float, float]:
         """One-sided bounds, each missed with probability `level`."""
         if self.identical and self.binary:
-            most = 1 - level ** (1 / self.clusters)
+            most = 1 - level ** (1 / self.independent)
             return -most, most
         if self.standard_error == 0:
             return self.mean, self.mean
@@ -122,12 +125,10 @@ class Estimate:
         return float(raised.standard_error), float(raised.df)
 
     def _raising(self, margin: float) -> float:
-        return float(shares.raising(self.v_items, self.v_rest, margin)) if self._are_shares else 1.0
-
-    @property
-    def _are_shares(self) -> bool:
-        """A cluster's sum may lose the margin with any variance: single items only."""
-        return self.binary and self.clusters == self.items
+        if not self.binary:
+            return 1.0
+        uneven = self.clusters / self.independent
+        return float(shares.raising(self.v_items, self.v_rest, margin, unevenness=uneven))
 
 
 def estimate(paired: Paired) -> Estimate:
@@ -149,6 +150,9 @@ def estimate(paired: Paired) -> Estimate:
         seeds=found.seeds,
         items=differences.shape[1],
         clusters=found.items,
+        independent=found.items
+        if paired.clusters is None
+        else shares.effective_clusters(paired.clusters),
         identical=identical,
         binary=paired.binary,
     )
