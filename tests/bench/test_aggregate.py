@@ -5,10 +5,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from factories_worlds import CONTROLS, ladder, make_results, replaced, write_bench
+from factories_worlds import CONTROLS, ladder, make_results, replaced, write_bench, write_results
 from gradience.bench.aggregate import aggregate
 from gradience.bench.settings import ClaimSettings
 from gradience.bench.verdict.judge import judge
+from gradience.bench.verify import verify
 from gradience.cli.bench_aggregate import aggregate as command
 from gradience.errors import TrialResultError, UsageError
 
@@ -123,6 +124,7 @@ def test_the_joined_report_is_written_where_it_was_asked_for(tmp_path):
     assert content["directories"] == [[str(one), str(two)]]
     assert (tmp_path / "both" / "bench.md").read_text().startswith("# world")
     assert (one / "bench.json").read_bytes() == before
+    assert verify(tmp_path / "both").differences == ()
     refused = run.invoke(command, [str(one), "--output-dir", str(one)], standalone_mode=False)
     assert isinstance(refused.exception, UsageError)
 
@@ -135,3 +137,32 @@ def test_a_score_that_one_machine_saw_otherwise_is_not_mixed_in(tmp_path):
     [report] = aggregate([one, two]).reports
     assert any("Seed 0 ran in" in note for note in report.notes)
     assert {v.seeds for v in report.verdicts} == {3}
+
+
+def test_what_a_directory_has_not_run_yet_is_named(tmp_path):
+    results = make_results(made=MADE, seeds=(0, 1, 2), items=400)
+    root = write_bench(tmp_path / "a", results)
+    last = results[-1].trial
+    (root / "trials" / last.id / "result.json").unlink()
+    [report] = aggregate([root]).reports
+    assert f"Not run yet in {root}: {last.name}." in report.notes
+
+
+def test_a_joined_report_holds_only_beside_the_runs_that_it_names(tmp_path):
+    results = make_results(made=MADE, seeds=(0, 1, 2, 3), items=200)
+    a, b = split(results, (0, 1), (2, 3))
+    roots = [write_bench(tmp_path / name, half) for name, half in (("a", a), ("b", b))]
+    out = tmp_path / "both"
+    words = [*map(str, roots), "--output-dir", str(out)]
+    CliRunner().invoke(command, words, standalone_mode=False, catch_exceptions=False)
+    held = verify(out)
+    assert (held.differences, held.trials) == ((), len(results))
+    last = b[-1]
+    scores = list(last.items.scores)
+    scores[0] = 1 - scores[0]
+    write_results(roots[1], [replaced(last, scores)])
+    told = verify(out).differences
+    assert any(d.startswith(f"{roots[1]}: the scores of trial {last.trial.id}") for d in told)
+    assert any(d.startswith(f"the scores of trial {last.trial.id}") for d in told)
+    (roots[0] / "settings.json").unlink()
+    assert any("cannot be joined" in d for d in verify(out).differences)

@@ -139,3 +139,27 @@ def test_what_peft_and_transformers_write_by_default_raises_no_alarm():
     plain = json.loads(json.dumps(lora, default=lambda v: sorted(v) if isinstance(v, set) else v))
     arguments = json.loads(transformers.TrainingArguments(use_cpu=True).to_json_string())
     assert codes(plain, arguments) == []
+
+
+def test_a_best_model_that_a_trainer_refuses_is_found_and_no_other(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    for given in (
+        {},
+        {"eval_strategy": "steps"},
+        {"eval_strategy": "epoch"},
+        {"eval_strategy": "epoch", "save_strategy": "epoch"},
+        {"eval_strategy": "steps", "save_strategy": "best"},
+        {"eval_strategy": "steps", "eval_steps": 100, "save_steps": 250},
+        {"eval_strategy": "steps", "eval_steps": 100, "save_steps": 300},
+        {"eval_strategy": "steps", "logging_steps": 7},
+        {"eval_strategy": "steps", "eval_steps": 0.1, "save_steps": 0.3},
+        {"eval_strategy": "steps", "eval_steps": 0.2, "save_steps": 0.3},
+        {"eval_strategy": "steps", "eval_steps": 0.1, "save_steps": 100},
+    ):
+        training = {"load_best_model_at_end": True, **given}
+        try:
+            transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **training)
+            refused = False
+        except ValueError:
+            refused = True
+        assert ("best_not_saved" in codes(None, training)) == refused, given

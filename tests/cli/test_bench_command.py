@@ -308,6 +308,12 @@ def test_a_real_run_that_is_killed_goes_on_and_a_third_run_does_nothing(tmp_path
     assert third.stdout == second.stdout
     assert {path: path.stat().st_mtime_ns for path in out.glob("trials/**/*")} == before
     assert gradience("bench", "verify", out).returncode == 0
+    # A smoke run beside it leaves the real one as it is.
+    report = (out / "bench.json").read_bytes()
+    assert gradience(*command, "--smoke", "--executor", "local", env=environ).returncode == 0
+    assert (out / "bench.json").read_bytes() == report
+    assert "(smoke)" in (out / "smoke" / "bench.json").read_text()
+    assert gradience("bench", "verify", out).returncode == 0
 
 
 @pytest.mark.slow

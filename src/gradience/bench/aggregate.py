@@ -110,9 +110,23 @@ def _join(runs: Sequence[_Run]) -> BenchReport:
     failures = [f for run in runs for f in run.failures if not _made(f, results)]
     report = judge(name=names, claim=claim, results=results, failures=failures)
     notes += dict.fromkeys(note for run in runs for note in changed_claim(run.bench))
+    notes += (note for run in runs for note in _not_run(run))
     if len(runs) > 1:
         notes.append(f"Joined from {len(runs)} directories.")
-    return msgspec.structs.replace(report, notes=(*report.notes, *notes))
+    return msgspec.structs.replace(
+        report,
+        notes=(*report.notes, *notes),
+        joined_from=tuple(str(run.root.absolute()) for run in runs),
+    )
+
+
+def _not_run(run: _Run) -> Iterator[str]:
+    """What a directory planned and has neither done nor failed at."""
+    done = {r.trial.id for r in run.results} | {failure.trial for failure in run.failures}
+    left = [trial.name for trial in run.bench.trials if trial.id not in done]
+    if left:
+        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        yield f"Not run yet in {run.root}: {', '.join(left[:5])}{more}."
 
 
 def _claim(runs: Sequence[_Run]) -> ClaimSettings:

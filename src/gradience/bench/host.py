@@ -181,6 +181,20 @@ def deterministic() -> Iterator[None]:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
 
 
+def processor(device: torch.device) -> str:
+    """What computes: the name of the GPU, or the CPU's threads, which decide how sums are split.
+
+    Examples
+    --------
+    >>> processor(torch.device("cpu")).startswith("cpu, ")
+    True
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    count = torch.get_num_threads()
+    return f"{device.type}, {count} thread{'s' if count > 1 else ''}"
+
+
 def _device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise TrialError(

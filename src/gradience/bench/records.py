@@ -215,6 +215,9 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         Of the whole trial.
     peak_bytes : int
         Largest resident memory of its process.
+    ran_on : str
+        Its processor: `cpu, 2 threads`, or the name of the GPU. Another one adds in another order
+        and rounds otherwise, so scores may differ by it.
     """
 
     trial: Trial
@@ -227,6 +230,7 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     training: Training | None = None
     before: float | None = None
     audit: dict[str, float | int | str] = {}
+    ran_on: str = ""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -379,6 +383,8 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
         Ids of trials whose adapter was removed to stay in the disk budget.
     notes : tuple of str
         What a reader must know: undertrained probes, controls that failed, seeds that are missing.
+    joined_from : tuple of str
+        Directories of the runs that were joined in it; empty for a report of its own trials.
     """
 
     name: str
@@ -393,3 +399,4 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     versions: dict[str, str]
     evicted: tuple[str, ...] = ()
+    joined_from: tuple[str, ...] = ()

@@ -103,7 +103,7 @@ def run(
         progress=progress or ProgressFile(paths.progress),
     )
     _refuse_changed(trial.spec)
-    from gradience.bench.host import deterministic  # noqa: PLC0415 - torch, after the checks
+    from gradience.bench.host import deterministic, processor  # noqa: PLC0415 - torch, after the checks
 
     with deterministic():
         made = action.make(attempt)
@@ -121,6 +121,7 @@ def run(
         seconds=time.monotonic() - began,
         peak_bytes=_peak_bytes(),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        ran_on=processor(attempt.host.device),
     )
     _refuse_changed(trial.spec)  # again: it may have happened while the trial was reading
     files.remove_tree(paths.work)

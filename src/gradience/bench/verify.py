@@ -2,7 +2,8 @@
 
 The report names its trials, each with a digest of its scores; a trial's id is a digest of what
 determines it; the claim stands in `settings.json` too. So a changed score, a swapped file, a result
-left out and a margin changed afterwards each come to light.
+left out and a margin changed afterwards each come to light. A joined report is joined again from
+its runs, each of which is verified by itself first.
 """
 
 import math
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 
 from gradience import artifacts
+from gradience.bench.aggregate import aggregate
 from gradience.bench.ledger import Ledger
 from gradience.bench.plan import trial_id
 from gradience.bench.records import (
@@ -24,7 +26,7 @@ from gradience.bench.records import (
     Verdict,
 )
 from gradience.bench.verdict.judge import judge
-from gradience.errors import ArtifactError, TrialResultError
+from gradience.errors import ArtifactError, GradienceError, TrialResultError
 
 SCHEMA = "gradience.bench_verify/v1"
 
@@ -68,6 +70,48 @@ def verify(root: Path) -> Verification:
         Without scipy.
     """
     report = read_report(root)
+    return _of_runs(root, report) if report.joined_from else _of_trials(root, report)
+
+
+def _of_runs(root: Path, report: BenchReport) -> Verification:
+    """A joined report against the directories that it names."""
+    runs = tuple(map(Path, report.joined_from))
+    differences: list[str] = []
+    for run in runs:
+        try:
+            differences += (f"{run}: {difference}" for difference in verify(run).differences)
+        except ArtifactError as error:
+            differences.append(str(error))
+    again: BenchReport | None = None
+    try:
+        again, *others = aggregate(runs).reports
+        if others:
+            differences.append(f"its {len(runs)} runs are {len(others) + 1} benches, not one")
+    except GradienceError as error:
+        differences.append(f"its runs cannot be joined: {error}")
+    if again is not None:
+        differences += _changed_results(again, report)
+        differences += _reports(again, report)
+    return Verification(
+        directory=str(root),
+        name=report.name,
+        trials=len(again.results) if again else 0,
+        decisions={v.variant: v.decision for v in again.verdicts} if again else {},
+        differences=tuple(differences),
+        notes=(f"Joined again from {', '.join(report.joined_from)}.",),
+    )
+
+
+def _changed_results(again: BenchReport, report: BenchReport) -> Iterator[str]:
+    """Trials of a joined report that are not those of its runs."""
+    told = {result.trial.id: result for result in report.results}
+    for result in again.results:
+        if told.pop(result.trial.id, None) != result:
+            yield f"trial {result.trial.id} ({result.trial.name}) is not as bench.json says"
+    yield from (f"trial {name} is in bench.json alone" for name in told)
+
+
+def _of_trials(root: Path, report: BenchReport) -> Verification:
     bench, notes = _settings(root)
     results: list[TrialResult] = []
     differences = list(_claim(report, bench))

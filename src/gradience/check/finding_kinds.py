@@ -146,6 +146,15 @@ KEEPS_EVERY_CHECKPOINT = kind(
     "Set save_total_limit=2, or a larger save_steps.",
     source="transformers, TrainingArguments",
 )
+BEST_NOT_SAVED = kind(
+    "best_not_saved",
+    _ERROR,
+    "load_best_model_at_end=True needs each evaluated step to be saved: with other strategies, or "
+    "save_steps that are no multiple of eval_steps, a Trainer refuses to start.",
+    "Set eval_strategy and save_strategy alike, and save_steps to a multiple of eval_steps; or "
+    'save_strategy="best".',
+    source="transformers, TrainingArguments",
+)
 CANNOT_RESUME = kind(
     "cannot_resume",
     _INFO,

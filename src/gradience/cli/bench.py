@@ -53,8 +53,8 @@ _FAIL_ON = ("none-safe", "any", "never")
 @click.option(
     "--smoke",
     is_flag=True,
-    help="Two seeds, a few steps and items: see it run through. Its verdicts mean nothing, and do "
-    "not make it exit with 1.",
+    help="Two seeds, a few steps and items, in DIR/smoke: see it run through. Its verdicts mean "
+    "nothing, and do not make it exit with 1.",
 )
 @click.option(
     "--dry-run",
@@ -125,6 +125,8 @@ def bench(
             "a config.",
         )
     settings = _settings(config, overrides, executor=executor, smoke=smoke)
+    if smoke:
+        output_dir /= "smoke"  # its report must never stand where a real one is looked for
     _check_fail_on(fail_on, settings)
     if dry_run:
         from gradience.cli.bench_dry_run import dry_run as show_forecast  # noqa: PLC0415

@@ -327,3 +327,14 @@ def test_the_bootstrap_has_the_variance_that_owen_derives():
     d = np.random.default_rng(0).standard_normal(pair.differences.shape)
     low, high = readouts.bootstrap(replace(pair, differences=d), 0.1587, replicates=4000)
     assert ((high - low) / 2) ** 2 == pytest.approx(3 / d.size, rel=0.25)
+
+
+def test_a_pair_whose_halves_ran_on_different_processors_is_named():
+    results = make_results(items=50)
+    assert not any("ran on" in note for note in judged(results).notes)
+    results = [msgspec.structs.replace(result, ran_on="cpu, 2 threads") for result in results]
+    assert not any("ran on" in note for note in judged(results).notes)
+    results[-1] = msgspec.structs.replace(results[-1], ran_on="cpu, 4 threads")
+    name, seed = results[-1].trial.spec.variant.name, results[-1].trial.spec.seed
+    told = f"{name} (seed {seed}) ran on cpu, 4 threads and its probe on cpu, 2 threads"
+    assert any(note.startswith(told) for note in judged(results).notes)

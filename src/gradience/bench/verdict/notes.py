@@ -19,6 +19,7 @@ def notes(
         *_gaps(scored),
         *_failures(failures),
         *_environments(scored),
+        *_processors(scored),
     )
 
 
@@ -84,6 +85,23 @@ def _environments(scored: Scored) -> Iterator[str]:
         yield (
             f"The seeds ran in {len(found)} environments (versions, code or device differ): what "
             "that changes counts as variance of seeds."
+        )
+
+
+def _processors(scored: Scored) -> Iterator[str]:
+    """Pairs of which each half was computed by another: rounding then counts as a difference."""
+    apart = [
+        (name, seed, result.ran_on, scored.probes[seed].ran_on)
+        for name, found in scored.by_variant.items()
+        for seed, result in found.items()
+        if seed in scored.probes and result.ran_on != scored.probes[seed].ran_on
+    ]
+    if apart:
+        name, seed, here, there = apart[0]
+        more = f", and {len(apart) - 1} more like it" if len(apart) > 1 else ""
+        yield (
+            f"{name} (seed {seed}) ran on {here or 'an unknown processor'} and its probe on "
+            f"{there or 'an unknown one'}{more}: differences of rounding count as the variant's."
         )
 
 
