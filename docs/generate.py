@@ -19,11 +19,9 @@ from gradience.audit.metrics import METRICS
 from gradience.audit.norms.records import BaseMatch, NormsList
 from gradience.audit.norms.records import Verification as NormsVerification
 from gradience.audit.records import AdapterAudit, AuditSet
-from gradience.bench.aggregate import SCHEMA as BENCHES_SCHEMA
-from gradience.bench.aggregate import Benches
 from gradience.bench.executors import EXECUTORS
-from gradience.bench.forecast import FORECAST_SCHEMA, Forecast
 from gradience.bench.ledger import EVICTED_SCHEMA, FAILED_SCHEMA, Evicted, Failed
+from gradience.bench.plan.forecast import FORECAST_SCHEMA, Forecast
 from gradience.bench.records import (
     REPORT_SCHEMA,
     RESULT_SCHEMA,
@@ -34,10 +32,12 @@ from gradience.bench.records import (
     Trial,
     TrialResult,
 )
+from gradience.bench.report.aggregate import SCHEMA as BENCHES_SCHEMA
+from gradience.bench.report.aggregate import Benches
+from gradience.bench.report.verify import SCHEMA as VERIFY_SCHEMA
+from gradience.bench.report.verify import Verification
 from gradience.bench.settings import BenchSettings
 from gradience.bench.tasks import TASKS
-from gradience.bench.verify import SCHEMA as VERIFY_SCHEMA
-from gradience.bench.verify import Verification
 from gradience.check.finding_kinds import CHECK, SOURCES
 from gradience.check.records import Verdict
 from gradience.compress.records import Compression

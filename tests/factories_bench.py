@@ -184,7 +184,7 @@ def write_trial(directory: Path, spec: TrialSpec) -> Path:
 
 def run_trial(directory: Path, spec: TrialSpec, *needs: Path) -> TrialResult:
     """One trial in this process."""
-    from gradience.bench.trial import run  # noqa: PLC0415 - heavy, and not every test runs one
+    from gradience.bench.trial.run import run  # noqa: PLC0415 - heavy, and not every test runs one
 
     with quiet_training():
         return run(write_trial(directory, spec), needs)

@@ -15,7 +15,7 @@ from blake3 import blake3
 from safetensors.numpy import save_file
 
 from gradience import artifacts, files
-from gradience.bench.config import load
+from gradience.bench.config.load import load
 from gradience.bench.executors.executor import Ended, Job
 from gradience.bench.ledger import TrialPaths
 from gradience.bench.records import (

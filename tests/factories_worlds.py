@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from gradience import artifacts
 from gradience.bench.ledger import Ledger
-from gradience.bench.plan import trial_id
+from gradience.bench.plan.trials import trial_id
 from gradience.bench.records import (
     REPORT_SCHEMA,
     RESULT_SCHEMA,

@@ -16,9 +16,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from factories_driver import settings_of
+from gradience.bench.driver.progress import Snapshot
 from gradience.bench.executors.ray import RayExecutor
 from gradience.bench.executors.ray_session import connect
-from gradience.bench.progress import Snapshot
 from gradience.bench.run import RunOptions, run_bench
 
 TRIAL = """

@@ -12,11 +12,11 @@ import msgspec
 
 from factories_bench import review_task, save_bert
 from factories_driver import NOW, settings_of
-from gradience.bench.driver import Driver
+from gradience.bench.driver.drive import Driver
+from gradience.bench.driver.room import Room
 from gradience.bench.executors import EXECUTORS
 from gradience.bench.ledger import Ledger
-from gradience.bench.prepare import prepare
-from gradience.bench.room import Room
+from gradience.bench.plan.prepare import prepare
 from gradience.bench.settings import ExecutorSettings
 
 CONFIG = """

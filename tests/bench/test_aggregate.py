@@ -6,10 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from factories_worlds import CONTROLS, ladder, make_results, replaced, write_bench, write_results
-from gradience.bench.aggregate import aggregate
+from gradience.bench.report.aggregate import aggregate
+from gradience.bench.report.verify import verify
 from gradience.bench.settings import ClaimSettings
 from gradience.bench.verdict.judge import judge
-from gradience.bench.verify import verify
 from gradience.cli.bench_aggregate import aggregate as command
 from gradience.errors import TrialResultError, UsageError
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradience.bench.budget import RESERVE, Books, Part, Worth, arithmetic, evictions, excess
+from gradience.bench.driver.budget import RESERVE, Books, Part, Worth, arithmetic, evictions, excess
 
 parts = st.lists(
     st.builds(

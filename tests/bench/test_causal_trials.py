@@ -23,14 +23,14 @@ from factories_bench import (
     save_causal,
     sums_task,
 )
-from gradience.bench.host import Host
 from gradience.bench.records import PROBE, Variant
 from gradience.bench.settings import LoraSettings, TaskSettings, TrainSettings
 from gradience.bench.tasks import TASKS
 from gradience.bench.tasks.causal import prompt_ids
 from gradience.bench.tasks.gsm8k import generate
 from gradience.bench.tasks.task import Examinee
-from gradience.bench.training import collator
+from gradience.bench.trial.host import Host
+from gradience.bench.trial.training import collator
 
 EVERYTHING = LoraSettings(rank=8, alpha=32.0, targets=".*(_proj|c_attn|embed_tokens|wte)")
 

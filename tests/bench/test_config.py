@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gradience.bench.config import as_yaml, load, smoke
+from gradience.bench.config.load import as_yaml, load, smoke
 from gradience.bench.settings import BenchSettings
 from gradience.errors import UsageError
 

@@ -6,14 +6,14 @@ import pytest
 
 from factories_driver import FakeExecutor, changed, make_project, settings_of
 from gradience.audit.base.weights import TensorFacts
-from gradience.bench.costs import Shapes, adapted, cost
-from gradience.bench.forecast import Forecast, forecast
-from gradience.bench.forecast_report import page
+from gradience.bench.driver.progress import whole_left
 from gradience.bench.ledger import Ledger, Stage
-from gradience.bench.measure import Seen, estimate, of_probe
-from gradience.bench.plan import variants
-from gradience.bench.prepare import prepare
-from gradience.bench.progress import whole_left
+from gradience.bench.plan.costs import Shapes, adapted, cost
+from gradience.bench.plan.forecast import Forecast, forecast
+from gradience.bench.plan.forecast_report import page
+from gradience.bench.plan.measure import Seen, estimate, of_probe
+from gradience.bench.plan.prepare import prepare
+from gradience.bench.plan.trials import variants
 from gradience.bench.run import RunOptions, run_bench
 from gradience.bench.settings import BenchSettings, LoraSettings
 from gradience.errors import UsageError

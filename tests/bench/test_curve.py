@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from gradience.bench.curve import still_falling, stretches
+from gradience.bench.trial.curve import still_falling, stretches
 
 
 def noisy(values: list[float], noise: float, *, seed: int) -> list[float]:

@@ -7,16 +7,16 @@ import pytest
 
 from factories_driver import NOW, FakeExecutor, changed, make_project, settings_of
 from gradience import artifacts
-from gradience.bench.judged import judged
-from gradience.bench.judged import lost_trials as failures
+from gradience.bench.driver.progress import Snapshot
 from gradience.bench.ledger import Ledger, State
-from gradience.bench.plan import trial_id
-from gradience.bench.progress import Snapshot
+from gradience.bench.plan.trials import trial_id
 from gradience.bench.records import RESULT_SCHEMA, TRIAL_SCHEMA, Bench, Trial, TrialResult
+from gradience.bench.report.judged import judged
+from gradience.bench.report.judged import lost_trials as failures
+from gradience.bench.report.verify import verify
 from gradience.bench.report.write import write
 from gradience.bench.run import RunOptions, run_bench
 from gradience.bench.settings import BenchSettings, ClaimSettings, LadderSettings
-from gradience.bench.verify import verify
 from gradience.errors import StorageError, UsageError
 
 PER_SEED = 1 + 2 + 1 + 4  # the probe, two rungs, a heal, four controls

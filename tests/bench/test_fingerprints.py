@@ -9,7 +9,7 @@ import pytest
 
 import gradience
 from factories_driver import make_project, settings_of
-from gradience.bench.fingerprints import (
+from gradience.bench.plan.fingerprints import (
     ROOTS,
     base_fingerprint,
     code_fingerprint,
@@ -91,7 +91,7 @@ def test_code_counts_where_it_decides_numbers(change: str, tmp_path: Path) -> No
 
 
 def test_the_code_of_a_trial_is_found_without_importing_it() -> None:
-    code = "from gradience.bench import fingerprints as f; f.code_fingerprint(f.ROOTS)"
+    code = "from gradience.bench.plan import fingerprints as f; f.code_fingerprint(f.ROOTS)"
     code += "; import sys; print([m for m in sys.modules if m in ('torch', 'peft', 'click')])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
@@ -99,7 +99,7 @@ def test_the_code_of_a_trial_is_found_without_importing_it() -> None:
 
 
 PIN = """
-from gradience.bench.fingerprints import pinned
+from gradience.bench.plan.fingerprints import pinned
 from gradience.bench.settings import TaskSettings
 task = TaskSettings(name="classification", train=("hub:org/data#sst2:train",), test=("a.tsv",))
 print(*pinned(task).train, *pinned(task).test)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from factories_driver import changed, make_project, settings_of
-from gradience.bench.plan import CONTROLS, Determinants, content_key, plan, variants
+from gradience.bench.plan.trials import CONTROLS, Determinants, content_key, plan, variants
 from gradience.bench.records import Trial
 from gradience.bench.settings import BenchSettings, LadderSettings
 

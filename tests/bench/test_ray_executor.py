@@ -13,9 +13,9 @@ import gradience
 from factories_driver import NOW, FakeExecutor, make_project, settings_of
 from gradience.bench.executors.attempt import Order, attempt, take_over
 from gradience.bench.executors.ray import RayOptions, check, resources_of, room_for
-from gradience.bench.judged import judged
 from gradience.bench.ledger import Ledger
-from gradience.bench.prepare import prepare
+from gradience.bench.plan.prepare import prepare
+from gradience.bench.report.judged import judged
 from gradience.bench.run import RunOptions, run_bench
 from gradience.bench.settings import ExecutorSettings
 

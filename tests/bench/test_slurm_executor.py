@@ -23,7 +23,7 @@ from gradience.bench.executors.slurm import (
     parameters_of,
 )
 from gradience.bench.ledger import Ledger, TrialPaths
-from gradience.bench.prepare import prepare, slots_of
+from gradience.bench.plan.prepare import prepare, slots_of
 from gradience.bench.records import Trial
 from gradience.bench.settings import ExecutorSettings
 from gradience.errors import UsageError

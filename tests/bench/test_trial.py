@@ -30,10 +30,10 @@ from gradience import artifacts
 from gradience.adapter.read import open_adapter
 from gradience.audit.run import audit_lora_peft_dir
 from gradience.bench.actions import ACTIONS
-from gradience.bench.fingerprints import determinants
+from gradience.bench.plan.fingerprints import determinants
 from gradience.bench.records import PROBE, RESULT_SCHEMA, TrialResult, TrialSpec, Variant
 from gradience.bench.settings import LoraSettings, ModelSettings, TrainSettings
-from gradience.bench.trial import ProgressFile, run
+from gradience.bench.trial.run import ProgressFile, run
 from gradience.errors import BaseModelError, TrialError, UsageError
 from gradience.tensors.opening import open_tensor_file
 

@@ -21,8 +21,8 @@ from factories_worlds import (
 )
 from gradience import artifacts
 from gradience.bench.records import REPORT_SCHEMA, BenchReport
+from gradience.bench.report.verify import read_report, verify
 from gradience.bench.settings import ClaimSettings
-from gradience.bench.verify import read_report, verify
 from gradience.cli.bench_verify import verify as command
 from gradience.errors import ArtifactError
 
@@ -182,7 +182,7 @@ def test_the_command_exits_with_one_and_names_what_differs(bench, results):
 def test_it_needs_neither_torch_nor_the_network(bench):
     program = (
         "import sys, pathlib\n"
-        "from gradience.bench.verify import verify\n"
+        "from gradience.bench.report.verify import verify\n"
         "assert not verify(pathlib.Path(sys.argv[1])).differences\n"
         "print([m for m in ('torch', 'transformers', 'click', 'rich') if m in sys.modules])\n"
     )
@@ -195,7 +195,7 @@ def test_it_needs_neither_torch_nor_the_network(bench):
 def test_without_scipy_the_error_names_the_extra(bench):
     program = (
         "import sys, pathlib; sys.modules['scipy'] = None\n"
-        "from gradience.bench.verify import verify\n"
+        "from gradience.bench.report.verify import verify\n"
         "from gradience.errors import MissingExtraError\n"
         "try: verify(pathlib.Path(sys.argv[1]))\n"
         "except MissingExtraError as error: print(error.remedy)\n"

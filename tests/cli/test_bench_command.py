@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from factories_bench import save_bert, write_reviews
 from factories_driver import make_project
-from gradience.bench.config import load
-from gradience.bench.progress import RunningTrial, Snapshot
+from gradience.bench.config.load import load
+from gradience.bench.driver.progress import RunningTrial, Snapshot
 from gradience.bench.records import BenchReport, Control, Verdict
 from gradience.bench.settings import BenchSettings, ClaimSettings
 from gradience.bench.tasks import TASKS

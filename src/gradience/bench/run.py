@@ -9,15 +9,15 @@ from pathlib import Path
 import msgspec
 
 from gradience import files
-from gradience.bench.adopt import Accept
-from gradience.bench.driver import Driver
+from gradience.bench.driver.drive import Driver
+from gradience.bench.driver.progress import Snapshot
+from gradience.bench.driver.room import Room
 from gradience.bench.executors import EXECUTORS
 from gradience.bench.executors.executor import Executor
 from gradience.bench.ledger import Ledger, State
-from gradience.bench.prepare import Prepared, prepare
-from gradience.bench.progress import Snapshot
+from gradience.bench.plan.adopt import Accept
+from gradience.bench.plan.prepare import Prepared, prepare
 from gradience.bench.records import Bench
-from gradience.bench.room import Room
 from gradience.bench.settings import BenchSettings
 from gradience.units import parse_size
 

@@ -12,7 +12,7 @@ from gradience.errors import ExitCode, UsageError
 from gradience.registry import Registry
 
 if TYPE_CHECKING:
-    from gradience.bench.adopt import Accept
+    from gradience.bench.plan.adopt import Accept
     from gradience.bench.records import Bench, BenchReport, Failure
     from gradience.bench.settings import BenchSettings
 
@@ -155,8 +155,8 @@ def _settings(
     config: Path, overrides: tuple[str, ...], *, executor: str | None, smoke: bool
 ) -> "BenchSettings":
     # Imported here, as everything below: msgspec, yaml and numpy are 0.2 s that `--help` saves.
-    from gradience.bench.config import load  # noqa: PLC0415
-    from gradience.bench.config import smoke as smaller  # noqa: PLC0415
+    from gradience.bench.config.load import load  # noqa: PLC0415
+    from gradience.bench.config.load import smoke as smaller  # noqa: PLC0415
 
     if executor is not None:
         overrides = (*overrides, f"executor.name={executor}")
@@ -185,8 +185,8 @@ def _finish(done: "Bench", output_dir: Path, *, fail_on: tuple[str, ...], as_jso
     """Judge, write the report, show it, and say it in the exit code."""
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from gradience.bench.judged import judged, lost_trials  # noqa: PLC0415
     from gradience.bench.ledger import Ledger  # noqa: PLC0415
+    from gradience.bench.report.judged import judged, lost_trials  # noqa: PLC0415
     from gradience.bench.report.page import page  # noqa: PLC0415
     from gradience.bench.report.write import write  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
@@ -239,7 +239,7 @@ def claim_failed(report: "BenchReport", fail_on: tuple[str, ...]) -> bool:
 
 
 def _check_fail_on(fail_on: tuple[str, ...], settings: "BenchSettings") -> None:
-    from gradience.bench.plan import variants  # noqa: PLC0415
+    from gradience.bench.plan.trials import variants  # noqa: PLC0415
     from gradience.configs.problems import meant  # noqa: PLC0415
 
     known = [*_FAIL_ON, *(v.name for v in variants(settings) if v.ladder)]

@@ -11,7 +11,7 @@ from gradience.errors import UsageError
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from gradience.bench.aggregate import Benches
+    from gradience.bench.report.aggregate import Benches
 
 
 @click.command()
@@ -50,8 +50,8 @@ def aggregate(*, directories: tuple[Path, ...], output_dir: Path | None, as_json
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from gradience import artifacts  # noqa: PLC0415
-    from gradience.bench.aggregate import SCHEMA  # noqa: PLC0415
-    from gradience.bench.aggregate import aggregate as join  # noqa: PLC0415
+    from gradience.bench.report.aggregate import SCHEMA  # noqa: PLC0415
+    from gradience.bench.report.aggregate import aggregate as join  # noqa: PLC0415
     from gradience.bench.report.side_by_side import page  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 

@@ -12,8 +12,8 @@ import click
 from gradience.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
-    from gradience.bench.adopt import Accept
-    from gradience.bench.prepare import Prepared
+    from gradience.bench.plan.adopt import Accept
+    from gradience.bench.plan.prepare import Prepared
     from gradience.bench.settings import BenchSettings
 
 
@@ -27,10 +27,10 @@ def dry_run(
 ) -> None:
     """Show what a run would do; nothing is written to the output directory."""
     from gradience import artifacts  # noqa: PLC0415 - as all below: `--help` need not pay
-    from gradience.bench.forecast import FORECAST_SCHEMA, forecast  # noqa: PLC0415
-    from gradience.bench.forecast_report import page  # noqa: PLC0415
     from gradience.bench.ledger import Ledger  # noqa: PLC0415
-    from gradience.bench.prepare import is_binary, prepare, slots_of  # noqa: PLC0415
+    from gradience.bench.plan.forecast import FORECAST_SCHEMA, forecast  # noqa: PLC0415
+    from gradience.bench.plan.forecast_report import page  # noqa: PLC0415
+    from gradience.bench.plan.prepare import is_binary, prepare, slots_of  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 
     seconds = None if measure is None else parse_duration(measure).total_seconds()
@@ -54,7 +54,7 @@ def dry_run(
 
 
 def _measured(prepared: "Prepared", seconds: float) -> Mapping[str, float]:
-    from gradience.bench.measure import measured_seconds  # noqa: PLC0415
+    from gradience.bench.plan.measure import measured_seconds  # noqa: PLC0415
     from gradience.cli.progress import progress_bar  # noqa: PLC0415
 
     with progress_bar(shown=sys.stderr.isatty()) as progress:

@@ -26,7 +26,7 @@ def init(*, file: Path, stdout: bool, force: bool) -> None:
 
     from gradience import files  # noqa: PLC0415
 
-    text = resources("gradience.bench").joinpath("starter.yaml").read_bytes()
+    text = resources("gradience.bench.config").joinpath("starter.yaml").read_bytes()
     if stdout:
         click.echo(text, nl=False)
         return

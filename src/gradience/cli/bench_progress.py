@@ -14,7 +14,7 @@ from gradience.cli.visible import visible
 from gradience.units import format_seconds
 
 if TYPE_CHECKING:
-    from gradience.bench.progress import RunningTrial, Snapshot
+    from gradience.bench.driver.progress import RunningTrial, Snapshot
 
 _LINE_SECONDS = 10.0
 

@@ -29,8 +29,8 @@ def verify(*, directory: Path, as_json: bool) -> int:
 
     from gradience import artifacts  # noqa: PLC0415
     from gradience.bench.report.verification import page  # noqa: PLC0415
-    from gradience.bench.verify import SCHEMA  # noqa: PLC0415
-    from gradience.bench.verify import verify as check  # noqa: PLC0415
+    from gradience.bench.report.verify import SCHEMA  # noqa: PLC0415
+    from gradience.bench.report.verify import verify as check  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 
     found = check(directory)

@@ -178,7 +178,7 @@ def _read(config: Path, output_dir: str | None) -> "RunSettings":
     document = read_mapping(config, remedy=REMEDY)
     if not document.data.keys() >= _BENCH_KEYS:
         return from_document(document, source=str(config))
-    from gradience.bench.preflight import as_run  # noqa: PLC0415 - only for a bench
+    from gradience.bench.plan.preflight import as_run  # noqa: PLC0415 - only for a bench
     from gradience.bench.settings import BenchSettings  # noqa: PLC0415 - as above
 
     settings = as_record(document, BenchSettings, source=str(config), remedy=REMEDY)

@@ -17,7 +17,7 @@ from gradience.compress.rewrite import ranks_by_energy
 from gradience.errors import TrialError
 
 if TYPE_CHECKING:
-    from gradience.bench.host import Host
+    from gradience.bench.trial.host import Host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Attempt:
     @cached_property
     def host(self) -> "Host":
         """The base model; loaded when first asked for, once."""
-        from gradience.bench.host import Host  # noqa: PLC0415 - torch, where it is needed
+        from gradience.bench.trial.host import Host  # noqa: PLC0415 - torch, where it is needed
 
         return Host(self.trial.spec)
 

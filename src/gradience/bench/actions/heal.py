@@ -4,7 +4,7 @@ import math
 
 from gradience import artifacts
 from gradience.bench.actions.action import Action, Attempt, Made
-from gradience.bench.defaults import HEAL_SHARE
+from gradience.bench.plan.defaults import HEAL_SHARE
 from gradience.bench.records import RESULT_SCHEMA, TrialResult
 from gradience.compress.rewrite import truncate
 from gradience.compress.write import write_peft
@@ -13,7 +13,7 @@ from gradience.errors import TrialError
 
 def make(attempt: Attempt) -> Made:
     """Cut the probe, train the result for `variant.steps` steps over the same order of data."""
-    from gradience.bench.training import train  # noqa: PLC0415 - torch, where it is needed
+    from gradience.bench.trial.training import train  # noqa: PLC0415 - torch, where it is needed
 
     variant = attempt.variant
     start = attempt.paths.work / "start"

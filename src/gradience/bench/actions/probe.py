@@ -5,7 +5,7 @@ from gradience.bench.actions.action import Action, Attempt, Made
 
 def make(attempt: Attempt) -> Made:
     """Write the untrained adapter to `step0`, train it, write it to `adapter`."""
-    from gradience.bench.training import train  # noqa: PLC0415 - torch, where it is needed
+    from gradience.bench.trial.training import train  # noqa: PLC0415 - torch, where it is needed
 
     attempt.host.write_untrained(attempt.paths.step0)
     training = train(attempt, attempt.paths.step0, alpha=attempt.trial.spec.lora.alpha)

@@ -12,7 +12,7 @@ from gradience.compress.write import write_peft
 
 def make(attempt: Attempt) -> Made:
     """Cut the step-0 adapter, train the result as the probe was trained."""
-    from gradience.bench.training import train  # noqa: PLC0415 - torch, where it is needed
+    from gradience.bench.trial.training import train  # noqa: PLC0415 - torch, where it is needed
 
     variant, lora = attempt.variant, attempt.trial.spec.lora
     alpha = variant.alpha

@@ -18,8 +18,8 @@ from gradience import artifacts, files
 from gradience.bench.executors.executor import Job
 from gradience.bench.executors.gpus import visible_gpus
 from gradience.bench.executors.local import LEASH, LocalExecutor
-from gradience.bench.fingerprints import ROOTS, code_fingerprint
 from gradience.bench.ledger import TrialPaths
+from gradience.bench.plan.fingerprints import ROOTS, code_fingerprint
 from gradience.bench.records import TRIAL_SCHEMA, Trial
 from gradience.bench.settings import Device
 

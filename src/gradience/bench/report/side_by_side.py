@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from gradience.bench.aggregate import Benches
 from gradience.bench.records import BenchReport
 from gradience.bench.report import page as one
+from gradience.bench.report.aggregate import Benches
 from gradience.bench.report.rows import Answer, Row, answers, probe_of, rows
 from gradience.bench.verdict import words
 from gradience.page import Page, Table, Text, percent

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from gradience.bench.report.page import TONES
-from gradience.bench.verify import Verification
+from gradience.bench.report.verify import Verification
 from gradience.page import Page, Text
 
 

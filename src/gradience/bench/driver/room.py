@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from gradience.bench.budget import Books, Part, Worth
+from gradience.bench.driver.budget import Books, Part, Worth
 from gradience.bench.ledger import Ledger
 from gradience.bench.records import PROBE, Trial
 from gradience.storage.room.headroom import headroom

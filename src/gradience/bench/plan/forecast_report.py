@@ -1,6 +1,6 @@
 """A forecast as a page. Pure."""
 
-from gradience.bench.forecast import Forecast, Power, Row
+from gradience.bench.plan.forecast import Forecast, Power, Row
 from gradience.page import Page, Table, Text, count, percent
 from gradience.units import format_seconds, format_size
 

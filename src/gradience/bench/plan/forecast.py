@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from gradience.bench.costs import Cost, Shapes, cost
-from gradience.bench.plan import variants
+from gradience.bench.plan.costs import Cost, Shapes, cost
+from gradience.bench.plan.trials import variants
 from gradience.bench.records import PROBE, Bench, TrialResult, Variant
 from gradience.bench.verdict.power import planned
 

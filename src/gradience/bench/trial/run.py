@@ -27,8 +27,8 @@ from gradience.audit.run import audit_lora_peft_dir
 from gradience.bench.actions import ACTIONS
 from gradience.bench.actions.action import Action, Attempt, Made, location_of
 from gradience.bench.base_model import base_directory
-from gradience.bench.fingerprints import changed_inputs
 from gradience.bench.ledger import Stage, TrialPaths
+from gradience.bench.plan.fingerprints import changed_inputs
 from gradience.bench.records import (
     RESULT_SCHEMA,
     TRIAL_SCHEMA,
@@ -103,7 +103,7 @@ def run(
         progress=progress or ProgressFile(paths.progress),
     )
     _refuse_changed(trial.spec)
-    from gradience.bench.host import deterministic, processor  # noqa: PLC0415 - torch, after the checks
+    from gradience.bench.trial.host import deterministic, processor  # noqa: PLC0415 - torch, after the checks
 
     with deterministic():
         made = action.make(attempt)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from gradience.bench.defaults import HEAL_RATE, HEAL_SHARE
+from gradience.bench.plan.defaults import HEAL_RATE, HEAL_SHARE
 from gradience.bench.records import PROBE, Trial, TrialSpec, Variant
 from gradience.bench.settings import (
     BenchSettings,

@@ -9,14 +9,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from gradience.bench import budget
-from gradience.bench.budget import Part
-from gradience.bench.costs import Cost, Shapes, cost
+from gradience.bench.driver import budget
+from gradience.bench.driver.budget import Part
+from gradience.bench.driver.progress import RunningTrial, Snapshot, stage_left, whole_left
+from gradience.bench.driver.room import Room
 from gradience.bench.executors.executor import Ended, Executor, Job
 from gradience.bench.ledger import Ledger, State
-from gradience.bench.progress import RunningTrial, Snapshot, stage_left, whole_left
+from gradience.bench.plan.costs import Cost, Shapes, cost
 from gradience.bench.records import Trial, TrialResult
-from gradience.bench.room import Room
 from gradience.errors import StorageError, UsageError
 from gradience.units import format_size
 

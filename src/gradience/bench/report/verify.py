@@ -14,9 +14,8 @@ from typing import Any
 import msgspec
 
 from gradience import artifacts
-from gradience.bench.aggregate import aggregate
 from gradience.bench.ledger import Ledger
-from gradience.bench.plan import trial_id
+from gradience.bench.plan.trials import trial_id
 from gradience.bench.records import (
     REPORT_SCHEMA,
     RESULT_SCHEMA,
@@ -25,6 +24,7 @@ from gradience.bench.records import (
     TrialResult,
     Verdict,
 )
+from gradience.bench.report.aggregate import aggregate
 from gradience.bench.verdict.judge import judge
 from gradience.errors import ArtifactError, GradienceError, TrialResultError
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from gradience.bench.plan import content_key, trial_id
+from gradience.bench.plan.trials import content_key, trial_id
 from gradience.bench.records import Trial, TrialSpec
 
 Accept = Literal["code", "versions"]

@@ -14,7 +14,7 @@ import msgspec
 import yaml
 
 from gradience.bench.base_model import PACKAGE, base_directory, is_hub_id
-from gradience.bench.check import check_parts
+from gradience.bench.config.check import check_parts
 from gradience.bench.executors import EXECUTORS
 from gradience.bench.settings import BenchSettings, ExecutorSettings, ModelSettings, TaskSettings
 from gradience.bench.tasks import TASKS

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from gradience.bench.defaults import HEAL_SHARE
 from gradience.bench.executors import EXECUTORS
 from gradience.bench.executors.executor import Ended, Job
 from gradience.bench.ledger import Ledger, Stage
-from gradience.bench.plan import variants
+from gradience.bench.plan.defaults import HEAL_SHARE
+from gradience.bench.plan.trials import variants
 from gradience.bench.records import PROBE, Bench, TrialResult
 from gradience.errors import TrialError
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gradience.bench.adopt import Accept, Adopted, adopt
-from gradience.bench.costs import Shapes, adapted
 from gradience.bench.executors import EXECUTORS
 from gradience.bench.executors.gpus import visible_gpus
-from gradience.bench.fingerprints import determinants, open_model
 from gradience.bench.ledger import Ledger
-from gradience.bench.plan import plan
+from gradience.bench.plan.adopt import Accept, Adopted, adopt
+from gradience.bench.plan.costs import Shapes, adapted
+from gradience.bench.plan.fingerprints import determinants, open_model
+from gradience.bench.plan.trials import plan
 from gradience.bench.records import Bench
 from gradience.bench.settings import BenchSettings, Device
 from gradience.bench.tasks import TASKS

@@ -17,7 +17,7 @@ from blake3 import blake3
 from gradience.audit.base.source import BaseModel, open_base
 from gradience.audit.base.terms import Terms
 from gradience.bench.base_model import PACKAGE, base_directory
-from gradience.bench.plan import Determinants
+from gradience.bench.plan.trials import Determinants
 from gradience.bench.records import TrialSpec
 from gradience.bench.settings import BenchSettings, Device, ModelSettings, TaskSettings
 from gradience.bench.tasks import TASKS
@@ -28,7 +28,7 @@ from gradience.tensors.fingerprint import content_digest
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 """Distributions that every trial's numbers depend on."""
 
-ROOTS = ("gradience.bench.trial",)
+ROOTS = ("gradience.bench.trial.run",)
 """Modules from which our own code is followed."""
 
 _NO_NUMBERS = {
@@ -43,7 +43,7 @@ _NO_NUMBERS = {
 }
 """Modules, with all below, that write, show, or name things: a release may change them freely."""
 
-_PACKAGE = Path(__file__).parents[1]
+_PACKAGE = Path(__file__).parents[2]
 _TEXT_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
 """Of files beside the weights that change what a model computes: config, tokenizer, template."""
 
@@ -203,7 +203,7 @@ def _version(name: str) -> str:
 def code_fingerprint(roots: tuple[str, ...], package: Path = _PACKAGE) -> str:
     """Of every module of Gradience that the process of a trial can reach.
 
-    From `gradience.bench.trial` imports are followed wherever they stand, in functions too, and
+    From `gradience.bench.trial.run` imports are followed wherever they stand, in functions too, and
     the `module:attribute` texts of registries, but not into modules that decide no number
     (`_NO_NUMBERS`). What counts of a module is its syntax tree without docstrings: a comment, a
     docstring or a line break makes no trial run again.

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from gradience.bench.judged import changed_claim
 from gradience.bench.ledger import Ledger
-from gradience.bench.plan import content_key
+from gradience.bench.plan.trials import content_key
 from gradience.bench.records import PROBE, Bench, BenchReport, Failure, Trial, TrialResult, Variant
+from gradience.bench.report.judged import changed_claim
 from gradience.bench.settings import ClaimSettings
 from gradience.bench.verdict.judge import judge
 from gradience.errors import TrialResultError, UsageError

@@ -13,11 +13,11 @@ from typing import Any
 import transformers
 
 from gradience.bench.actions.action import Attempt
-from gradience.bench.curve import still_falling, stretches
-from gradience.bench.host import Host
 from gradience.bench.records import Training
 from gradience.bench.settings import TrainSettings
 from gradience.bench.tasks.task import IGNORED, ModelKind, ProgressReport
+from gradience.bench.trial.curve import still_falling, stretches
+from gradience.bench.trial.host import Host
 from gradience.errors import TrialError, UsageError
 
 _SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}

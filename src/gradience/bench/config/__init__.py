@@ -1,0 +1,1 @@
+"""A config file, checked in all its parts, as settings."""

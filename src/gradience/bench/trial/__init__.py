@@ -1,0 +1,1 @@
+"""One trial, in a process of its own: `python -m gradience.bench.trial TRIAL_DIR`."""
