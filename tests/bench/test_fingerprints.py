@@ -65,13 +65,13 @@ def test_versions_are_those_of_the_libraries_that_are_used(settings: BenchSettin
 
 
 CHANGES = {
-    "a rule that decides numbers": ("bench/curve.py", "\nX = 1\n", True),
+    "a rule that decides numbers": ("bench/trial/curve.py", "\nX = 1\n", True),
     "an action": ("bench/actions/truncate.py", "\nX = 1\n", True),
     "a task": ("bench/tasks/gsm8k.py", "\nX = 1\n", True),
     "compression": ("compress/rewrite.py", "\nX = 1\n", True),
     "how adapters are read": ("adapter/config.py", "\nX = 1\n", True),
-    "a comment": ("bench/training.py", "\n# a comment\n", False),
-    "the driver": ("bench/driver.py", "\nX = 1\n", False),
+    "a comment": ("bench/trial/training.py", "\n# a comment\n", False),
+    "the driver": ("bench/driver/drive.py", "\nX = 1\n", False),
     "the report": ("bench/report/page.py", "\nX = 1\n", False),
     "the command line": ("cli/bench.py", "\nX = 1\n", False),
     "the version": ("__init__.py", "\n__version__ = '9'\n", False),
