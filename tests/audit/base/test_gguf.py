@@ -11,6 +11,7 @@ from gradience.audit.base.measured import measure
 from gradience.audit.base.packed.gguf import LOWEST_BITS
 from gradience.audit.base.rows import rows
 from gradience.audit.base.source import open_base
+from gradience.audit.norms.matrices import matrices
 from gradience.errors import BaseModelError, UnmeasurableError
 
 gguf = pytest.importorskip("gguf", reason="GGUF is read by the extra gradience[gguf]")
@@ -153,6 +154,86 @@ def test_an_architecture_that_the_library_does_not_map_matches_nothing(tmp_path:
     with open_base(tmp_path) as base:
         assert base.aliases == {}
         assert match(layers(), base.tensors, aliases=base.aliases).found == {}
+
+
+EXPERTS, WIDE = 3, 64
+STACKS = {
+    "blk.0.ffn_gate_exps": (EXPERTS, WIDE, HIDDEN),
+    "blk.0.ffn_up_exps": (EXPERTS, WIDE, HIDDEN),
+    "blk.0.ffn_down_exps": (EXPERTS, HIDDEN, 256),
+}
+FUSED = {"blk.0.ffn_gate_up_exps": (EXPERTS, 2 * WIDE, HIDDEN)}
+
+
+def expert_layers(stem: str, names: tuple[str, str, str]):
+    """A layer on each projection of each expert, as transformers 4 had them."""
+    gate, up, down = names
+    shapes = {gate: (WIDE, HIDDEN), up: (WIDE, HIDDEN), down: (HIDDEN, 256)}
+    return [
+        lora_layer(f"{stem}.experts.{e}.{n}", s) for e in range(EXPERTS) for n, s in shapes.items()
+    ]
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K", "F16", "F32"])
+@pytest.mark.parametrize(
+    ("arch", "stem", "names"),
+    [
+        ("qwen2moe", "model.layers.0.mlp", ("gate_proj", "up_proj", "down_proj")),
+        ("llama", "model.layers.0.block_sparse_moe", ("w1", "w3", "w2")),
+    ],
+)
+def test_the_experts_of_a_stack_are_measured_one_by_one(
+    kind: str, arch: str, stem: str, names: tuple[str, str, str], tmp_path: Path
+) -> None:
+    dense = write(tmp_path / "model.gguf", kind, arch=arch, shapes=STACKS)
+    layers = expert_layers(stem, names)
+    with open_base(tmp_path) as base:
+        matches = match(layers, base.tensors, aliases=base.aliases)
+        assert matches.unmatched == {}
+        norms = measure(base, matches.found.values()).norms
+    gate, up, down = names
+    stored = dict(zip((gate, up, down), STACKS, strict=True))
+    for layer in layers:
+        expert, projection = layer.name.split(".")[-2:]
+        key = matches.found[layer.label].key
+        assert key == f"{stored[projection]}.weight[{expert}]"
+        largest = np.linalg.svd(dense[stored[projection]][int(expert)], compute_uv=False)[0]
+        assert norms[key].lower <= largest * (1 + 1e-6) <= norms[key].upper * (1 + 2e-6)
+
+
+@pytest.mark.parametrize("shapes", [STACKS, {**FUSED, **dict([*STACKS.items()][2:])}])
+def test_experts_that_the_running_model_fuses_are_put_together(
+    shapes: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    """transformers 5 has one parameter of gate above up for all experts; adapters target that."""
+    dense = write(tmp_path / "model.gguf", "Q8_0", arch="qwen3next", shapes=shapes)
+    layers = [
+        lora_layer("model.layers.0.mlp.experts", s, parameter=n, expert=e, kind="expert")
+        for e in range(EXPERTS)
+        for n, s in {"gate_up_proj": (2 * WIDE, HIDDEN), "down_proj": (HIDDEN, 256)}.items()
+    ]
+    with open_base(tmp_path) as base:
+        matches = match(layers, base.tensors, aliases=base.aliases)
+        assert matches.unmatched == {}
+        norms = measure(base, matches.found.values()).norms
+    for layer in layers:
+        if layer.parameter == "gate_up_proj":
+            stacks = [name for name in shapes if "down" not in name]
+            whole = np.concatenate([dense[name][layer.expert] for name in stacks])
+        else:
+            whole = dense["blk.0.ffn_down_exps"][layer.expert]
+        norm = norms[matches.found[layer.label].key]
+        largest = np.linalg.svd(whole, compute_uv=False)[0]
+        assert norm.lower <= largest * (1 + 1e-6) <= norm.upper * (1 + 2e-6)
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "F16"])
+def test_every_expert_of_a_file_has_a_norm_of_its_own(kind: str, tmp_path: Path) -> None:
+    write(tmp_path / "model.gguf", kind, arch="qwen2moe", shapes=STACKS)
+    with open_base(tmp_path) as base:
+        weights, left_out = matrices(base.tensors)
+    assert sorted(weights) == sorted(f"{n}.weight[{e}]" for n in STACKS for e in range(EXPERTS))
+    assert left_out == {}
 
 
 def test_rows_in_an_order_that_may_be_another_are_not_given(tmp_path: Path) -> None:

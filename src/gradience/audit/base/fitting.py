@@ -46,8 +46,11 @@ class Fitting:
     def _parts(self, layer: LoraLayer, source: Source) -> tuple[Part, ...]:
         """The parts that hold this layer's weight, or none when their dimensions forbid it."""
         if source.experts:
-            names = source.experts.get(-1 if layer.expert is None else layer.expert, ())
-            return tuple(Part(tensor=name) for name in names if len(self.base[name].shape) == 2)
+            parts = source.experts.get(-1 if layer.expert is None else layer.expert, ())
+            return tuple(part for part in parts if len(self._shape_of(part)) == 2)
+        if source.index is not None:
+            one = Part(tensor=source.tensor, index=source.index)
+            return (one,) if layer.expert in (None, 0) and len(self._shape_of(one)) == 2 else ()
         facts = self.base[source.tensor]
         shape = facts.shape
         if layer.expert is None:
@@ -62,8 +65,11 @@ class Fitting:
         return ()
 
     def _shape(self, part: Part) -> tuple[int, int]:
+        return as_matrix(self._shape_of(part))
+
+    def _shape_of(self, part: Part) -> tuple[int, ...]:
         shape = self.base[part.tensor].shape
-        return as_matrix(shape if part.index is None else shape[1:])
+        return shape if part.index is None else shape[1:]
 
     def _square_is_turned(self, layer: LoraLayer, parts: tuple[Part, ...]) -> bool:
         """Which way round a square weight is stored: the checkpoint knows better than the config.

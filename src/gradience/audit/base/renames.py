@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from gradience.audit.base.weights import Part, TensorFacts
+
 Rules = tuple[tuple[re.Pattern[str], str], ...]
 
 
@@ -53,6 +55,8 @@ RENAMES: Mapping[str, Rules] = {
 }
 
 _EXPERT = re.compile(r"^(.*\.experts)\.(\d+)\.(\w+)\.weight$")
+# What GGUF keeps of all experts of a block under one name.
+_ALL_EXPERTS = re.compile(r"^(.*\.experts)\.([a-z]\w*)\.weight$")
 # Row blocks of the fused live parameter, top to bottom: Concatenate(dim=1) over (gate, up).
 _FUSED_EXPERT = {
     "gate_proj": ("gate_up_proj", 0),
@@ -71,24 +75,27 @@ class Source:
     Attributes
     ----------
     tensor : str
-        The one tensor that holds it; empty where each expert has tensors of its own.
-    experts : mapping of int to tuple of str
-        Tensors of each expert, top to bottom.
+        The one tensor that holds it; empty where each expert has parts of its own.
+    index : int or None
+        The entry of that tensor along its first dimension, where it is one of a stack.
+    experts : mapping of int to tuple of Part
+        Parts of each expert, top to bottom.
     """
 
     tensor: str = ""
-    experts: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    index: int | None = None
+    experts: Mapping[int, tuple[Part, ...]] = field(default_factory=dict)
 
 
 def live_parameters(
-    names: Iterable[str], aliases: Mapping[str, str] | None = None
+    base: Mapping[str, TensorFacts], aliases: Mapping[str, str] | None = None
 ) -> dict[str, tuple[Source, ...]]:
     """Every name that a parameter may have in the running model, with its possible sources.
 
     Parameters
     ----------
-    names : iterable of str
-        Tensor names of the checkpoint.
+    base : mapping of str to TensorFacts
+        The tensors of the checkpoint.
     aliases : mapping of str to str, optional
         Further live names, and the tensor each may come from.
 
@@ -98,11 +105,14 @@ def live_parameters(
         More than one source means that the tables disagree; a tensor stored under the very name
         always comes alone.
     """
-    stored = set(names)
+    stored = set(base)
     live: dict[str, list[Source]] = {name: [Source(tensor=name)] for name in stored}
     for alias, name in (*_aliases(stored), *(aliases or {}).items()):
         if alias not in stored and Source(tensor=name) not in live.setdefault(alias, []):
             live[alias].append(Source(tensor=name))
+    for alias, source in [*_unstacked(live, base)]:
+        if alias not in stored:
+            live.setdefault(alias, []).append(source)
     for alias, source in _stacks(live):
         if alias not in stored:
             live.setdefault(alias, []).append(source)
@@ -119,15 +129,36 @@ def _aliases(stored: Iterable[str]) -> Iterator[tuple[str, str]]:
                 yield alias, name
 
 
+def _unstacked(
+    live: Mapping[str, list[Source]], base: Mapping[str, TensorFacts]
+) -> Iterator[tuple[str, Source]]:
+    """A tensor that holds one projection of all experts, seen as the module of each expert.
+
+    Where gate and up are in it together it is the running model's own parameter, under a name
+    with `weight` behind it.
+    """
+    for name, (source, *others) in live.items():
+        found = _ALL_EXPERTS.match(name)
+        if found is None or others or len(base[source.tensor].shape) != 3:
+            continue
+        if found[2] in _FUSED_EXPERT:
+            for expert in range(base[source.tensor].shape[0]):
+                one = Source(tensor=source.tensor, index=expert)
+                yield f"{found[1]}.{expert}.{found[2]}.weight", one
+        else:
+            yield name.removesuffix(".weight"), source
+
+
 def _stacks(live: Mapping[str, list[Source]]) -> list[tuple[str, Source]]:
     """Per-expert linear weights seen as the stacked parameter that the running model has."""
-    stacks: defaultdict[str, defaultdict[int, dict[int, str]]]
+    stacks: defaultdict[str, defaultdict[int, dict[int, Part]]]
     stacks = defaultdict(lambda: defaultdict(dict))
     for name, sources in live.items():
         found = _EXPERT.match(name)
         if found and found[3] in _FUSED_EXPERT and len(sources) == 1:
             parameter, position = _FUSED_EXPERT[found[3]]
-            stacks[f"{found[1]}.{parameter}"][int(found[2])][position] = sources[0].tensor
+            part = Part(tensor=sources[0].tensor, index=sources[0].index)
+            stacks[f"{found[1]}.{parameter}"][int(found[2])][position] = part
     return [
         (
             alias,

@@ -10,7 +10,8 @@ from gradience.audit.base.weights import BaseWeight, Part, TensorFacts, as_matri
 
 # Positions and masks are kept as integers: no adapter changes them.
 _NO_WEIGHTS = frozenset({"I64", "I32", "BOOL"})
-_STACKED = re.compile(r"(^|\.)experts\.")
+# As transformers names a stack of experts, and as llama.cpp does.
+_STACKED = re.compile(r"(^|\.)experts\.|_exps\.weight$")
 
 
 def matrices(tensors: Mapping[str, TensorFacts]) -> tuple[dict[str, BaseWeight], dict[str, str]]:

@@ -91,9 +91,10 @@ class _Blocks:
 GGUF = Format(
     title="GGUF",
     reads="every type that the library `gguf` unpacks (Q2_K to Q8_0, IQ, TQ, MXFP4), of every "
-    "architecture whose names it maps; one file or a split one; needs `gradience[gguf]`",
-    refuses="architectures and types that the library does not know; experts, which it stacks "
-    "otherwise than the running model; DoRA, because converters may permute rows",
+    "architecture whose names it maps, experts one by one or fused as the running model has them; "
+    "one file or a split one; needs `gradience[gguf]`",
+    refuses="architectures and types that the library does not know; DoRA, because converters may "
+    "permute rows",
     source="llama.cpp `gguf-py`: `quants.py`, `tensor_mapping.py`",
     find=_find,
 )
