@@ -7,6 +7,7 @@ for base models of many gigabytes, where the question is whether the model was r
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from blake3 import blake3
 
@@ -57,14 +58,23 @@ def _whole(path: Path) -> bytes:
     return hasher.digest()
 
 
-def sampled_digest(path: Path) -> str:
+def sampled_digest(file: BinaryIO, size: int) -> str:
     """BLAKE3 of a file's size, its safetensors header, and blocks at fixed places.
+
+    Of an open file and not of a path: who opens it reads the very content that this is of.
 
     A block of 4 KiB is read where each tensor of a safetensors file begins, every 4 MiB (at larger
     steps above 16 GiB, so that 4096 blocks are enough), and at the end: of a zip archive its last
     1 MiB, where the checksums of its entries are. A change that leaves the size, the header and
     every block alone is not seen: a tensor that was trained further or replaced is, an edit of a
     few numbers within one need not be. A file of less than 4 MiB is read whole.
+
+    Parameters
+    ----------
+    file : binary file
+        Seekable; where it stands does not matter, and is another place afterwards.
+    size : int
+        Bytes.
 
     Returns
     -------
@@ -73,26 +83,25 @@ def sampled_digest(path: Path) -> str:
 
     Raises
     ------
-    TensorFileError
+    OSError
         If the file cannot be read.
     """
-    hasher = blake3()
-    with regular_file(path) as (file, size):
-        hasher.update(size.to_bytes(8, "little"))
-        head = file.read(HEAD_BYTES)
-        header = int.from_bytes(head[:8], "little") if is_safetensors(head) else 0
-        dense = size if size < _STRIDE else min(8 + header, size)
-        file.seek(0)
-        beginning = file.read(dense)
-        hasher.update(beginning)
-        stride = max(_STRIDE, -(-size // _MAX_BLOCKS))
-        tensors = _tensor_starts(beginning, header) if dense < size else ()
-        for start in sorted({*range(dense, size, stride), *tensors}):
-            file.seek(start)
-            hasher.update(file.read(_BLOCK))
-        tail = _ZIP_TAIL if is_zip(head) else _BLOCK
-        file.seek(max(size - tail, 0))
-        hasher.update(file.read(tail))
+    hasher = blake3(size.to_bytes(8, "little"))
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    header = int.from_bytes(head[:8], "little") if is_safetensors(head) else 0
+    dense = size if size < _STRIDE else min(8 + header, size)
+    file.seek(0)
+    beginning = file.read(dense)
+    hasher.update(beginning)
+    stride = max(_STRIDE, -(-size // _MAX_BLOCKS))
+    tensors = _tensor_starts(beginning, header) if dense < size else ()
+    for start in sorted({*range(dense, size, stride), *tensors}):
+        file.seek(start)
+        hasher.update(file.read(_BLOCK))
+    tail = _ZIP_TAIL if is_zip(head) else _BLOCK
+    file.seek(max(size - tail, 0))
+    hasher.update(file.read(tail))
     return f"blake3-sampled:{hasher.hexdigest()}"
 
 

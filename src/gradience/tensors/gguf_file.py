@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gradience.errors import MissingExtraError, TensorFileError
 from gradience.tensors.content import refuse_empty
 from gradience.tensors.dtypes import numpy_dtype
+from gradience.tensors.fingerprint import sampled_digest
 from gradience.tensors.gguf_header import GgufHeader, GgufTensor, parse_gguf_header
 from gradience.tensors.header import AGAIN
 from gradience.tensors.mapped import forget, map_file, unmap
@@ -50,8 +51,14 @@ def is_gguf(path: str | os.PathLike[str]) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def open_gguf(path: str | os.PathLike[str]) -> TensorFile:
+def open_gguf(path: str | os.PathLike[str], *, sample: bool = False) -> TensorFile:
     """Open a GGUF file; tensors are read when asked.
+
+    Parameters
+    ----------
+    path : path
+    sample : bool
+        Take its `sampled_digest`.
 
     Returns
     -------
@@ -70,6 +77,8 @@ def open_gguf(path: str | os.PathLike[str]) -> TensorFile:
     with regular_file(path) as (file, size):
         refuse_empty(path, size)
         mapped = map_file(path, file, size)
+        status = os.fstat(file.fileno())
+        sampled = sampled_digest(file, size) if sample else None
     try:
         header = parse_gguf_header(mapped)
         tensors = {t.name: _stored(gguf, mapped, t) for t in header.tensors}
@@ -84,6 +93,8 @@ def open_gguf(path: str | os.PathLike[str]) -> TensorFile:
         format="gguf",
         nbytes=size,
         tensors=tensors,
+        status=status,
+        sampled=sampled,
         metadata=metadata,
         _close=lambda: unmap(mapped),
     )

@@ -19,8 +19,14 @@ from gradience.tensors.torch_arrays import is_torch_tensor, stored_torch_tensor,
 _TORCH_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
 
 
-def open_tensor_file(path: str | os.PathLike[str]) -> TensorFile:
+def open_tensor_file(path: str | os.PathLike[str], *, sample: bool = False) -> TensorFile:
     """Open a safetensors file or a torch checkpoint, told apart by content and not by name.
+
+    Parameters
+    ----------
+    path : path
+    sample : bool
+        Take its `sampled_digest`.
 
     Raises
     ------
@@ -36,8 +42,8 @@ def open_tensor_file(path: str | os.PathLike[str]) -> TensorFile:
         # zipfile, ctypes and pickletools are not needed for a safetensors file.
         from gradience.tensors.torch_file import open_torch  # noqa: PLC0415
 
-        return open_torch(path)
-    return open_safetensors(path)
+        return open_torch(path, sample=sample)
+    return open_safetensors(path, sample=sample)
 
 
 def tensors_in_memory(state_dict: Mapping[str, Any]) -> dict[str, StoredTensor]:

@@ -29,6 +29,7 @@ from gradience.tensors.content import (
     refuse_lfs_pointer,
 )
 from gradience.tensors.dtypes import is_readable, numpy_dtype
+from gradience.tensors.fingerprint import sampled_digest
 from gradience.tensors.header import AGAIN, Entry, parse_header
 from gradience.tensors.mapped import forget, map_file, unmap
 from gradience.tensors.regular import regular_file, shown
@@ -39,13 +40,15 @@ LENGTH_BYTES = 8
 """Of the length of the header, with which a file begins."""
 
 
-def open_safetensors(path: str | os.PathLike[str]) -> TensorFile:
+def open_safetensors(path: str | os.PathLike[str], *, sample: bool = False) -> TensorFile:
     """Open a safetensors file; tensors are read when asked.
 
     Parameters
     ----------
     path : path
         A regular file, or a symbolic link to one; its name may have any suffix.
+    sample : bool
+        Take its `sampled_digest`.
 
     Returns
     -------
@@ -68,12 +71,16 @@ def open_safetensors(path: str | os.PathLike[str]) -> TensorFile:
         parsed = parse_header(path, header, data_nbytes=size - data_start)
         _second_opinion(path)
         mapped = map_file(path, file, size)
+        status = os.fstat(file.fileno())
+        sampled = sampled_digest(file, size) if sample else None
     tensors = {entry.name: _stored(path, mapped, data_start, entry) for entry in parsed.entries}
     return TensorFile(
         path=path,
         format="safetensors",
         nbytes=size,
         tensors=tensors,
+        status=status,
+        sampled=sampled,
         metadata=parsed.metadata,
         data_start=data_start,
         header_digest=f"blake3:{blake3(header).hexdigest()}",

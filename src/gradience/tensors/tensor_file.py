@@ -1,5 +1,6 @@
 """An open file of tensors, whatever its format."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,10 @@ class TensorFile:
         What a torch checkpoint holds beside tensors that can be read, and why it was left out.
     data_start : int or None
         Offset of the first tensor's data; None for a torch checkpoint, which has no such place.
+    status : os.stat_result
+        Of the very file that is open, whatever its name has come to mean since.
+    sampled : str or None
+        `sampled_digest` of it; None where that was not asked for.
     header_digest : str or None
         `blake3:...` of a safetensors header: names, types, shapes and places of all tensors.
         None for a torch checkpoint.
@@ -44,6 +49,8 @@ class TensorFile:
     format: Format
     nbytes: int
     tensors: Mapping[str, StoredTensor]
+    status: os.stat_result = field(repr=False, compare=False)
+    sampled: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     data_start: int | None = None

@@ -25,6 +25,7 @@ from gradience.tensors.content import (
     refuse_empty,
     refuse_lfs_pointer,
 )
+from gradience.tensors.fingerprint import sampled_digest
 from gradience.tensors.pickle_scan import foreign_globals
 from gradience.tensors.regular import regular_file, shown
 from gradience.tensors.state_dict import state_dict_tensors
@@ -58,7 +59,7 @@ _LOAD_ERRORS = (
 )
 
 
-def open_torch(path: str | os.PathLike[str]) -> TensorFile:
+def open_torch(path: str | os.PathLike[str], *, sample: bool = False) -> TensorFile:
     """Open a torch checkpoint: a state dict, plain or wrapped once.
 
     Parameters
@@ -66,6 +67,8 @@ def open_torch(path: str | os.PathLike[str]) -> TensorFile:
     path : path
         A file that `torch.save` wrote, in the zip format (mapped, read when asked) or in the one
         before torch 1.6 (loaded whole).
+    sample : bool
+        Take its `sampled_digest`.
 
     Returns
     -------
@@ -81,21 +84,31 @@ def open_torch(path: str | os.PathLike[str]) -> TensorFile:
     LfsPointerError
         If a Git LFS pointer stands in its place.
     TensorFileError
-        If the file is missing, damaged, truncated, or holds no state dict.
+        If the file is missing, damaged, truncated, holds no state dict, or is replaced meanwhile.
     """
     path = Path(path)
     with regular_file(path) as (file, size):
+        status = os.fstat(file.fileno())
         zipped = _check_content(path, file, size)
         program = _zipped_pickle(path, file, size) if zipped else _head_of_pickle(file)
         torch = import_torch(path)
         mapped = MappedStorages()
         checkpoint = _load(torch, path, file, program, mapped if zipped else None)
+        # torch maps what the name means to it.
+        if not os.path.samestat(status, path.stat()):
+            raise TensorFileError(
+                f"{path} was replaced by another file while it was being opened",
+                remedy="Try again.",
+            )
+        sampled = sampled_digest(file, size) if sample else None
     found = state_dict_tensors(path, checkpoint, file_nbytes=size, mapped=mapped)
     return TensorFile(
         path=path,
         format="torch",
         nbytes=size,
         tensors=found.tensors,
+        status=status,
+        sampled=sampled,
         skipped=found.skipped,
     )
 

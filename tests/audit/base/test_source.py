@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_dtypes
@@ -10,9 +11,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from factories_bases import decoder_shapes, write_base
+from gradience.audit.base.shards import LocalFile
 from gradience.audit.base.source import open_base
 from gradience.audit.base.weights import TensorFacts
-from gradience.errors import BaseModelError
+from gradience.errors import BaseModelError, TensorFileError
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 4943162336\n"
 
@@ -26,6 +28,51 @@ def sharded(directory: Path) -> Path:
     index = directory / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     return index
+
+
+def write_torch(path: Path, value: float) -> None:
+    import torch  # noqa: PLC0415 - only here
+
+    torch.save({"a": torch.full((4, 4), value)}, path)
+
+
+def write_safetensors(path: Path, value: float) -> None:
+    save_file({"a": np.full((4, 4), value, np.float32)}, path)
+
+
+@pytest.mark.parametrize("write", [write_safetensors, write_torch])
+def test_a_file_is_known_by_what_is_open_and_not_by_what_its_name_means_now(
+    tmp_path: Path, write: Callable[[Path, float], None]
+) -> None:
+    """A base that is replaced while it is opened has no norms under the other's fingerprint."""
+    path, other = tmp_path / "model", tmp_path / "other"
+    write(path, 1.0)
+    write(other, 2.0)
+    one, two = LocalFile(fetch=lambda: path), LocalFile(fetch=lambda: other)
+    assert one.tensors()["a"].read()[0, 0] == 1.0
+    before = LocalFile(fetch=lambda: path).identity()
+    other.replace(path)
+    assert one.identity() == before
+    with pytest.raises(TensorFileError, match="does not exist"):
+        two.identity()
+    assert LocalFile(fetch=lambda: path).identity() != before
+
+
+def test_a_snapshot_that_leads_elsewhere_meanwhile_is_not_known_by_the_old_hash(
+    tmp_path: Path,
+) -> None:
+    blobs, link = tmp_path / "blobs", tmp_path / "model.safetensors"
+    blobs.mkdir()
+    for at, name in enumerate(("ab" * 32, "cd" * 32)):
+        write_safetensors(blobs / name, float(at))
+    link.symlink_to(blobs / ("ab" * 32))
+
+    file = LocalFile(fetch=lambda: link)
+    file.tensors()
+    link.unlink()
+    link.symlink_to(blobs / ("cd" * 32))
+    assert file.identity().startswith("ab" * 32)
+    assert LocalFile(fetch=lambda: link).identity().startswith("cd" * 32)
 
 
 def test_a_directory_a_file_and_an_index_open_the_same_tensors(tmp_path: Path) -> None:

@@ -2,14 +2,12 @@
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gradience.audit.base.weights import TensorFacts
 from gradience.errors import TensorFileError
-from gradience.tensors.fingerprint import sampled_digest
 from gradience.tensors.gguf_file import is_gguf, open_gguf
 from gradience.tensors.opening import open_tensor_file
 from gradience.tensors.stored import StoredTensor
@@ -61,11 +59,15 @@ class ShardFile(Protocol):
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class LocalFile:
-    """A file on this disk, or one that is on it once `fetch` was called; a `ShardFile`."""
+    """A file on this disk, or one that is on it once `fetch` was called; a `ShardFile`.
+
+    What is read, what it is known by and whether it was written to are all asked of one open file:
+    the name may come to mean another at any time.
+    """
 
     fetch: Callable[[], Path]
     _file: TensorFile | None = field(default=None, init=False)
-    _stat: os.stat_result | None = field(default=None, init=False)
+    _identity: str = field(default="", init=False)
 
     @property
     def path(self) -> Path | None:
@@ -85,14 +87,14 @@ class LocalFile:
 
     def identity(self) -> str:
         """A file in a Hub cache links to a blob that is named by its hash; any other is sampled."""
-        path = self.fetch()
-        return _blob_hash(path) or sampled_digest(path)
+        self._opened()
+        return self._identity
 
     def check_same(self) -> None:
         """See `ShardFile`; a file that was replaced by another stays mapped, and is what it was."""
-        before = self._stat
-        if self._file is None or before is None:
+        if self._file is None:
             return
+        before = self._file.status
         try:
             now = self._file.path.stat()
         except OSError:
@@ -113,9 +115,11 @@ class LocalFile:
     def _opened(self) -> TensorFile:
         if self._file is None:
             path = self.fetch()
-            with suppress(OSError):  # opening says why
-                self._stat = path.stat()
-            self._file = open_gguf(path) if is_gguf(path) else open_tensor_file(path)
+            blob = _blob(path)
+            opening = open_gguf if is_gguf(path) else open_tensor_file
+            file = opening(path, sample=blob is None)
+            self._identity = file.sampled or _hash_of(blob, file)
+            self._file = file
         return self._file
 
 
@@ -205,16 +209,34 @@ def by_shard(weight_map: Mapping[str, str]) -> dict[str, frozenset[str]]:
     return {shard: frozenset(tensors) for shard, tensors in names.items()}
 
 
-def _blob_hash(path: Path) -> str:
-    """The hash by which the Hub's cache names a file; empty for a file outside of one.
+def _blob(path: Path) -> Path | None:
+    """The blob of the Hub's cache that a snapshot's file links to; None for a file outside of one.
 
-    In both layouts of the cache a snapshot's file links to `<repo>/blobs/<etag>`; since 1.32 that
-    is a link again, into a store shared by all repositories. The etag of a large file is its
-    sha256, of a small one its git hash.
+    In both layouts of the cache that is `<repo>/blobs/<etag>`; since 1.32 it is a link again, into
+    a store shared by all repositories. The etag of a large file is its sha256, of a small one its
+    git hash.
     """
     if not path.is_symlink():
-        return ""
-    blob = path.readlink()
-    size = path.stat().st_size
+        return None
+    blob = path.parent / path.readlink()
     is_hash = len(blob.name) in (40, 64) and set(blob.name) <= set("0123456789abcdef")
-    return f"{blob.name} {size}" if blob.parent.name == "blobs" and is_hash else ""
+    return blob if blob.parent.name == "blobs" and is_hash else None
+
+
+def _hash_of(blob: Path | None, file: TensorFile) -> str:
+    """The hash that names an open blob.
+
+    Raises
+    ------
+    TensorFileError
+        If the link has come to lead to another while it was followed.
+    """
+    try:
+        if blob is not None and os.path.samestat(blob.stat(), file.status):
+            return f"{blob.name} {file.nbytes}"
+    except OSError:
+        pass  # gone by now: it cannot be told
+    file.close()
+    raise TensorFileError(
+        f"{file.path} was replaced by another file while it was being opened", remedy="Try again."
+    )
