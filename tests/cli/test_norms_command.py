@@ -112,6 +112,32 @@ def test_measure_export_and_audit_without_the_base(
     )
 
 
+def test_an_audit_on_the_word_of_a_file_says_so_until_a_sample_was_checked(
+    gradience: Run, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    gradience("norms", "measure", base)
+    gradience("norms", "export", "base", "--out", "n.json")
+    elsewhere = {"GRADIENCE_CACHE_DIR": str(tmp_path / "cache2")}
+
+    def audited(*how: object) -> tuple[bool, int]:
+        done = gradience("audit", adapter, *how, "--json", **elsewhere)
+        found = json.loads(done.stdout)["content"]
+        codes = [finding["code"] for finding in found["findings"]]
+        return "base_norms_unchecked" in codes, found["base"]["unchecked"]
+
+    assert audited("--base-norms-from", "n.json") == (True, 4)
+    done = gradience("norms", "import", "n.json", **elsewhere)
+    assert "unchecked, on the word of n.json" in done.stdout
+    assert "(15 unchecked)" in gradience("norms", "ls", **elsewhere).stdout
+    assert "told by n.json" in gradience("norms", "show", "base", **elsewhere).stdout
+    assert audited("--base-model", base) == (True, 4)
+    done = gradience("norms", "import", "base", "--base-model", base, **elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert audited("--base-model", base) == (False, 0)
+    assert audited("--base-norms-from", "n.json") == (False, 0)
+    assert "unchecked" not in gradience("norms", "ls", **elsewhere).stdout
+
+
 def test_norms_of_another_base_stop_an_audit(
     gradience: Run, base: Path, adapter: Path, tmp_path: Path
 ) -> None:

@@ -81,12 +81,17 @@ def assemble(
 
 
 def _base_use(norms: "BaseNorms", layers: Sequence[LayerAudit]) -> BaseUse:
-    ratios = [layer.metrics["udr"] for layer in layers if "udr" in layer.metrics]
+    with_udr = [layer for layer in layers if "udr" in layer.metrics]
+    ratios = [layer.metrics["udr"] for layer in with_udr]
+    used = [norms.by_layer[layer.name] for layer in with_udr]
     return BaseUse(
         model=norms.model,
         revision=norms.revision,
         fingerprint=norms.fingerprint,
+        known_by=norms.known_by,
         with_udr=len(ratios),
+        unchecked=sum(bool(norm.told_by) for norm in used),
+        width=max((norm.reached for norm in used), default=None),
         without={a.name: a.unmeasured["udr"] for a in layers if "udr" in a.unmeasured},
         above={f"{x:g}": sum(r > x for r in ratios) / len(ratios) for x in _LIMITS}
         if ratios

@@ -214,8 +214,15 @@ class BaseUse(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    known_by : str
+        What tells this content of the base from another, the surest first: `commit`, `hash`,
+        `version`, `sample` (sizes, headers and blocks of the files), `told` (by a file of norms).
     with_udr : int
         Layers that have a UDR.
+    unchecked : int
+        Of these, the ones whose base norm was taken from a file on its word.
+    width : float or None
+        The widest interval of a base norm among them, upper / lower - 1; UDR is known as closely.
     without : dict
         Layer to the reason it has none.
     above : dict
@@ -228,6 +235,9 @@ class BaseUse(msgspec.Struct, frozen=True, kw_only=True):
     with_udr: int
     without: dict[str, str]
     above: dict[str, float]
+    known_by: str = ""
+    unchecked: int = 0
+    width: float | None = None
 
 
 class AdapterAudit(msgspec.Struct, frozen=True, kw_only=True):

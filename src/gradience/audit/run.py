@@ -358,7 +358,12 @@ def _key(adapter: Adapter, base: "BaseModel | None", options: AuditOptions) -> s
 def _remembered(
     audit: AdapterAudit, directory: Path, name: str, doubt: Finding | None
 ) -> AdapterAudit:
-    """Remember an audit; what went wrong with a cache is added for this once."""
+    """Remember an audit; what went wrong with a cache is added for this once.
+
+    One that stands on norms which nobody checked is not remembered: somebody may, any time.
+    """
+    if audit.base is not None and audit.base.unchecked:
+        return audit
     kept = [f for f in audit.findings if f.code not in TRANSIENT]
     refused = cache.remember(
         directory, name, msgspec.structs.replace(audit, findings=tuple(kept)), now=datetime.now(UTC)
@@ -388,20 +393,23 @@ def _audit(
 def _norms(adapter: Adapter, base: "BaseModel", options: AuditOptions) -> "BaseNorms":
     # Imported here: 30 ms, if there is a base.
     from gradience.audit.base.devices import choice  # noqa: PLC0415
-    from gradience.audit.base.norms import base_norms  # noqa: PLC0415
+    from gradience.audit.base.norms import Settings, base_norms  # noqa: PLC0415
     from gradience.audit.base.spectral_norm import Goal  # noqa: PLC0415
 
+    settings = Settings(
+        options.base_norms_dir,
+        datetime.now(UTC),
+        Goal(width=options.width),
+        choice(options.device, os.environ),
+        given=options.given,
+        progress=options.progress,
+        notice=options.notice,
+    )
     return base_norms(
         adapter.layers,
         base,
-        cache_dir=options.base_norms_dir,
+        settings,
         layer_replication=adapter.config.get("layer_replication"),
-        goal=Goal(width=options.width),
-        devices=choice(options.device, os.environ),
-        given=options.given,
-        now=datetime.now(UTC),
-        progress=options.progress,
-        notice=options.notice,
     )
 
 

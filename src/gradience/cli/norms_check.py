@@ -1,8 +1,6 @@
 """`gradience norms import` and `verify`: norms from elsewhere, held against the base in hand."""
 
 import os
-from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,10 +11,9 @@ from gradience.cli.visible import visible
 from gradience.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gradience.audit.base.norms_only import GivenNorms
-    from gradience.audit.base.source import BaseModel
-    from gradience.audit.base.terms import Terms
-    from gradience.audit.run import ProgressReport
 
 _SAMPLE = 8
 
@@ -26,8 +23,8 @@ _SAMPLE = 8
 @click.option(
     "--base-model",
     metavar="DIR|FILE|ID[@REV]|URL",
-    help="The base model in hand: its fingerprint must be that of the norms. A copy of other files "
-    "is accepted when a sample of its weights, measured again, agrees.",
+    help="The base model in hand: a sample of its weights is measured again and must agree. They "
+    "may lie in other files than those the norms were measured on.",
 )
 @cache_option
 @device_option
@@ -36,53 +33,52 @@ def import_(
     *,
     source: str,
     base_model: str | None,
-    directory: Path | None,
+    directory: "Path | None",
     device: str,
     max_download: str | None,
     yes: bool,
 ) -> int:
     """Add norms from a file, a URL or a Hub repository to the cache.
 
+    Without --base-model they are kept on the word of their file, and every audit that uses them
+    says so.
+
     \b
-    gradience norms import norms/org-name.json
+    gradience norms import norms/org-name.json --base-model org/name
     gradience norms import https://example.org/base_norms.json --base-model /models/copy
+    gradience norms import org/norms
 
     Exit codes: 0 done; 1 the numbers are not those of the base model; 3 no readable norms.
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
+    from gradience.audit.base.source import open_base  # noqa: PLC0415
     from gradience.audit.norms import keep, report, travel  # noqa: PLC0415
     from gradience.audit.norms.library import in_cache  # noqa: PLC0415
-    from gradience.audit.norms.verify import quiet  # noqa: PLC0415
-    from gradience.audit.norms.verify import verify as check  # noqa: PLC0415
+    from gradience.audit.norms.verify import Check  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 
-    place = cache_at(directory)
+    place, now = cache_at(directory), datetime.now(UTC)
     given = travel.fetch(in_cache(place, source), notice=notice)
-    checked = None
+    if base_model is None:
+        kept = keep.bring(given, place, now=now)
+        _say_kept(kept.weights, kept.path, f"unchecked, on the word of {given.source}")
+        return int(ExitCode.OK)
     with (
         progress_and_terms(max_download=max_download, yes=yes) as (progress, terms),
-        _opened(base_model, terms, progress) as base,
+        open_base(base_model, terms=terms, progress=progress) as base,
     ):
-        other = base if base and base.fingerprint != given.content.fingerprint else None
-        if other is not None:
-            checked = check(
-                given,
-                other,
-                sample=_SAMPLE,
-                seed=_drawn(),
-                devices=devices(device),
-                progress=progress or quiet,
-                notice=notice,
-            )
-        if checked is None or checked.numbers_agree:
-            kept = keep.bring(given, place, base=other, now=datetime.now(UTC))
-    if checked is not None and not checked.numbers_agree:
-        show(report.verified(checked))
+        how = Check(seed=_drawn(), devices=devices(device), progress=progress, notice=notice)
+        found, checked = keep.bring_checked(given, base, how, place, now=now)
+    if checked is None:
+        show(report.verified(found))
         return int(ExitCode.BAD_NEWS)
-    how = f"; {len(checked.checked)} were measured again and agree" if checked else ""
-    click.echo(f"{kept.weights} norms are in {visible(str(kept.path))}{how}")
+    _say_kept(checked.weights, checked.path, f"{len(found.checked)} were measured again and agree")
     return int(ExitCode.OK)
+
+
+def _say_kept(weights: int, path: "Path", how: str) -> None:
+    click.echo(f"{weights} norms are in {visible(str(path))}; {visible(how)}")
 
 
 @click.command()
@@ -126,7 +122,7 @@ def verify(
     every: bool,
     prove: int,
     seed: int | None,
-    directory: Path | None,
+    directory: "Path | None",
     device: str,
     max_download: str | None,
     yes: bool,
@@ -150,8 +146,8 @@ def verify(
     from gradience.audit.norms import report, travel  # noqa: PLC0415
     from gradience.audit.norms.library import in_cache  # noqa: PLC0415
     from gradience.audit.norms.records import VERIFY_SCHEMA  # noqa: PLC0415
-    from gradience.audit.norms.verify import quiet  # noqa: PLC0415
-    from gradience.audit.norms.verify import verify as check  # noqa: PLC0415
+    from gradience.audit.norms.verify import Check  # noqa: PLC0415
+    from gradience.audit.norms.verify import verify as checked  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 
     given = travel.fetch(in_cache(cache_at(directory), source), notice=notice)
@@ -160,32 +156,21 @@ def verify(
         progress_and_terms(max_download=max_download, yes=yes) as (progress, terms),
         open_base(model, terms=terms, progress=progress) as base,
     ):
-        found = check(
-            given,
-            base,
+        how = Check(
             sample=None if every else sample,
             prove=prove,
             seed=_drawn() if seed is None else seed,
             devices=devices(device),
-            progress=progress or quiet,
+            progress=progress,
             notice=notice,
         )
+        found = checked(given, base, how)
     if as_json:
         artifact(VERIFY_SCHEMA, found)
     else:
         show(report.verified(found))
     good = found.numbers_agree and found.same_base
     return int(ExitCode.OK if good else ExitCode.BAD_NEWS)
-
-
-def _opened(
-    base_model: str | None, terms: "Terms", progress: "ProgressReport | None"
-) -> "BaseModel | nullcontext[None]":
-    if base_model is None:
-        return nullcontext()
-    from gradience.audit.base.source import open_base  # noqa: PLC0415
-
-    return open_base(base_model, terms=terms, progress=progress)
 
 
 def _drawn() -> int:

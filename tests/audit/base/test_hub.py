@@ -55,7 +55,7 @@ PROGRAM = """
     from datetime import UTC, datetime
     from pathlib import Path
     from factories_bases import lora_layer
-    from gradience.audit.base.norms import base_norms
+    from gradience.audit.base.norms import Settings, base_norms
     from gradience.audit.base.source import open_base
     from gradience.audit.base.terms import Terms, refuse
     from gradience.blas import one_thread
@@ -75,8 +75,8 @@ PROGRAM = """
                       limit=int(os.environ["LIMIT"]) if "LIMIT" in os.environ else None)
         opened = open_base(base_id, terms=terms, progress=progress)
         with one_thread(os.environ), opened as base:
-            found = base_norms(layers, base, cache_dir=Path(cache), now=datetime.now(UTC),
-                               progress=progress, notice=notices.append)
+            found = base_norms(layers, base, Settings(Path(cache), datetime.now(UTC),
+                               progress=progress, notice=notices.append))
     except GradienceError as error:
         print(json.dumps({"error": str(error), "remedy": error.remedy, "code": error.code}))
     else:

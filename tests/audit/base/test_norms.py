@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from factories_bases import decoder_shapes, layers_of, lora_layer, write_base
 from gradience.audit.base.measured import measure
-from gradience.audit.base.norms import BaseNorms, base_norms
+from gradience.audit.base.norms import BaseNorms, Settings, base_norms
 from gradience.audit.base.packed.format import PackedWeight
 from gradience.audit.base.rows import rows, stored_rows
 from gradience.audit.base.source import open_base
@@ -27,7 +27,7 @@ UP = "model.layers.0.mlp.up_proj"
 def norms_of(base_path: Path, cache_dir: Path, layers: Any = None, **options: Any) -> BaseNorms:
     with open_base(base_path) as base:
         chosen = layers_of(decoder_shapes()) if layers is None else layers
-        return base_norms(chosen, base, cache_dir=cache_dir, now=NOW, **options)
+        return base_norms(chosen, base, Settings(cache_dir, NOW, **options))
 
 
 def test_every_layer_gets_the_norms_of_its_weight(tmp_path: Path) -> None:
@@ -264,6 +264,6 @@ def test_a_dora_layers_base_weight_is_streamed_by_label(tmp_path: Path) -> None:
     tensors = write_base(tmp_path / "base", {"h.0.attn.c_attn.weight": (16, 48)})
     layer = lora_layer("h.0.attn.c_attn", (48, 16), base_transposed=True)
     with open_base(tmp_path / "base") as base:
-        found = base_norms([layer], base, cache_dir=tmp_path / "cache", now=NOW)
+        found = base_norms([layer], base, Settings(tmp_path / "cache", NOW))
         got = np.vstack(list(found.rows("h.0.attn.c_attn").blocks(10)))
     np.testing.assert_array_equal(got, tensors["h.0.attn.c_attn.weight"].T)

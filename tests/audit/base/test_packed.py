@@ -15,7 +15,7 @@ from factories_bases import lora_layer
 from factories_packed import EXPERTS, MODULE, bitsandbytes_4bit, fp8, gptq
 from gradience.audit.base.match import match
 from gradience.audit.base.measured import measure
-from gradience.audit.base.norms import BaseNorms, base_norms
+from gradience.audit.base.norms import BaseNorms, Settings, base_norms
 from gradience.audit.base.source import open_base
 
 pytestmark = pytest.mark.usefixtures("one_blas_thread")
@@ -33,7 +33,7 @@ def write(directory: Path, tensors: dict[str, Array], config: Any = None) -> Pat
 
 def norms_of(layers, base: Path, cache: Path) -> BaseNorms:
     with open_base(base) as opened:
-        return base_norms(layers, opened, cache_dir=cache, now=datetime(2026, 1, 1, tzinfo=UTC))
+        return base_norms(layers, opened, Settings(cache, datetime(2026, 1, 1, tzinfo=UTC)))
 
 
 def moved(tensors: dict[str, Array], module: str) -> dict[str, Array]:

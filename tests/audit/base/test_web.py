@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save, save_file
 
 from factories_bases import lora_layer
-from gradience.audit.base.norms import BaseNorms, base_norms
+from gradience.audit.base.norms import BaseNorms, Settings, base_norms
 from gradience.audit.base.source import open_base
 from gradience.audit.base.terms import Terms, WholeFiles
 from gradience.audit.run import audit_lora_peft_dir
@@ -74,7 +74,7 @@ def folder(hub: Hub) -> str:
 def norms_of(base_id: str | Path, cache: Path, layers: str = "012", **options: Any) -> BaseNorms:
     wanted = [lora_layer(f"model.layers.{at}.mlp.up_proj", (300, 200)) for at in layers]
     with one_thread(os.environ), open_base(base_id, terms=options.pop("terms", None)) as base:
-        return base_norms(wanted, base, cache_dir=cache, now=NOW, **options)
+        return base_norms(wanted, base, Settings(cache, NOW, **options))
 
 
 @pytest.fixture
@@ -128,6 +128,26 @@ def test_a_server_that_names_no_version_is_sampled(hub: Hub, tmp_path: Path) -> 
     assert norms_of(folder(hub), tmp_path / "norms").bytes_read == 0
     hub.repos["org/m"] = Repo(model_files(seed=1))
     assert norms_of(folder(hub), tmp_path / "norms").bytes_read == old.bytes_read
+
+
+def test_a_weak_etag_is_no_version_and_all_that_can_be_known_is_asked_and_said(
+    hub: Hub, tmp_path: Path
+) -> None:
+    def answered(etag: str, date: str = "Wed, 25 Nov 2026 10:00:00 GMT") -> tuple[str, str, str]:
+        hub.misbehave = lambda asked: Behaviour(headers={"ETag": etag, "Last-Modified": date})
+        notices: list[str] = []
+        cache = tmp_path / str(len(list(tmp_path.iterdir())))
+        found = norms_of(f"{folder(hub)}/{FIRST}", cache, "0", notice=notices.append)
+        return found.known_by, found.fingerprint, notices[0]
+
+    how, weak, said = answered('W/"1"')
+    assert how == "sample"
+    assert "names no version of it" in said
+    assert answered('W/"1"')[1] == weak
+    assert answered('W/"1"', "Thu, 26 Nov 2026 10:00:00 GMT")[1] != weak
+    how, _, said = answered('"1"')
+    assert how == "version"
+    assert "names no version" not in said
 
 
 def test_a_limit_refuses_before_the_first_byte_with_the_arithmetic(

@@ -19,7 +19,7 @@ from gradience.audit.base.source import open_base
 from gradience.audit.base.spectral_norm import Goal
 from gradience.audit.norms import keep, library, travel
 from gradience.audit.norms.matrices import matrices
-from gradience.audit.norms.verify import verify
+from gradience.audit.norms.verify import Check, verify
 from gradience.errors import ArtifactError, BaseModelError, UsageError
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
@@ -36,9 +36,9 @@ def exported(base_path: Path, place: Path) -> Path:
     return path
 
 
-def beside(base: Any, given: GivenNorms, cache: Path, **options: Any) -> BaseNorms:
+def beside(base: Any, given: GivenNorms | None, cache: Path, **options: Any) -> BaseNorms:
     layers = layers_of(decoder_shapes())
-    return base_norms(layers, base, given=given, cache_dir=cache, now=NOW, **options)
+    return base_norms(layers, base, Settings(cache, NOW, given=given, **options))
 
 
 @pytest.fixture
@@ -60,14 +60,18 @@ def edited(path: Path, change: Any) -> Path:
     return path
 
 
+def numbers(found: BaseNorms) -> dict[str, tuple[float, float, float]]:
+    return {label: (n.lower, n.upper, n.frobenius) for label, n in found.by_layer.items()}
+
+
 def test_an_adapter_has_the_same_norms_without_its_base_as_with_it(
     tiny: Path, tmp_path: Path
 ) -> None:
     given = travel.fetch(exported(tiny, tmp_path))
     without = beside(given.base(), given, tmp_path / "empty")
     with open_base(tiny) as base:
-        own = base_norms(layers_of(decoder_shapes()), base, cache_dir=tmp_path / "own", now=NOW)
-    assert without.by_layer == own.by_layer
+        own = base_norms(layers_of(decoder_shapes()), base, Settings(tmp_path / "own", NOW))
+    assert numbers(without) == numbers(own)
     assert without.unmatched == {}
     assert without.fingerprint == own.fingerprint
     assert without.bytes_read == 0
@@ -174,10 +178,100 @@ def test_what_was_brought_serves_the_next_audit(tiny: Path, tmp_path: Path) -> N
     kept = keep.bring(given, tmp_path / "cache2", now=NOW)
     assert kept.weights == len(given.norms)
     with open_base(tiny) as base:
-        found = base_norms(
-            layers_of(decoder_shapes()), base, cache_dir=tmp_path / "cache2", now=NOW
-        )
+        found = base_norms(layers_of(decoder_shapes()), base, Settings(tmp_path / "cache2", NOW))
     assert found.bytes_read == 0
+
+
+def codes(found: BaseNorms) -> list[str]:
+    return [finding.code for finding in found.findings]
+
+
+def test_norms_that_nobody_checked_are_said_to_be_so_until_somebody_does(
+    tiny: Path, tmp_path: Path
+) -> None:
+    path = exported(tiny, tmp_path)
+    given = travel.fetch(path)
+    alone = beside(given.base(), given, tmp_path / "empty")
+    assert codes(alone) == ["base_norms_unchecked"]
+    assert str(path) in alone.findings[0].message
+    keep.bring(given, tmp_path / "cache2", now=NOW)
+    with open_base(tiny) as base:
+        recalled = beside(base, None, tmp_path / "cache2")
+        assert codes(recalled) == ["base_norms_unchecked"]
+        assert recalled.bytes_read == 0
+        how = Check(seed=1, devices=ON_CPU)
+        found, kept = keep.bring_checked(given, base, how, tmp_path / "cache2", now=NOW)
+        assert found.numbers_agree
+        assert kept is not None
+        assert codes(beside(base, None, tmp_path / "cache2")) == []
+    # Checked ones are used where the same file is named again.
+    assert codes(beside(given.base(), given, tmp_path / "cache2")) == []
+
+
+def test_a_file_does_not_get_its_way_by_claiming_to_be_finer(tiny: Path, tmp_path: Path) -> None:
+    """Norms that were measured here win over those that a file tells, whatever width it claims."""
+    measured(tiny, tmp_path / "cache2")
+
+    def double(content: Any) -> None:
+        for norm in content["norms"].values():
+            norm["width"] = 1e-9
+            for name in ("lower", "upper", "frobenius"):
+                norm[name] *= 2.0
+
+    given = travel.fetch(edited(exported(tiny, tmp_path), double))
+    keep.bring(given, tmp_path / "cache2", now=NOW)
+    with open_base(tiny) as base:
+        own = beside(base, None, tmp_path / "own")
+        found = beside(base, given, tmp_path / "cache2")
+    assert found.by_layer == own.by_layer
+    assert codes(found) == []
+
+
+def test_wrong_norms_with_the_right_fingerprint_are_not_brought_beside_the_base(
+    tiny: Path, tmp_path: Path
+) -> None:
+    """A fingerprint in a file is a claim like its numbers."""
+
+    def double(content: Any) -> None:
+        for norm in content["norms"].values():
+            for name in ("lower", "upper", "frobenius"):
+                norm[name] *= 2.0
+
+    given = travel.fetch(edited(exported(tiny, tmp_path), double))
+    with open_base(tiny) as base:
+        how = Check(seed=1, devices=ON_CPU)
+        found, kept = keep.bring_checked(given, base, how, tmp_path / "cache2", now=NOW)
+    assert found.same_base
+    assert not found.numbers_agree
+    assert kept is None
+    assert library.listing(tmp_path / "cache2").entries == ()
+
+
+def test_where_norms_came_from_is_kept_and_does_not_travel(tiny: Path, tmp_path: Path) -> None:
+    path = exported(tiny, tmp_path)
+    kept = keep.bring(travel.fetch(path), tmp_path / "cache2", now=NOW)
+    assert {n["told_by"] for n in library.read(kept.path).norms.values()} == {str(path)}
+    (entry,) = library.listing(tmp_path / "cache2").entries
+    assert entry.unchecked == entry.weights
+    travel.export(tmp_path / "again.json", library.read(kept.path), now=NOW)
+    assert "told_by" not in (tmp_path / "again.json").read_text()
+    with pytest.raises(UsageError, match="in the cache already"):
+        keep.bring(travel.fetch(kept.path), tmp_path / "cache2", now=NOW)
+
+
+def test_an_interval_much_wider_than_asked_is_said(tiny: Path, tmp_path: Path) -> None:
+    name = "model.layers.0.mlp.up_proj"
+
+    def loosen(content: Any) -> None:
+        content["norms"][f"{name}.weight"]["lower"] *= 0.98
+
+    given = travel.fetch(edited(exported(tiny, tmp_path), loosen))
+    found = beside(given.base(), given, tmp_path / "empty")
+    (wide,) = [f for f in found.findings if f.code == "base_norms_wide"]
+    assert wide.modules == (name,)
+    assert "0.001" in wide.message
+    coarse = beside(given.base(), given, tmp_path / "empty", goal=Goal(width=0.01))
+    assert "base_norms_wide" not in codes(coarse)
 
 
 def test_every_matrix_of_a_base_is_measured_and_stacked_experts_one_by_one(tmp_path: Path) -> None:
@@ -228,9 +322,9 @@ def test_a_base_that_is_replaced_meanwhile_is_measured_as_it_was(
 
 
 def check(path: Path, base_path: Path, **options: Any) -> Any:
-    chosen = {"sample": 8, "seed": 1, "devices": ON_CPU, **options}
+    how = Check(**{"seed": 1, "devices": ON_CPU, **options})
     with open_base(base_path) as base:
-        return verify(travel.fetch(path), base, **chosen)
+        return verify(travel.fetch(path), base, how)
 
 
 def test_right_norms_are_verified_and_proved(base_path: Path, tmp_path: Path) -> None:

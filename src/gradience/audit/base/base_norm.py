@@ -1,9 +1,15 @@
 """The norms of one base weight, as they are remembered and carried about."""
 
+from math import inf
+
 import msgspec
 
+# A flat spectrum stops at three times the width that was asked for; beyond this the third digit of
+# a ratio is no longer known.
+_MUCH_WIDER = 10.0
 
-class BaseNorm(msgspec.Struct, frozen=True, kw_only=True):
+
+class BaseNorm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Norms of one base weight, and how they were asked for.
 
     Attributes
@@ -24,6 +30,9 @@ class BaseNorm(msgspec.Struct, frozen=True, kw_only=True):
     rounding : float or None
         Frobenius norm of the error that packing numbers near these makes, see
         `StoredRows.rounding`; None where the weight is not packed, or its format defines no step.
+    told_by : str
+        The file that these numbers were taken from on its word: nothing of it was held against the
+        weights. Empty where they were measured here, or a sample of their file was and agreed.
     """
 
     lower: float
@@ -35,3 +44,15 @@ class BaseNorm(msgspec.Struct, frozen=True, kw_only=True):
     eta: float
     passes: int
     rounding: float | None = None
+    told_by: str = ""
+
+    @property
+    def reached(self) -> float:
+        """Relative width of the interval, upper / lower - 1; 0 for a zero matrix."""
+        if self.lower > 0.0:
+            return self.upper / self.lower - 1.0
+        return inf if self.upper > 0.0 else 0.0
+
+    def is_much_wider(self, than: float) -> bool:
+        """Whether the interval says too little where a relative width of `than` was asked for."""
+        return self.reached > _MUCH_WIDER * than

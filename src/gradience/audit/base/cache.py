@@ -153,7 +153,7 @@ def remember(
     path : Path
     identity : Identity
     norms, reasons : mapping
-        By key of the weight; of two norms of one weight the finer stays.
+        By key of the weight; of two norms of one weight the better stays.
     forget : iterable of str
         Keys that were found not to be believable.
     now : datetime
@@ -174,7 +174,7 @@ def remember(
                 revision=identity.revision,
                 fingerprint=identity.fingerprint,
                 method=METHOD,
-                norms=dict(sorted((old | finer(norms, old)).items())),
+                norms=dict(sorted((old | better(norms, old)).items())),
                 unmeasurable={**(content.unmeasurable if content else {}), **reasons},
                 tensors={**(content.tensors if content else {}), **identity.tensors},
                 tied=identity.tied,
@@ -196,13 +196,16 @@ def corrupt(path: Path, doubts: tuple[str, ...]) -> Finding:
     )
 
 
-def finer(new: Mapping[str, BaseNorm], old: Mapping[str, BaseNorm]) -> dict[str, BaseNorm]:
-    """New norms, but for those of which an old one is finer."""
+def better(new: Mapping[str, BaseNorm], old: Mapping[str, BaseNorm]) -> dict[str, BaseNorm]:
+    """New norms, but for those of which an old one is better."""
     return {
-        key: norm
-        for key, norm in new.items()
-        if key not in old or (norm.width, norm.eta) <= (old[key].width, old[key].eta)
+        key: norm for key, norm in new.items() if key not in old or _merit(norm) <= _merit(old[key])
     }
+
+
+def _merit(norm: BaseNorm) -> tuple[bool, float, float]:
+    """Least for the best: a file may claim any width, so what was checked comes first."""
+    return bool(norm.told_by), norm.width, norm.eta
 
 
 def _read(path: Path, identity: Identity) -> tuple[NormsFile | None, tuple[str, ...]]:

@@ -51,6 +51,21 @@ BASE_WEIGHTS_UNMEASURABLE = BASE.add(
     "Some base weights have no norm: they hold NaN or infinity, or no numbers at all.",
     "Download the base model again and compare its checksums.",
 )
+BASE_NORMS_UNCHECKED = BASE.add(
+    "base_norms_unchecked",
+    Severity.INFO,
+    "Norms of the base model were taken from a file on its word: they make sense, and nobody held "
+    "any of them against the weights. UDR is as right as that file.",
+    "Check a sample once, where the model can be read: "
+    "gradience norms import FILE --base-model MODEL",
+)
+BASE_NORMS_WIDE = BASE.add(
+    "base_norms_wide",
+    Severity.WARNING,
+    "The interval that holds the norm of a base weight is more than ten times as wide as was asked "
+    "for, so UDR has fewer digits than are shown.",
+    "Measure again with a smaller --width; norms from elsewhere must be exported anew.",
+)
 BASE_NORMS_CACHE_CORRUPT = BASE.add(
     "base_norms_cache_corrupt",
     Severity.INFO,

@@ -11,6 +11,8 @@ from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.devices import ON_CPU, DeviceChoice
 from gradience.audit.base.finding_kinds import (
     BASE_MODEL_MISMATCH,
+    BASE_NORMS_UNCHECKED,
+    BASE_NORMS_WIDE,
     BASE_WEIGHTS_MISSING,
     BASE_WEIGHTS_QUANTISED,
     BASE_WEIGHTS_UNMEASURABLE,
@@ -20,7 +22,7 @@ from gradience.audit.base.measured import measure
 from gradience.audit.base.norms_file import is_of
 from gradience.audit.base.norms_only import GivenNorms, NormsOnly
 from gradience.audit.base.rows import StoredRows, TransposedRows, rows
-from gradience.audit.base.source import BaseModel
+from gradience.audit.base.source import BaseModel, KnownBy
 from gradience.audit.base.spectral_norm import DEFAULT_GOAL, Goal
 from gradience.audit.base.unpack import stands_for
 from gradience.audit.base.weights import BaseWeight, Matches
@@ -43,7 +45,7 @@ class BaseNorms:
         Every other layer, with the reason in a sentence.
     weights : mapping of str to BaseWeight
         Where in the base the weight of each matched layer is.
-    model, revision, fingerprint
+    model, revision, fingerprint, known_by
         Of the base model.
     findings : tuple of Finding
     bytes_read : int
@@ -58,6 +60,7 @@ class BaseNorms:
     model: str
     revision: str | None
     fingerprint: str
+    known_by: KnownBy
     findings: tuple[Finding, ...]
     bytes_read: int
     base: BaseModel = field(repr=False, compare=False)
@@ -80,33 +83,16 @@ class BaseNorms:
         return rows(self.base, self.weights[label])
 
 
-def base_norms(
-    layers: Sequence[LoraLayer],
-    base: BaseModel,
-    *,
-    cache_dir: Path,
-    now: datetime,
-    layer_replication: object = None,
-    goal: Goal = DEFAULT_GOAL,
-    devices: DeviceChoice = ON_CPU,
-    given: GivenNorms | None = None,
-    progress: Progress | None = None,
-    notice: Notice | None = None,
-) -> BaseNorms:
-    """Norms of the base weight of every layer.
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How norms come about.
 
-    Parameters
+    Attributes
     ----------
-    layers : sequence of LoraLayer
-        Of one adapter: they are matched together.
-    base : BaseModel
-        From `open_base`.
     cache_dir : Path
-        Directory where norms are remembered; made when missing.
+        Directory where they are remembered; made when missing.
     now : datetime
         Aware; written into the file.
-    layer_replication : list of [start, end], optional
-        As adapter_config.json says it; see `replication`.
     goal : Goal
         How finely to measure, and how surely.
     devices : DeviceChoice
@@ -117,6 +103,35 @@ def base_norms(
         Told ("base norms", done, total).
     notice : callable, optional
         Told in a sentence what comes over the network.
+    """
+
+    cache_dir: Path
+    now: datetime
+    goal: Goal = DEFAULT_GOAL
+    devices: DeviceChoice = ON_CPU
+    given: GivenNorms | None = None
+    progress: Progress | None = None
+    notice: Notice | None = None
+
+
+def base_norms(
+    layers: Sequence[LoraLayer],
+    base: BaseModel,
+    settings: Settings,
+    *,
+    layer_replication: object = None,
+) -> BaseNorms:
+    """Norms of the base weight of every layer.
+
+    Parameters
+    ----------
+    layers : sequence of LoraLayer
+        Of one adapter: they are matched together.
+    base : BaseModel
+        From `open_base`.
+    settings : Settings
+    layer_replication : list of [start, end], optional
+        As adapter_config.json says it; see `replication`.
 
     Raises
     ------
@@ -138,7 +153,6 @@ def base_norms(
     )
     _check_complete(layers, base, matches)
     wanted = {weight.key: weight for weight in matches.found.values()}
-    settings = Settings(cache_dir, now, goal, devices, given, progress, notice)
     known = recalled_or_measured(wanted, base, settings, again=_read_again(layers, matches))
     by_layer = {
         label: known.norms[w.key] for label, w in matches.found.items() if w.key in known.norms
@@ -156,7 +170,13 @@ def base_norms(
         model=base.model,
         revision=base.revision,
         fingerprint=base.fingerprint,
-        findings=(*_findings(matches, without), *known.findings),
+        known_by=base.known_by,
+        findings=(
+            *_findings(matches, without),
+            *_unchecked(by_layer, base),
+            *_wide(by_layer, settings.goal.width),
+            *known.findings,
+        ),
         bytes_read=known.nbytes,
         base=base,
     )
@@ -176,19 +196,6 @@ def _check_complete(layers: Sequence[LoraLayer], base: BaseModel, matches: Match
                 "not in the cache, and nothing may be downloaded",
                 remedy=f"Go online (unset HF_HUB_OFFLINE), or run: hf download {base.model}",
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Where to remember, how finely to measure, where, and who is told."""
-
-    cache_dir: Path
-    now: datetime
-    goal: Goal = DEFAULT_GOAL
-    devices: DeviceChoice = ON_CPU
-    given: GivenNorms | None = None
-    progress: Progress | None = None
-    notice: Notice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +286,7 @@ def _read_again(layers: Sequence[LoraLayer], matches: Matches) -> list[BaseWeigh
 def _with_given(
     recalled: cache.Recalled, wanted: Mapping[str, BaseWeight], given: GivenNorms | None
 ) -> cache.Recalled:
-    """What is remembered, and the norms that were brought along where they are finer."""
+    """What is remembered, and the norms that were brought along where they are better."""
     if given is None:
         return recalled
     fitting = {
@@ -287,7 +294,7 @@ def _with_given(
     }
     return replace(
         recalled,
-        norms={**recalled.norms, **cache.finer(fitting, recalled.norms)},
+        norms={**recalled.norms, **cache.better(fitting, recalled.norms)},
         reasons={**given.content.unmeasurable, **recalled.reasons},
     )
 
@@ -342,3 +349,33 @@ def _findings(matches: Matches, without: Mapping[str, str]) -> list[Finding]:
             more = f" (and {len(group) - 1} more)" if len(group) > 1 else ""
             found.append(kind.found(f"{first}{more}", modules=group))
     return found
+
+
+def _unchecked(by_layer: Mapping[str, BaseNorm], base: BaseModel) -> Iterator[Finding]:
+    """Norms that a file told and nobody checked."""
+    told = {label: norm.told_by for label, norm in by_layer.items() if norm.told_by}
+    if not told:
+        return
+    sources = dict.fromkeys(told.values())
+    source = base.source if isinstance(base, NormsOnly) else next(iter(sources))
+    model = "MODEL" if isinstance(base, NormsOnly) else base.model
+    yield BASE_NORMS_UNCHECKED.found(
+        f"the base norms of {len(told)} of {len(by_layer)} modules stand on the word of "
+        f"{', '.join(sources)}: nobody held them against the weights",
+        modules=told if len(told) < len(by_layer) else (),
+        remedy="Check a sample once, where the model can be read: "
+        f"gradience norms import {source} --base-model {model}",
+    )
+
+
+def _wide(by_layer: Mapping[str, BaseNorm], asked: float) -> Iterator[Finding]:
+    """Norms that are known too roughly for what was asked."""
+    wide = {label: n.reached for label, n in by_layer.items() if n.is_much_wider(asked)}
+    if wide:
+        worst = max(wide, key=wide.__getitem__)
+        yield BASE_NORMS_WIDE.found(
+            f"the base norms of {len(wide)} modules are known less closely than the {asked:g} that "
+            f"was asked for; that of {worst} lies between {by_layer[worst].lower:.3g} and "
+            f"{by_layer[worst].upper:.3g}",
+            modules=wide,
+        )

@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.norms_file import METHOD, NormsFile, believable, named
 from gradience.audit.base.source import BaseModel
@@ -29,7 +31,7 @@ class GivenNorms:
         Of the file's bytes.
     content : NormsFile
     norms : mapping of str to BaseNorm
-        By key of the weight.
+        By key of the weight; each says that this file tells it.
     """
 
     source: str
@@ -45,6 +47,7 @@ class GivenNorms:
             name=told.model,
             revision=told.revision,
             fingerprint=told.fingerprint,
+            known_by="told",
             tensors=tensors_of(told),
             tied=told.tied,
             refused=told.refused,
@@ -119,7 +122,9 @@ def given(content: NormsFile, *, source: str, digest: str) -> GivenNorms:
             + (f"; and {len(doubts) - 3} more" if len(doubts) > 3 else ""),
             remedy="Fetch it again from where it was exported, or measure it again.",
         )
-    return GivenNorms(source=source, digest=digest, content=content, norms=norms)
+    # Whatever the file says of where its numbers come from.
+    told = {key: replace(norm, told_by=source) for key, norm in norms.items()}
+    return GivenNorms(source=source, digest=digest, content=content, norms=told)
 
 
 def tensors_of(content: NormsFile) -> Mapping[str, TensorFacts]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from gradience.audit.base.terms import kind_of
 from gradience.errors import TensorFileError
@@ -55,6 +56,11 @@ class RemoteFile:
         opened = self._header()
         told = f"{self.file.name} {self.file.size} {opened.digest} {self.file.validator}"
         return told if self.file.names_version else f"{told} {opened.samples()}"
+
+    def known_by(self) -> Literal["version", "sample"]:
+        """See `ShardFile`."""
+        self._header()
+        return "version" if self.file.names_version else "sample"
 
     def check_same(self) -> None:
         """Every answer was held against the first already."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from gradience.audit.base.weights import TensorFacts
 from gradience.errors import TensorFileError
@@ -41,6 +41,10 @@ class ShardFile(Protocol):
 
     def identity(self) -> str:
         """What tells this file's content from another's without reading all of it."""
+        ...
+
+    def known_by(self) -> Literal["hash", "version", "sample"]:
+        """What `identity` stands on."""
         ...
 
     def check_same(self) -> None:
@@ -89,6 +93,10 @@ class LocalFile:
         """A file in a Hub cache links to a blob that is named by its hash; any other is sampled."""
         self._opened()
         return self._identity
+
+    def known_by(self) -> Literal["hash", "sample"]:
+        """See `ShardFile`."""
+        return "hash" if self._opened().sampled is None else "sample"
 
     def check_same(self) -> None:
         """See `ShardFile`; a file that was replaced by another stays mapped, and is what it was."""

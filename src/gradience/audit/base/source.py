@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from blake3 import blake3
 
@@ -28,6 +28,13 @@ from gradience.units import format_size
 
 if TYPE_CHECKING:
     from gradience.tensors.remote.lookahead import LookAhead
+
+KnownBy = Literal["commit", "hash", "version", "sample", "told"]
+"""What tells one content of a base from another, the surest first. `commit`: of the Hub, derived
+from every byte. `hash`: the name of a blob in the Hub's cache, derived from every byte. `version`:
+what a server or store calls this content (a strong ETag, a generation). `sample`: sizes, headers
+and blocks at fixed places; an edit of a few numbers between them is not seen. `told`: the base is
+not here, and this is the fingerprint that a file of norms gives."""
 
 _AT_ONCE = 8
 _LARGEST_NOTE = 1 << 16
@@ -50,6 +57,8 @@ class BaseModel:
         model the commit decides, which git derives from the content of every file. At any other
         address it is, of each file, the address, the size, the header and what the server or store
         says of the version (ETag, generation); one that says nothing certain is sampled.
+    known_by : KnownBy
+        What the fingerprint stands on; the weakest of all files.
     tensors : mapping of str to TensorFacts
         Every tensor, packed ones as what they stand for; those of a pipeline carry their folder's
         name in front.
@@ -72,6 +81,7 @@ class BaseModel:
     name: str
     revision: str | None
     fingerprint: str
+    known_by: KnownBy
     tensors: Mapping[str, TensorFacts]
     tied: bool | None = None
     quantisation: Mapping[str, Any] = field(default_factory=dict)
@@ -111,8 +121,16 @@ class BaseModel:
         what = f"{len(away)} of {len(spans)} tensors of base model {self.model}{here}"
         self._terms.take(nbytes, what)
         self._ahead.expect(away)
-        size = format_size(nbytes)
-        return f"reading {size}, {what}, over the network; none of it is written" if away else ""
+        if not away:
+            return ""
+        sampled = (
+            "; its server names no version of it, so it is known by its size, date, header and "
+            "blocks of each file"
+        )
+        return (
+            f"reading {format_size(nbytes)}, {what}, over the network; none of it is written"
+            f"{sampled if self.known_by == 'sample' else ''}"
+        )
 
     def _stored(self, part: Part) -> Iterator[Part]:
         """The stored tensors that a part is read from: all that a packed one consists of."""
@@ -311,11 +329,13 @@ def _opened(
     # A commit is derived from the content of every file; without one, the files are looked at.
     told = [f"{shard.name} {found.revision or shard.file.identity()}" for shard in found.shards]
     told += sorted(f"{shard} {found.revision}" for shard in set(found.absent.values()))
+    kinds = {shard.file.known_by() for shard in found.shards}
     return BaseModel(
         model=found.model,
         name=found.name,
         revision=found.revision,
         fingerprint=f"blake3:{blake3(chr(10).join(sorted(told)).encode()).hexdigest()}",
+        known_by="commit" if found.revision else max(kinds, key=get_args(KnownBy).index),
         tensors=unpacked.facts,
         # A GGUF file without an output layer is of a tied model (llama.cpp `llama-model.cpp`).
         tied=found.tied if found.tied is not None or not metadata.get(ARCHITECTURE) else True,

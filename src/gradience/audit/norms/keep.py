@@ -1,16 +1,22 @@
 """Put norms into the cache: measured from a whole base model, or brought from elsewhere."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from gradience.audit.base import cache
+from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.finding_kinds import BASE_NORMS_CACHE_UNWRITABLE
 from gradience.audit.base.norms import Settings, identity_of, recalled_or_measured
 from gradience.audit.base.norms_only import GivenNorms
 from gradience.audit.base.source import BaseModel
 from gradience.audit.norms.matrices import matrices
-from gradience.errors import StorageError
+from gradience.audit.norms.records import Verification
+from gradience.audit.norms.verify import Check, verify
+from gradience.errors import StorageError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,35 +68,83 @@ def measure_base(base: BaseModel, settings: Settings) -> Kept:
     )
 
 
-def bring(
-    given: GivenNorms, directory: Path, *, base: BaseModel | None = None, now: datetime
-) -> Kept:
-    """Add norms from elsewhere to the cache.
+def bring(given: GivenNorms, directory: Path, *, now: datetime) -> Kept:
+    """Add norms from elsewhere to the cache on the word of their file, which stays with them.
 
     Parameters
     ----------
     given : GivenNorms
     directory : Path
         Of the cache.
-    base : BaseModel, optional
-        File them under this base model: a copy of the one they were measured on, whose numbers
-        were checked.
     now : datetime
         Aware.
 
     Raises
     ------
+    UsageError
+        If they are in the cache already: that file would be told by itself.
     StorageError
         If the disk refuses.
     """
-    identity = identity_of(given.base() if base is None else base)
+    identity = identity_of(given.base())
+    if Path(given.source) == cache.entry_path(directory, identity):
+        raise UsageError(
+            f"{given.source} is in the cache already",
+            remedy="Name the base model to check a sample of it: --base-model.",
+        )
+    return _brought(given, given.norms, identity, directory, now)
+
+
+def bring_checked(
+    given: GivenNorms, base: BaseModel, how: Check, directory: Path, *, now: datetime
+) -> tuple[Verification, Kept | None]:
+    """Add norms from elsewhere to the cache if a sample of them, measured again, agrees.
+
+    They are filed under the base in hand: that of the file, or a copy of it in other files.
+
+    Parameters
+    ----------
+    given : GivenNorms
+    base : BaseModel
+    how : Check
+    directory : Path
+        Of the cache.
+    now : datetime
+        Aware.
+
+    Returns
+    -------
+    Verification, and Kept or None
+        None where a number is wrong: nothing is added.
+
+    Raises
+    ------
+    BaseModelError, TransferError, DownloadRefusedError
+        As `verify`.
+    StorageError
+        If the disk refuses.
+    """
+    found = verify(given, base, how)
+    if not found.numbers_agree:
+        return found, None
+    checked = {key: replace(norm, told_by="") for key, norm in given.norms.items()}
+    return found, _brought(given, checked, identity_of(base), directory, now)
+
+
+def _brought(
+    given: GivenNorms,
+    norms: Mapping[str, BaseNorm],
+    identity: cache.Identity,
+    directory: Path,
+    now: datetime,
+) -> Kept:
     path = cache.entry_path(directory, identity)
-    refused = cache.remember(path, identity, given.norms, given.content.unmeasurable, now=now)
+    refused = cache.remember(path, identity, norms, given.content.unmeasurable, now=now)
     if refused is not None:
         raise StorageError(refused.message, remedy=refused.remedy)
     return Kept(
         path=path,
-        weights=len(given.norms),
+        weights=len(norms),
         unmeasurable=len(given.content.unmeasurable),
         left_out={},
         bytes_read=0,

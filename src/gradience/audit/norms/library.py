@@ -108,7 +108,7 @@ def _entry(path: Path) -> NormsEntry:
     content = decode(data, source=str(path))
     envelope = msgspec.json.decode(data, type=Envelope)
     norms, _ = believable(content.norms)
-    widths = [norm.upper / norm.lower - 1.0 for norm in norms.values() if norm.lower > 0.0]
+    widths = [norm.reached for norm in norms.values() if norm.lower > 0.0]
     return NormsEntry(
         file=path.name,
         model=content.model,
@@ -118,6 +118,7 @@ def _entry(path: Path) -> NormsEntry:
         unmeasurable=len(content.unmeasurable),
         tensors=len(content.tensors),
         width=max(widths, default=None),
+        unchecked=sum(bool(norm.told_by) for norm in norms.values()),
         bytes=len(data),
         written_at=envelope.written_at,
         written_by=envelope.written_by,

@@ -21,6 +21,8 @@ class NormsEntry(msgspec.Struct, frozen=True, kw_only=True):
         Weights with norms.
     unmeasurable : int
         Weights that have none.
+    unchecked : int
+        Norms that were taken from a file on its word.
     tensors : int
         Tensors of the model whose shape the file knows; 0 in files of an earlier version.
     width : float or None
@@ -43,6 +45,7 @@ class NormsEntry(msgspec.Struct, frozen=True, kw_only=True):
     written_at: str
     written_by: str
     usable: bool
+    unchecked: int = 0
 
 
 class Unreadable(msgspec.Struct, frozen=True, kw_only=True):

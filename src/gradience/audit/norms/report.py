@@ -1,6 +1,8 @@
 """What the norms commands show: records to a page. Pure."""
 
+from collections import Counter
 from collections.abc import Iterator
+from math import isfinite
 
 from gradience.audit.base.norms_file import NormsFile, believable, named
 from gradience.audit.norms.records import (
@@ -35,7 +37,9 @@ def listed(found: NormsList) -> Page:
             (
                 e.model if e.usable else f"{e.model} (by an older method)",
                 (e.revision or "-")[:12],
-                f"{e.weights}" + (f" (+{e.unmeasurable} without)" if e.unmeasurable else ""),
+                f"{e.weights}"
+                + (f" (+{e.unmeasurable} without)" if e.unmeasurable else "")
+                + (f" ({e.unchecked} unchecked)" if e.unchecked else ""),
                 number(e.width, 2),
                 format_size(e.bytes),
                 e.written_at[:10],
@@ -62,13 +66,22 @@ def shown(content: NormsFile, *, source: str, every: bool) -> Page:
             norm.dtype,
             number(norm.lower, 6),
             number(norm.upper, 6),
-            number(norm.upper / norm.lower - 1.0 if norm.lower else 0.0, 2),
+            number(norm.reached if isfinite(norm.reached) else None, 2),
             number(norm.frobenius, 6),
             number((norm.frobenius / norm.upper) ** 2 if norm.upper else None),
         )
         for key, norm in (order if every else order[:_FEW])
     )
     more = len(order) - len(rows)
+    told = Counter(norm.told_by for norm in norms.values() if norm.told_by)
+    on_its_word = [
+        Text(
+            text=f"unchecked: {count} are told by {source}; check a sample: gradience norms import "
+            f"{named(content.model, content.revision)} --base-model MODEL",
+            tone="warn",
+        )
+        for source, count in told.items()
+    ]
     wrong = [Text(text=f"not believed: {doubt}", tone="bad") for doubt in doubts]
     lost = [
         Text(text=f"no norm: {reason}", tone="warn") for reason in content.unmeasurable.values()
@@ -78,6 +91,7 @@ def shown(content: NormsFile, *, source: str, every: bool) -> Page:
         Text(text=f"{source}; {content.fingerprint}", tone="dim"),
         Text(text=f"computed by {_how(content)}", tone="dim"),
         *wrong,
+        *on_its_word,
         *lost,
         Table(
             title=f"{len(order)} weights, the largest norm first",

@@ -10,7 +10,7 @@ import msgspec
 from blake3 import blake3
 
 from gradience import artifacts, files
-from gradience.audit.base.norms_file import LARGEST, SCHEMA, NormsFile, decode
+from gradience.audit.base.norms_file import LARGEST, SCHEMA, NormsFile, believable, decode
 from gradience.audit.base.norms_only import GivenNorms, given
 from gradience.errors import ArtifactError, GradienceError, TransferError
 from gradience.paths import is_file, nearest
@@ -57,12 +57,17 @@ def fetch(source: str | os.PathLike[str], *, notice: Notice = lambda sentence: N
 def export(path: Path, content: NormsFile, *, now: datetime) -> int:
     """Write norms to a file to carry away; gives its size in bytes.
 
+    Where they came from stays here: who reads the file has its word alone, whatever it says.
+
     Raises
     ------
     StorageError
         If the disk refuses.
     """
     # One line per file: it is read by machines, and `gradience norms show` reads it to people.
+    norms, _ = believable(content.norms)
+    plain = {key: msgspec.structs.replace(norm, told_by="") for key, norm in norms.items()}
+    content = msgspec.structs.replace(content, norms=plain)
     data = artifacts.encode(SCHEMA, content, now=now, indent=0) + b"\n"
     files.replace(path, data)
     return len(data)

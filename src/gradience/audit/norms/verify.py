@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isclose
+from math import isclose
 
 from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.devices import Device, DeviceChoice
@@ -23,38 +23,20 @@ Notice = Callable[[str], None]
 
 # Two sums of the same squares in another order.
 _SAME = 1e-9
-# An interval may stay wider than was asked (a flat spectrum stops at 3e-3), but not by this much
-# where another start reaches what was asked.
-_MUCH_WIDER = 10.0
 
 
-def quiet(stage: str, done: int, total: int) -> None:
-    """Nobody listens."""
+SAMPLE = 8
+"""Weights that are measured again where nothing else is asked for."""
 
 
-def silent(sentence: str) -> None:
-    """Nobody listens."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """How norms are checked.
 
-
-def verify(
-    given: GivenNorms,
-    base: BaseModel,
-    *,
-    sample: int | None,
-    prove: int = 0,
-    seed: int,
-    devices: DeviceChoice,
-    progress: Progress = quiet,
-    notice: Notice = silent,
-) -> Verification:
-    """Compute a sample of norms again, and prove some of the upper bounds.
-
-    Parameters
+    Attributes
     ----------
-    given : GivenNorms
-    base : BaseModel
     sample : int or None
-        How many weights; None for all.
+        How many weights are measured again; None for all.
     prove : int
         For how many of them the upper bound is proved; the smallest ones of the sample.
     seed : int
@@ -64,6 +46,24 @@ def verify(
         Told (stage, done, total).
     notice : callable, optional
         Told in a sentence what comes over the network.
+    """
+
+    sample: int | None = SAMPLE
+    prove: int = 0
+    seed: int
+    devices: DeviceChoice
+    progress: Progress | None = None
+    notice: Notice | None = None
+
+
+def verify(given: GivenNorms, base: BaseModel, how: Check) -> Verification:
+    """Compute a sample of norms again, and prove some of the upper bounds.
+
+    Parameters
+    ----------
+    given : GivenNorms
+    base : BaseModel
+    how : Check
 
     Raises
     ------
@@ -73,17 +73,17 @@ def verify(
         If more would come over the network than may.
     """
     keys = sorted(given.norms)
-    if sample is not None and sample < len(keys):
-        keys = sorted(random.Random(seed).sample(keys, sample))
+    if how.sample is not None and how.sample < len(keys):
+        keys = sorted(random.Random(how.seed).sample(keys, how.sample))
     weights = {key: weight_of(key, given.norms[key], base.tensors) for key in keys}
     present = {key: weight for key, weight in weights.items() if weight is not None}
     numbers = sum(w.stored_shape[0] * w.stored_shape[1] for w in present.values())
-    work = _Work(given, base, seed, devices.device(numbers), progress)
-    to_prove = _smallest(present, prove)
+    work = _Work(given, base, how, how.devices.device(numbers))
+    to_prove = _smallest(present, how.prove)
     again = [w for members in work.goals(present).values() for w in work.device.order(members)]
     expected = base.expect([*again, *to_prove])
-    if expected:
-        notice(expected)
+    if expected and how.notice:
+        how.notice(expected)
     seen, reasons = work.measured(present)
     proved = work.proved(to_prove)
     checks = (
@@ -101,7 +101,7 @@ def verify(
         base_revision=base.revision,
         base_fingerprint=base.fingerprint,
         weights=len(given.norms),
-        seed=seed,
+        seed=how.seed,
         checked=tuple(checks),
     )
 
@@ -112,9 +112,13 @@ class _Work:
 
     given: GivenNorms
     base: BaseModel
-    seed: int
+    how: Check
     device: Device
-    progress: Progress
+
+    def tell(self, stage: str, done: int, total: int) -> None:
+        """Say how far a stage is, if anybody listens."""
+        if self.how.progress:
+            self.how.progress(stage, done, total)
 
     def goals(self, present: Mapping[str, BaseWeight]) -> Mapping[Goal, list[BaseWeight]]:
         """The weights by how finely the file says they were measured, from another start."""
@@ -122,7 +126,7 @@ class _Work:
         for key, weight in present.items():
             norm = self.given.norms[key]
             # The start of the file was drawn from seed 0.
-            goal = Goal(width=norm.width, eta=norm.eta, seed=self.seed + 1)
+            goal = Goal(width=norm.width, eta=norm.eta, seed=self.how.seed + 1)
             goals.setdefault(goal, []).append(weight)
         return goals
 
@@ -136,7 +140,7 @@ class _Work:
             before = len(seen) + len(reasons)
 
             def tell(count: int, before: int = before) -> None:
-                self.progress("measured again", before + count, len(present))
+                self.tell("measured again", before + count, len(present))
 
             found = measure(self.base, members, goal=goal, device=self.device, done=tell)
             seen |= found.norms
@@ -154,7 +158,7 @@ class _Work:
                 continue
             finally:
                 stored.release()
-            self.progress("proved", count, len(weights))
+            self.tell("proved", count, len(weights))
         return proved
 
 
@@ -177,7 +181,7 @@ def _check(
             reason = "the two intervals do not meet"
         elif other_sum:
             reason = "the Frobenius norm is another"
-        elif _width(told) > _MUCH_WIDER * max(told.width, _width(seen)):
+        elif told.is_much_wider(max(told.width, seen.reached)):
             # It holds the norm and says nothing: UDR stands on its lower end.
             reason = f"its interval is wider than the {told.width:g} it was measured to"
         elif not _same_rounding(told, seen):
@@ -190,13 +194,6 @@ def _check(
         reason=reason,
         proved=proved,
     )
-
-
-def _width(norm: BaseNorm) -> float:
-    """Relative width of the interval that was reached."""
-    if norm.lower > 0.0:
-        return norm.upper / norm.lower - 1.0
-    return inf if norm.upper > 0.0 else 0.0
 
 
 def _same_rounding(told: BaseNorm, seen: BaseNorm) -> bool:

@@ -1,8 +1,9 @@
 """A file on a web server, read by range: every answer is held against what the first one said.
 
 A range that was cut is resumed behind the last byte that came, so a resumed tensor is made of
-several answers. They are of one file only if size and validator (ETag, else Last-Modified) stay the
-same, which is checked on each, together with every promise of length.
+several answers. They are of one file only if size and validator (a strong ETag, else what else the
+server says: a weak one, Last-Modified) stay the same, which is checked on each, together with every
+promise of length.
 
 References
 ----------
@@ -103,13 +104,16 @@ class HttpFile:
 
     @property
     def validator(self) -> str:
-        """ETag of the linked file, ETag, or Last-Modified of the last place; else empty."""
+        """ETag of the linked file, else what the last place says of its version; may be empty."""
         return self._seen.get("linked") or self._seen.get(origin(self._place), "")
 
     @property
     def names_version(self) -> bool:
-        """Whether it is a strong ETag; a time has seconds only (RFC 9110, 8.8.1)."""
-        return self.validator.startswith('"')
+        """Whether it is a strong ETag.
+
+        A weak one may stand for several contents, and a time has seconds only (RFC 9110, 8.8.1).
+        """
+        return _is_strong(self.validator)
 
     def head(self, most: int) -> bytes:
         """The first bytes; see `RangeFile`."""
@@ -277,7 +281,7 @@ class HttpFile:
             raise self._lie(f"its server answers {status}")
         if headers.get("Content-Encoding", "identity") not in ("identity", ""):
             raise self._lie(f"it sends {headers['Content-Encoding']}, which was not asked for")
-        validator = headers.get("ETag") or headers.get("Last-Modified")
+        validator = _validator(headers)
         if validator and status in (200, 206):
             self._same(origin(self._place), validator)
 
@@ -292,6 +296,22 @@ class HttpFile:
         return TransferError(
             f"{self.name}: {what}", remedy="Download the file by other means, and name it here."
         )
+
+
+def _is_strong(etag: str) -> bool:
+    return etag.startswith('"')
+
+
+def _validator(headers: Mapping[str, str]) -> str:
+    """A strong ETag, else all that is said of the version.
+
+    Examples
+    --------
+    >>> _validator({"ETag": 'W/"5f"', "Last-Modified": "Wed, 25 Nov 2026 10:00:00 GMT"})
+    'W/"5f" Wed, 25 Nov 2026 10:00:00 GMT'
+    """
+    etag, date = headers.get("ETag", ""), headers.get("Last-Modified", "")
+    return etag if _is_strong(etag) else " ".join(filter(None, (etag, date)))
 
 
 def _joined(url: str, location: str) -> str:
