@@ -4,10 +4,11 @@ Everything runs in one process, on the same matrices, with one BLAS thread, in t
 printed. Ratios travel between machines, absolute times do not. None of the others has a bound: the
 column `error` says how far below the certified interval they ended (0 when inside).
 
-`--whole N` writes N layers of a 7B base and measures all of it, as a user would: a process of its
-own, all cores, with its peak memory.
+`--whole N` writes N layers of a 7B base (32 are 14 GB) and measures all of it, as a user would: a
+process of its own, all cores, with its peak memory; the others take one matrix of each module on all
+cores, times the number of layers. `--at DIR` keeps the base there for the next run.
 
-    python benchmarks/base_norms.py [--quick] [--gaussian] [--full] [--whole N]
+    python benchmarks/base_norms.py [--quick] [--gaussian] [--full] [--whole N [--at DIR]]
 """
 
 import argparse
@@ -21,6 +22,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,10 +85,17 @@ def svd_lowrank(W: Array) -> float:
     """torch's randomised SVD at its defaults, widening counted."""
     import torch  # noqa: PLC0415
 
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     wide = torch.from_numpy(W.view(np.int16)).view(torch.bfloat16).float()
     return float(torch.svd_lowrank(wide)[1][0])
+
+
+def one_thread_of_torch() -> None:
+    """As BLAS has it."""
+    with suppress(ImportError):
+        import torch  # noqa: PLC0415
+
+        torch.set_num_threads(1)
 
 
 def full_svd(W: Array) -> float:
@@ -142,36 +151,53 @@ def below(estimate: float, interval: NormInterval) -> str:
     return f"no bound; error {miss:.0e}" if miss else "no bound; error 0"
 
 
-def whole(layers: int) -> None:
+def whole(layers: int, at: Path | None) -> None:
     """Measure every weight of some layers of a 7B base, in a process of its own."""
     with tempfile.TemporaryDirectory() as place:
-        base = write_base(Path(place) / "base", layers)
+        base = at or Path(place) / "base"
+        if not base.exists():
+            write_base(base, layers)
         size = sum(file.stat().st_size for file in base.glob("*.safetensors"))
+        read_files(base)  # from the disk, if need be: what is timed is in memory
         reading = seconds(partial(read_files, base))
-        command = [sys.executable, "-m", "gradience", "norms", "measure", str(base)]
-        done = subprocess.run(
-            [sys.executable, "-S", str(HERE / "measured.py"), *command],
-            env={**os.environ, "GRADIENCE_CACHE_DIR": place},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    run = json.loads(done.stdout)
+        run = measured_whole(base, Path(place))
+    print(f"\n{layers} layers of a 7B base, {size / 1e9:.2f} GB bf16, {usable_cores()} cores")
+    print(f"  {'':<28}{'seconds':>9}{'one read':>11}")
+    row_whole("one read of the files", reading, reading, "")
+    note = f"certified; {run['cpu_seconds']:.1f} s CPU, peak {run['peak_bytes'] / 1e6:.0f} MB"
+    row_whole("gradience norms measure", run["seconds"], reading, note)
+    weights = {name: trained_like(*shape) for name, shape in MODULES.items()}
+    for rival in available():
+        took = layers * sum(seconds(partial(rival.norm, W)) for W in weights.values())
+        row_whole(rival.name, took, reading, "no bound; one layer, times the layers")
+    parts = [W[: W.shape[0] // 8, : W.shape[1] // 8] for W in weights.values()]
+    took = layers * 8**3 * sum(seconds(partial(full_svd, part)) for part in parts)
+    row_whole("svdvals", took, reading, "extrapolated (cubic) from an eighth of each side")
+
+
+def row_whole(name: str, took: float, read: float, note: str) -> None:
+    print(f"  {name:<28}{took:>9.2f}{took / read:>9.1f} x   {note}", flush=True)
+
+
+def measured_whole(base: Path, cache: Path) -> dict[str, float]:
+    """What `gradience norms measure` takes."""
+    command = [sys.executable, "-m", "gradience", "norms", "measure", str(base)]
+    done = subprocess.run(
+        [sys.executable, "-S", str(HERE / "measured.py"), *command],
+        env={**os.environ, "GRADIENCE_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    run: dict[str, float] = json.loads(done.stdout)
     if run["code"]:
         raise SystemExit(done.stderr)
-    print(f"\n{layers} layers of a 7B base, {size / 1e9:.2f} GB bf16, {usable_cores()} cores")
-    print(f"  one read of the files      {reading:8.2f} s")
-    print(
-        f"  gradience norms measure    {run['seconds']:8.2f} s wall,{run['cpu_seconds']:8.2f} s CPU"
-    )
-    print(f"  peak memory                {run['peak_bytes'] / 1e6:8.0f} MB")
-    scale = LAYERS / layers
-    print(f"  all {LAYERS} layers, by that      {run['seconds'] * scale:8.1f} s")
+    return run
 
 
 def write_base(directory: Path, layers: int) -> Path:
     """Layers with the shapes of a 7B model, a file each; the drawn weights of one serve all."""
-    directory.mkdir()
+    directory.mkdir(parents=True)
     weights = {name: trained_like(*shape) for name, shape in MODULES.items()}
     index = {}
     for layer in range(layers):
@@ -238,16 +264,18 @@ def main() -> None:
     parser.add_argument("--gaussian", action="store_true", help="add the worst case")
     parser.add_argument("--full", action="store_true", help="run the full SVD: up to a minute each")
     parser.add_argument("--whole", type=int, metavar="N", help="measure N layers of a 7B base")
+    parser.add_argument("--at", type=Path, metavar="DIR", help="keep the base of --whole there")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions, of which the median")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
     if options.whole:
-        whole(options.whole)
+        whole(options.whole, options.at)
         return
     side, tall = (512, 1792) if options.quick else (4096, 14336)
     with one_thread(os.environ):
         rivals = available()
+        one_thread_of_torch()
         for m in (side, tall):
             W = trained_like(m, side)
             compare("trained-like", W, rivals, rounds=options.rounds, full=options.full)
