@@ -5,8 +5,8 @@ printed. Ratios travel between machines, absolute times do not. None of the othe
 column `error` says how far below the certified interval they ended (0 when inside).
 
 `--whole N` writes N layers of a 7B base (32 are 14 GB) and measures all of it, as a user would: a
-process of its own, all cores, with its peak memory; the others take one matrix of each module on all
-cores, times the number of layers. `--at DIR` keeps the base there for the next run.
+process of its own, all cores, with its peak memory; the others take one matrix of each module, on
+all cores, times the number of layers. `--at DIR` keeps the base there for the next run.
 
     python benchmarks/base_norms.py [--quick] [--gaussian] [--full] [--whole N [--at DIR]]
 """
@@ -36,7 +36,7 @@ from safetensors.numpy import save_file
 from gradience.audit.base.spectral_norm import NormInterval, spectral_norm
 from gradience.blas import one_thread
 from gradience.system.cpus import usable_cores
-from shapes import LAYERS, MODULES
+from shapes import MODULES
 
 HERE = Path(__file__).resolve().parent
 Array = NDArray[Any]

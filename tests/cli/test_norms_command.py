@@ -255,6 +255,47 @@ def download(endpoint: str, cache: Path) -> None:
     subprocess.run([sys.executable, "-c", program], check=True, env=environ, capture_output=True)
 
 
+def test_norms_are_removed_after_a_yes_and_only_from_the_cache(
+    gradience: Run, base: Path, tmp_path: Path
+) -> None:
+    gradience("norms", "measure", base)
+    gradience("norms", "export", "base", "--out", "n.json")
+    (kept,) = (tmp_path / "cache" / "base_norms").glob("*.json")
+    (kept.parent / "bad.json").write_text("{")
+    done = gradience("norms", "rm", "base", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert kept.name in done.stdout
+    unasked = gradience("norms", "rm", "base")
+    assert (unasked.returncode, kept.exists()) == (2, True)
+    elsewhere = gradience("norms", "rm", "n.json", "--yes")
+    assert elsewhere.returncode == 2
+    assert "not among the norms" in elsewhere.stderr
+    done = gradience("norms", "rm", "base", "bad.json", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "n.json").exists()
+    assert list(kept.parent.glob("*.json")) == []
+    assert gradience("norms", "rm", "base", "--yes").returncode == 2
+
+
+def test_match_takes_norms_from_where_an_audit_takes_them(
+    gradience: Run, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    gradience("norms", "measure", base)
+    gradience("norms", "export", "base", "--out", "base_norms.json")
+    elsewhere = {"GRADIENCE_CACHE_DIR": str(tmp_path / "cache2")}
+    data = (tmp_path / "base_norms.json").read_bytes()
+    with serve(org__norms=Repo(files={"base_norms.json": data})) as hub:
+        online = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        address = f"{hub.url}/org/norms/resolve/main/base_norms.json"
+        for source in ("base_norms.json", address, "org/norms"):
+            how = ("--base-norms-from", source, "--no-hub-cache")
+            done = gradience("norms", "match", adapter, *how, **elsewhere, **online)
+            assert done.returncode == 0, done.stderr
+            assert "LIKELY: base" in done.stdout
+    done = gradience("norms", "match", adapter, "--base-norms-from", "run/adapter_config.json")
+    assert done.returncode == 3
+
+
 def test_match_says_one_none_and_why(gradience: Run, base: Path, adapter: Path) -> None:
     done = gradience("norms", "match", adapter)
     assert done.returncode == 1

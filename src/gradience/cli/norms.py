@@ -27,6 +27,7 @@ COMMANDS: Registry[click.Command] = Registry(
         "import": "gradience.cli.norms_check:import_",
         "verify": "gradience.cli.norms_check:verify",
         "match": "gradience.cli.norms_match:match",
+        "rm": "gradience.cli.norms_rm:rm",
     },
 )
 

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--base-norms-from",
-    "norms_files",
+    "norms_from",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Look at the base model of exported norms too. May be given more than once.",
+    metavar="FILE|URL|ID[@REV]",
+    help="Look at the base model of exported norms too: whatever `gradience audit` takes. May be "
+    "given more than once.",
 )
 @click.option("--no-hub-cache", is_flag=True, help="Do not look at the models in the Hub cache.")
 @cache_option
@@ -42,7 +42,7 @@ def match(
     *,
     adapter: str,
     base_models: tuple[str, ...],
-    norms_files: tuple[Path, ...],
+    norms_from: tuple[str, ...],
     no_hub_cache: bool,
     directory: Path | None,
     max_download: str | None,
@@ -58,6 +58,7 @@ def match(
     \b
     gradience norms match runs/my-adapter
     gradience norms match runs/my-adapter --base-model /models/a --base-model /models/b --all
+    gradience norms match runs/my-adapter --base-norms-from org/norms
 
     Exit codes: 0 one known base fits; 1 none, or several alike; 3 no readable adapter or base.
     """
@@ -74,7 +75,7 @@ def match(
     ):
         known = _known(
             base_models,
-            norms_files,
+            norms_from,
             cache_at(directory),
             hub_cache=not no_hub_cache,
             terms=terms,
@@ -90,19 +91,19 @@ def match(
 
 def _known(
     base_models: tuple[str, ...],
-    norms_files: tuple[Path, ...],
+    norms_from: tuple[str, ...],
     norms_cache: Path,
     *,
     hub_cache: bool,
     terms: "Terms",
     progress: "Progress | None",
 ) -> "Iterator[KnownBase | Unreadable]":
-    from gradience.audit.norms import which  # noqa: PLC0415
+    from gradience.audit.norms import travel, which  # noqa: PLC0415
 
     for model in base_models:
         yield which.opened(model, known_from="named", terms=terms)
-    for path in norms_files:
-        yield which.in_norms_file(path, known_from="named norms")
+    for source in norms_from:
+        yield which.in_norms(travel.fetch(source, notice=notice).content, known_from="named norms")
     yield from which.in_norms_cache(norms_cache)
     if hub_cache:
         from huggingface_hub import constants  # noqa: PLC0415 - 60 ms

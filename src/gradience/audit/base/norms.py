@@ -246,8 +246,9 @@ def recalled_or_measured(
     expected = base.expect([*todo, *again])
     if expected and settings.notice:
         settings.notice(expected)
-    # What came over a network may have taken minutes: a stop loses a thousandth of the work.
-    least = min(device.step_numbers, total // 1000) if expected else device.step_numbers
+    # The file is written as a whole each time: some hundred times, however large the base. What
+    # came over a network may have taken minutes: a stop loses a thousandth of the work.
+    least = total // 1000 if expected else max(device.step_numbers, total // 200)
     refused: Finding | None = None
     done = nbytes = 0
     for step in _steps(todo, least, even_if_empty=bool(recalled.doubts)):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 
+from gradience import files
 from gradience.artifacts import Envelope
 from gradience.audit.base.norms_file import (
     LARGEST,
@@ -72,6 +73,36 @@ def find(directory: Path, text: str) -> Path:
         f"{text} is no file of norms, and {directory} keeps none of such a model",
         remedy=f"Kept are: {known}. `gradience norms measure {text}` measures a base model.",
     )
+
+
+def kept(directory: Path, text: str) -> Path:
+    """The file in the cache that a text names: as `find`, or by its own name there.
+
+    Raises
+    ------
+    UsageError
+        If it names none, several, or a file elsewhere.
+    """
+    own = directory / text
+    path = own if is_file(str(own)) else find(directory, text)
+    if path.absolute().parent != directory.absolute():
+        raise UsageError(
+            f"{text} is not among the norms in {directory}",
+            remedy="`gradience norms ls` lists those; any other file is yours to remove.",
+        )
+    return path
+
+
+def remove(path: Path) -> None:
+    """Remove a file of norms; whoever is adding to it is waited for.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses.
+    """
+    with files.locked(path):
+        files.remove(path)
 
 
 def in_cache(directory: Path, text: str) -> str:

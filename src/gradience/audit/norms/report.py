@@ -1,7 +1,7 @@
 """What the norms commands show: records to a page. Pure."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isfinite
 
 from gradience.audit.base.norms_file import NormsFile, believable, named
@@ -49,10 +49,33 @@ def listed(found: NormsList) -> Page:
         ),
         left=frozenset({0, 1, 6}),
         spare=("fingerprint", "size", "written"),
-        note="width: of the widest interval, upper / lower - 1.",
+        note="width: of the widest interval, upper / lower - 1. "
+        "`gradience norms rm MODEL` removes one.",
     )
     odd = (Text(text=f"{u.name}: {u.message}", tone="warn") for u in found.unreadable)
     return (table, *odd)
+
+
+def removals(found: NormsList, names: Sequence[str]) -> Page:
+    """The files of a directory that are about to be removed."""
+    by_name = {entry.file: entry for entry in found.entries}
+    rows = []
+    for name in names:
+        entry = by_name.get(name)
+        if entry is None:
+            rows.append((name, "-", "-", "-", "not readable"))
+            continue
+        how = "brought again" if entry.unchecked else "measured again"
+        rows.append((name, entry.model, str(entry.weights), format_size(entry.bytes), how))
+    return (
+        Table(
+            title=f"To be removed from {found.directory}",
+            head=("file", "model", "weights", "size", "had anew"),
+            rows=tuple(rows),
+            left=frozenset({0, 1, 4}),
+            spare=("size",),
+        ),
+    )
 
 
 def shown(content: NormsFile, *, source: str, every: bool) -> Page:

@@ -9,6 +9,7 @@ from blake3 import blake3
 
 from gradience.adapter.records import Adapter
 from gradience.audit.base.match import match
+from gradience.audit.base.norms_file import NormsFile
 from gradience.audit.base.norms_only import tensors_of
 from gradience.audit.base.source import open_base
 from gradience.audit.base.terms import Terms
@@ -82,15 +83,16 @@ def in_norms_cache(directory: Path) -> Iterator[KnownBase | Unreadable]:
     listed = library.listing(directory)
     yield from listed.unreadable
     for entry in listed.entries:
-        yield in_norms_file(directory / entry.file, known_from="norms cache")
+        try:
+            content = library.read(directory / entry.file)
+        except UnreadableError as error:
+            yield Unreadable(name=entry.file, message=str(error))
+        else:
+            yield in_norms(content, known_from="norms cache")
 
 
-def in_norms_file(path: Path, *, known_from: str) -> KnownBase | Unreadable:
-    """The base model of one file of norms."""
-    try:
-        content = library.read(path)
-    except UnreadableError as error:
-        return Unreadable(name=str(path), message=str(error))
+def in_norms(content: NormsFile, *, known_from: str) -> KnownBase:
+    """The base model of a file of norms."""
     return KnownBase(
         model=content.model,
         revision=content.revision,
@@ -203,7 +205,6 @@ def _signature(found: Matches) -> str:
 
 
 def _with_places(candidate: Candidate, places: tuple[str, ...]) -> Candidate:
-
     return msgspec.structs.replace(candidate, known_from=places)
 
 
