@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from gradience.audit.base.spectral_norm import NormInterval, spectral_norm
+from gradience.audit.base.spectral_norm import Crew, Goal, NormInterval, spectral_norm
 from gradience.blas import one_thread
 from gradience.system.cpus import usable_cores
 from shapes import MODULES
@@ -111,7 +111,7 @@ def full_svd(W: Array) -> float:
 def on_all_cores(W: Array, threads: int) -> float:
     """Ours, the rows shared out among threads."""
     with ThreadPoolExecutor(threads) as pool:
-        return spectral_norm(W, pool=pool, threads=threads).lower
+        return spectral_norm(W, crew=Crew(pool=pool, threads=threads)).lower
 
 
 def seconds(act: Callable[[], object]) -> float:
@@ -135,7 +135,7 @@ def medians(W: Array, rivals: list[Rival], rounds: int) -> tuple[float, float, d
     others: dict[str, list[float]] = {rival.name: [] for rival in rivals}
     for seed in range(rounds):
         reads.append(seconds(partial(read_once, W)))
-        ours.append(seconds(partial(spectral_norm, W, seed=seed)))
+        ours.append(seconds(partial(spectral_norm, W, Goal(seed=seed))))
         for rival in rivals:
             others[rival.name].append(seconds(partial(rival.norm, W)))
     median = statistics.median

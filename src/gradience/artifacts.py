@@ -48,8 +48,17 @@ def encode(schema: str, content: Any, *, now: datetime, indent: int = 2) -> byte
     return msgspec.json.format(data, indent=indent) + b"\n" if indent else data
 
 
-def decode(data: bytes, schema: str, content: type[T], *, source: str) -> T:
+def decode(
+    data: bytes,
+    schema: str,
+    content: type[T],
+    *,
+    source: str,
+    remedy: str = "Write it again; if it is a cache file, delete it.",
+) -> T:
     """The content of an artifact, checked against its type.
+
+    `remedy` is for what is no such artifact, or a damaged one.
 
     Raises
     ------
@@ -64,7 +73,7 @@ def decode(data: bytes, schema: str, content: type[T], *, source: str) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ArtifactError(
             f"{source} is not a readable {schema} file: {error}",
-            remedy="Write it again; if it is a cache file, delete it.",
+            remedy=remedy,
         ) from error
 
 

@@ -152,6 +152,15 @@ def test_norms_of_another_base_stop_an_audit(
     assert "do not agree" in done.stdout
 
 
+def test_norms_on_the_hub_that_cannot_be_asked_are_not_said_to_be_absent(
+    gradience: Run, adapter: Path
+) -> None:
+    done = gradience("audit", adapter, "--base-norms-from", "org/norms")
+    assert done.returncode == 3
+    assert "the Hub cannot be reached" in done.stderr
+    assert "hf upload" not in done.stderr
+
+
 def test_verify_says_right_wrong_and_proved(gradience: Run, base: Path, tmp_path: Path) -> None:
     gradience("norms", "measure", base)
     gradience("norms", "export", "base", "--out", "n.json")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gradience.adapter.delta import Product
 from gradience.adapter.records import LoraLayer
-from gradience.audit.base.spectral_norm import RowBlocks, spectral_norm
+from gradience.audit.base.spectral_norm import Goal, RowBlocks, spectral_norm
 from gradience.errors import AdapterError, UnmeasurableError
 
 _DENSE_LIMIT = 1024
@@ -132,7 +132,7 @@ def dora_norms(change: DoraChange, *, width: float) -> DoraNorms:
             frobenius=float(np.linalg.norm(values)),
             relative_error=_dense_error(values),
         )
-    norm = spectral_norm(change, width=width)
+    norm = spectral_norm(change, Goal(width=width))
     error = norm.upper / norm.lower - 1.0 if norm.lower > 0 else 0.0
     return DoraNorms(
         values=None, spectral=norm.lower, frobenius=norm.frobenius, relative_error=error

@@ -393,7 +393,8 @@ def _audit(
 def _norms(adapter: Adapter, base: "BaseModel", options: AuditOptions) -> "BaseNorms":
     # Imported here: 30 ms, if there is a base.
     from gradience.audit.base.devices import choice  # noqa: PLC0415
-    from gradience.audit.base.norms import Settings, base_norms  # noqa: PLC0415
+    from gradience.audit.base.known import Settings  # noqa: PLC0415
+    from gradience.audit.base.norms import base_norms  # noqa: PLC0415
     from gradience.audit.base.spectral_norm import Goal  # noqa: PLC0415
 
     settings = Settings(

@@ -177,7 +177,7 @@ def measure(
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from gradience.audit.base.norms import Settings  # noqa: PLC0415
+    from gradience.audit.base.known import Settings  # noqa: PLC0415
     from gradience.audit.base.source import open_base  # noqa: PLC0415
     from gradience.audit.base.spectral_norm import Goal  # noqa: PLC0415
     from gradience.audit.norms.keep import measure_base  # noqa: PLC0415

@@ -179,10 +179,12 @@ def _drawn() -> int:
 
 
 def _named_base(given: "GivenNorms") -> str:
+    from gradience.audit.base.norms_file import in_full  # noqa: PLC0415
+
     told = given.content
     if told.revision is None:
         raise UsageError(
             f"{given.source} names no revision of {told.model}, so which files are meant is open",
             remedy="Name the base model with --base-model.",
         )
-    return f"{told.model}@{told.revision}"
+    return in_full(told.model, told.revision)

@@ -55,7 +55,8 @@ PROGRAM = """
     from datetime import UTC, datetime
     from pathlib import Path
     from factories_bases import lora_layer
-    from gradience.audit.base.norms import Settings, base_norms
+    from gradience.audit.base.known import Settings
+    from gradience.audit.base.norms import base_norms
     from gradience.audit.base.source import open_base
     from gradience.audit.base.terms import Terms, refuse
     from gradience.blas import one_thread

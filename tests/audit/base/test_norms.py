@@ -11,8 +11,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from factories_bases import decoder_shapes, layers_of, lora_layer, write_base
+from gradience.audit.base.known import Settings
 from gradience.audit.base.measured import measure
-from gradience.audit.base.norms import BaseNorms, Settings, base_norms
+from gradience.audit.base.norms import BaseNorms, base_norms
 from gradience.audit.base.packed.format import PackedWeight
 from gradience.audit.base.rows import rows, stored_rows
 from gradience.audit.base.source import open_base

@@ -13,9 +13,10 @@ from safetensors.numpy import save_file
 
 from factories_bases import lora_layer
 from factories_packed import EXPERTS, MODULE, bitsandbytes_4bit, fp8, gptq
+from gradience.audit.base.known import Settings
 from gradience.audit.base.match import match
 from gradience.audit.base.measured import measure
-from gradience.audit.base.norms import BaseNorms, Settings, base_norms
+from gradience.audit.base.norms import BaseNorms, base_norms
 from gradience.audit.base.source import open_base
 
 pytestmark = pytest.mark.usefixtures("one_blas_thread")

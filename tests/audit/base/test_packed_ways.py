@@ -12,8 +12,9 @@ from msgspec import structs
 from factories_bases import lora_layer
 from factories_packed import MODULE, bitsandbytes_4bit, fp8, gptq, write_packed
 from gradience.audit.base.devices import ON_CPU, Cpu
+from gradience.audit.base.known import Settings
 from gradience.audit.base.measured import measure
-from gradience.audit.base.norms import BaseNorms, Settings, base_norms
+from gradience.audit.base.norms import BaseNorms, base_norms
 from gradience.audit.base.norms_only import GivenNorms
 from gradience.audit.base.source import BaseModel, open_base
 from gradience.audit.base.weights import BaseWeight, Part

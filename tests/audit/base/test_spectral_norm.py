@@ -21,7 +21,7 @@ from factories_matrices import (
     true_norm,
     with_spectrum,
 )
-from gradience.audit.base.spectral_norm import NormInterval, row_blocks, spectral_norm
+from gradience.audit.base.spectral_norm import Crew, Goal, NormInterval, row_blocks, spectral_norm
 from gradience.blas import one_thread
 from gradience.errors import UnmeasurableError, UsageError
 
@@ -73,7 +73,7 @@ def test_every_stored_dtype_is_measured_as_it_is_stored(
 @pytest.mark.parametrize("name", ["flat", "gaussian", "cluster of 8", "rank three", "trained-like"])
 def test_no_seed_breaks_the_interval(name: str, seed: int) -> None:
     W = MATRICES[name]().astype(np.float32)
-    assert_certified(spectral_norm(W, seed=seed), W)
+    assert_certified(spectral_norm(W, Goal(seed=seed)), W)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_the_upper_bound_fails_no_more_often_than_eta(draw: Callable[[int], Arra
     for seed in range(trials):
         W = draw(seed).astype(np.float32)
         # So wide a goal that most runs stop long before the top of the spectrum is resolved.
-        interval = spectral_norm(W, eta=eta, seed=seed, width=0.05)
+        interval = spectral_norm(W, Goal(eta=eta, seed=seed, width=0.05))
         truth = true_norm(W)
         assert interval.lower <= truth * (1 + ROUNDING)
         failures += interval.upper < truth
@@ -102,7 +102,7 @@ def test_an_eta_near_one_does_fail_so_that_the_test_above_can() -> None:
     failures = 0
     for seed in range(100):
         W = with_spectrum(np.r_[1.02, np.full(69, 1.0)], 90, 80, seed).astype(np.float32)
-        interval = spectral_norm(W, eta=0.9, seed=seed, max_passes=3)
+        interval = spectral_norm(W, Goal(eta=0.9, seed=seed, max_passes=3))
         failures += interval.upper < true_norm(W)
     assert 0 < failures <= 90
 
@@ -110,14 +110,14 @@ def test_an_eta_near_one_does_fail_so_that_the_test_above_can() -> None:
 def test_with_the_default_eta_no_run_fails_however_early_it_stops() -> None:
     for seed in range(60):
         W = gaussian(90, 80, seed).astype(np.float32)
-        interval = spectral_norm(W, seed=seed, max_passes=2 + seed % 5)
+        interval = spectral_norm(W, Goal(seed=seed, max_passes=2 + seed % 5))
         assert interval.lower <= true_norm(W) <= interval.upper
         assert interval.passes <= 2 + seed % 5
 
 
 def test_the_interval_reached_is_reported_when_the_passes_run_out() -> None:
     W = MATRICES["gaussian"]()
-    wide = spectral_norm(W, max_passes=4)
+    wide = spectral_norm(W, Goal(max_passes=4))
     assert wide.width > 1e-3
     assert_certified(wide, W, width=10.0)
 
@@ -126,12 +126,12 @@ def test_the_interval_reached_is_reported_when_the_passes_run_out() -> None:
 @pytest.mark.parametrize("name", ["trained-like", "power law", "rank three", "tall"])
 def test_the_width_asked_for_is_the_width_reached(name: str, width: float) -> None:
     W = MATRICES[name]()
-    assert_certified(spectral_norm(W, width=width), W, width=width)
+    assert_certified(spectral_norm(W, Goal(width=width)), W, width=width)
 
 
 def test_a_wider_goal_takes_fewer_passes() -> None:
     W = MATRICES["gaussian"]().astype(np.float32)
-    passes = [spectral_norm(W, width=width).passes for width in (1e-1, 1e-2, 1e-3)]
+    passes = [spectral_norm(W, Goal(width=width)).passes for width in (1e-1, 1e-2, 1e-3)]
     assert passes == sorted(set(passes))
 
 
@@ -272,13 +272,13 @@ def test_what_is_no_matrix_is_refused() -> None:
 @pytest.mark.parametrize("bad", [{"width": 0.0}, {"eta": 1.0}, {"max_passes": 1}])
 def test_options_that_cannot_be_meant_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(bad))):
-        spectral_norm(np.ones((3, 3)), **bad)
+        spectral_norm(np.ones((3, 3)), Goal(**bad))
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
     W = trained_like(300, 200).astype(np.float32)
-    assert spectral_norm(W, seed=3) == spectral_norm(W, seed=3)
-    assert spectral_norm(W, seed=3) != spectral_norm(W, seed=4)
+    assert spectral_norm(W, Goal(seed=3)) == spectral_norm(W, Goal(seed=3))
+    assert spectral_norm(W, Goal(seed=3)) != spectral_norm(W, Goal(seed=4))
 
 
 def threads() -> set[int]:
@@ -330,8 +330,8 @@ def test_threads_that_share_the_rows_change_only_rounding(
     W = trained_like(*shape).astype(ml_dtypes.bfloat16)
     alone = spectral_norm(W)
     with ThreadPoolExecutor(threads) as pool:
-        shared = spectral_norm(W, pool=pool, threads=threads)
-        assert shared == spectral_norm(W, pool=pool, threads=threads)
+        shared = spectral_norm(W, crew=Crew(pool=pool, threads=threads))
+        assert shared == spectral_norm(W, crew=Crew(pool=pool, threads=threads))
     assert shared.lower == pytest.approx(alone.lower, rel=1e-9)
     assert shared.upper == pytest.approx(alone.upper, rel=1e-6)
     assert shared.frobenius == pytest.approx(alone.frobenius, rel=1e-13)
@@ -341,7 +341,8 @@ def test_threads_that_share_the_rows_change_only_rounding(
 def test_what_cannot_be_divided_is_measured_by_one_thread() -> None:
     W = trained_like(3000, 800).astype(np.float32)
     with ThreadPoolExecutor(2) as pool:
-        assert spectral_norm(Pieces((W,)), pool=pool, threads=2) == spectral_norm(Pieces((W,)))
+        shared = spectral_norm(Pieces((W,)), crew=Crew(pool=pool, threads=2))
+        assert shared == spectral_norm(Pieces((W,)))
 
 
 def test_a_nan_in_any_span_is_refused() -> None:
@@ -351,4 +352,4 @@ def test_a_nan_in_any_span_is_refused() -> None:
         ThreadPoolExecutor(2) as pool,
         pytest.raises(UnmeasurableError, match="1 NaN"),
     ):
-        spectral_norm(W, pool=pool, threads=2)
+        spectral_norm(W, crew=Crew(pool=pool, threads=2))

@@ -14,7 +14,8 @@ import pytest
 from safetensors.numpy import save, save_file
 
 from factories_bases import lora_layer
-from gradience.audit.base.norms import BaseNorms, Settings, base_norms
+from gradience.audit.base.known import Settings
+from gradience.audit.base.norms import BaseNorms, base_norms
 from gradience.audit.base.source import open_base
 from gradience.audit.base.terms import Terms, WholeFiles
 from gradience.audit.run import audit_lora_peft_dir
@@ -203,7 +204,7 @@ def test_a_header_that_lies_about_its_file_is_refused(hub: Hub, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("files", "end", "message"),
     [
-        ({}, "", "it holds no weights"),
+        ({}, "", "no file there has a usual name"),
         ({"m.gguf": b"GGUF"}, "/m.gguf", "GGUF"),
         ({"pytorch_model.bin": b"b"}, "", "is a torch checkpoint, which cannot be read by range"),
         ({"w.pt": b"b"}, "/w.pt", "is a torch checkpoint, which cannot be read by range"),

@@ -6,7 +6,7 @@ import pytest
 
 from factories_matrices import MATRICES, gaussian, trained_like, true_norm
 from gradience.audit.base.row_blocks import row_blocks
-from gradience.audit.base.spectral_norm import spectral_norm
+from gradience.audit.base.spectral_norm import Goal, spectral_norm
 from gradience.audit.norms.proof import is_proved
 from gradience.errors import UnmeasurableError
 
@@ -34,7 +34,7 @@ def test_neither_shape_nor_scale_matters(shape: tuple[int, int], scale: float) -
 def test_the_upper_end_of_a_measured_interval_is_proved() -> None:
     for seed in range(10):
         W = trained_like(300, 200, seed).astype(ml_dtypes.bfloat16)
-        assert is_proved(row_blocks(W), spectral_norm(W, seed=seed).upper)
+        assert is_proved(row_blocks(W), spectral_norm(W, Goal(seed=seed)).upper)
 
 
 def test_what_is_not_finite_is_not_proved() -> None:

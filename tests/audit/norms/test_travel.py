@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 from factories_bases import decoder_shapes, layers_of, write_base
 from gradience.audit.base.devices import ON_CPU
-from gradience.audit.base.norms import BaseNorms, Settings, base_norms
+from gradience.audit.base.known import Settings
+from gradience.audit.base.norms import BaseNorms, base_norms
 from gradience.audit.base.norms_only import GivenNorms
 from gradience.audit.base.source import open_base
 from gradience.audit.base.spectral_norm import Goal
@@ -60,6 +61,10 @@ def edited(path: Path, change: Any) -> Path:
     return path
 
 
+def codes(found: BaseNorms) -> list[str]:
+    return [finding.code for finding in found.findings]
+
+
 def numbers(found: BaseNorms) -> dict[str, tuple[float, float, float]]:
     return {label: (n.lower, n.upper, n.frobenius) for label, n in found.by_layer.items()}
 
@@ -97,6 +102,9 @@ def test_a_weight_without_a_norm_has_its_reason(tiny: Path, tmp_path: Path) -> N
     found = beside(given.base(), given, tmp_path / "empty")
     assert set(found.unmatched) == {name}
     assert str(path) in found.unmatched[name]
+    (missing,) = [f for f in found.findings if f.code == "base_norms_missing"]
+    assert missing.modules == (name,)
+    assert "base_weights_unmeasurable" not in codes(found)
 
 
 def test_norms_of_another_base_are_refused(tiny: Path, tmp_path: Path) -> None:
@@ -143,6 +151,16 @@ def test_what_is_no_file_of_norms_is_refused(tmp_path: Path) -> None:
         travel.fetch("word")
 
 
+def test_a_directory_that_carries_norms_is_one_place_to_have_them_from(
+    tiny: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactError, match="is a directory without base_norms") as caught:
+        travel.fetch(tiny)
+    assert "--base-model" in caught.value.remedy
+    exported(tiny, tmp_path).rename(tiny / "base_norms.json")
+    assert travel.fetch(tiny).source == f"{tiny}/base_norms.json"
+
+
 def test_norms_come_from_a_url(tiny: Path, tmp_path: Path) -> None:
     data = exported(tiny, tmp_path).read_bytes()
 
@@ -180,10 +198,6 @@ def test_what_was_brought_serves_the_next_audit(tiny: Path, tmp_path: Path) -> N
     with open_base(tiny) as base:
         found = base_norms(layers_of(decoder_shapes()), base, Settings(tmp_path / "cache2", NOW))
     assert found.bytes_read == 0
-
-
-def codes(found: BaseNorms) -> list[str]:
-    return [finding.code for finding in found.findings]
 
 
 def test_norms_that_nobody_checked_are_said_to_be_so_until_somebody_does(
@@ -425,6 +439,19 @@ def test_a_model_is_found_by_its_name_and_the_start_of_its_fingerprint(
     measured(tmp_path / "again" / "tiny", cache)
     with pytest.raises(UsageError, match="tiny may be"):
         library.find(cache, "tiny")
+
+
+def test_a_name_that_is_nearly_one_is_asked_back(tiny: Path, tmp_path: Path) -> None:
+    path = measured(tiny, tmp_path / "cache").path
+    for text, remedy in (
+        ("tinny", "Did you mean tiny?"),
+        (str(path.with_name("tiny-0.json")), f"Did you mean {path}?"),
+        ("org/other", "gradience norms measure org/other"),
+        ("qqqq.json", "Check the path. Kept are: tiny."),
+    ):
+        with pytest.raises(UsageError) as caught:
+            library.find(tmp_path / "cache", text)
+        assert remedy in caught.value.remedy
 
 
 def test_a_revision_stays_with_its_model(tiny: Path, tmp_path: Path) -> None:

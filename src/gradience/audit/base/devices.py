@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gradience.audit.base.rows import StoredRows
-from gradience.audit.base.spectral_norm import Goal, NormInterval, spectral_norm
+from gradience.audit.base.spectral_norm import Crew, Goal, NormInterval, spectral_norm
 from gradience.audit.base.weights import BaseWeight
 from gradience.blas import one_thread, threads
 from gradience.errors import MissingExtraError, UnmeasurableError, UsageError
@@ -84,26 +84,17 @@ class Cpu:
             ThreadPoolExecutor(self.threads) if many else nullcontext() as pool,
         ):
             for weight in weights:
-                yield weight, measured_here(opener(weight), goal, pool, self.threads)
+                crew = Crew(pool=pool, threads=self.threads)
+                yield weight, measured_here(opener(weight), goal, crew)
 
 
 ONE_THREAD = Cpu()
 
 
-def measured_here(
-    stored: StoredRows, goal: Goal, pool: ThreadPoolExecutor | None = None, threads: int = 1
-) -> NormInterval | UnmeasurableError:
+def measured_here(stored: StoredRows, goal: Goal, crew: Crew) -> NormInterval | UnmeasurableError:
     """The interval of one open weight on the CPU, or why it has none; releases the weight."""
     try:
-        return spectral_norm(
-            stored,
-            width=goal.width,
-            eta=goal.eta,
-            seed=goal.seed,
-            max_passes=goal.max_passes,
-            pool=pool,
-            threads=threads,
-        )
+        return spectral_norm(stored, goal, crew=crew)
     except UnmeasurableError as error:
         return error
     finally:

@@ -59,6 +59,14 @@ BASE_NORMS_UNCHECKED = BASE.add(
     "Check a sample once, where the model can be read: "
     "gradience norms import FILE --base-model MODEL",
 )
+BASE_NORMS_MISSING = BASE.add(
+    "base_norms_missing",
+    Severity.WARNING,
+    "A file of norms stands for the base model and has no norm of some weights that the adapter "
+    "changes; they have no UDR.",
+    "Name the model too (--base-model): what the file lacks is measured. Or have it exported after "
+    "`gradience norms measure`, which measures every weight.",
+)
 BASE_NORMS_WIDE = BASE.add(
     "base_norms_wide",
     Severity.WARNING,

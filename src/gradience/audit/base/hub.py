@@ -73,7 +73,8 @@ class _Repo:
         if here is not None:
             return read_regular(here, limit=limit)
         if not self.online:
-            raise _offline(f"{self.repo}@{self.commit[:7]}: {name} is not in the cache", self.repo)
+            what = f"{self.repo}@{self.commit[:7]}: {name} is not in the cache"
+            raise _offline(what, self.repo, self.revision)
         return self.remote(name).whole(limit)
 
     def download(self, name: str) -> Path:
@@ -126,10 +127,7 @@ def find(
     opened = _repo(repo, revision, online)
     files = weights_files(opened.names)
     if not files:
-        reason, remedy = why_none(opened.names)
-        if not opened.online:
-            reason += " in the cache, and nothing may be downloaded"
-        raise BaseModelError(f"base model {repo}@{opened.commit[:7]}: {reason}", remedy=remedy)
+        raise _nothing_in(opened)
     listed = {name: (file, only) for file in files for name, only in _shards(opened, file).items()}
     here = {name for name in listed if opened.cached(name) is not None}
     if opened.online:
@@ -219,7 +217,7 @@ def _repo(repo: str, revision: str, online: bool) -> _Repo:
     if cached is not None and (not online or (pinned and _is_complete(cached))):
         return cached
     if not online:
-        raise _offline(f"{named} is not in the cache", repo)
+        raise _offline(f"{named} is not in the cache", repo, revision)
     from huggingface_hub import HfApi  # noqa: PLC0415 - only for a Hub id
 
     try:
@@ -305,9 +303,27 @@ def _why(error: BaseException, revision: str) -> tuple[str, str]:
     )
 
 
-def _offline(what: str, repo: str) -> BaseModelError:
+def _offline(what: str, repo: str, revision: str) -> BaseModelError:
+    wanted = repo if revision == "main" else f"{repo} --revision {revision}"
     return BaseModelError(
         f"base model {what}, and nothing may be downloaded",
         remedy=f"Go online (unset HF_HUB_OFFLINE), or run where the Hub is reached: "
-        f"hf download {repo}",
+        f"hf download {wanted}",
+    )
+
+
+def _nothing_in(opened: _Repo) -> BaseModelError:
+    """The error of a repository without weights that can be told."""
+    from huggingface_hub import hf_hub_url  # noqa: PLC0415 - only for a Hub id
+
+    none = why_none(opened.names)
+    remedy = none.remedy
+    if none.file.endswith((".safetensors", ".safetensors.index.json")):
+        address = hf_hub_url(opened.repo, none.file, revision=opened.commit)
+        remedy = f"Name the file by its address, such as {address}"
+    elif none.file:
+        remedy = f"Download one and name the file: hf download {opened.repo} {none.file}"
+    here = "" if opened.online else " in the cache, and nothing may be downloaded"
+    return BaseModelError(
+        f"base model {opened.repo}@{opened.commit[:7]}: {none.reason}{here}", remedy=remedy
     )

@@ -124,28 +124,43 @@ def _choose(names: Collection[str]) -> str:
     return ""
 
 
-def why_none(names: Collection[str]) -> tuple[str, str]:
-    """Why a listing holds no weights that can be read, and what helps.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoWeights:
+    """Why a listing holds no weights that are known to be a model's.
 
-    Returns
-    -------
-    (reason, remedy)
+    Attributes
+    ----------
+    reason : str
+    remedy : str
+        Where naming a file does not help.
+    file : str
+        One that may be meant; how it is named depends on where it is.
     """
+
+    reason: str
+    remedy: str = ""
+    file: str = ""
+
+
+def why_none(names: Collection[str]) -> NoWeights:
+    """Why a listing holds no weights that can be read, and what helps."""
     models = _gguf_models(names)
     if models:
-        return (
-            f"it holds {len(models)} GGUF models, and nothing says which is meant",
-            f"Name the file itself, such as {models[0]}.",
+        return NoWeights(
+            reason=f"it holds {len(models)} GGUF models, and nothing says which is meant",
+            file=models[0],
         )
     if "adapter_config.json" in names:
-        return (
-            "it is an adapter, not a base model",
-            "Name the model of its `base_model_name_or_path`.",
+        return NoWeights(
+            reason="it is an adapter, not a base model",
+            remedy="Name the model of its `base_model_name_or_path`.",
         )
     weights = [name for name in sorted(names) if name.endswith((".safetensors", ".bin"))]
     if weights:
-        return (
-            f"none of its {len(weights)} weights files is named as a model's: {weights[0]}",
-            "Name the file or the index itself.",
+        return NoWeights(
+            reason=f"none of its {len(weights)} weights files is named as a model's: {weights[0]}",
+            file=weights[0],
         )
-    return "it holds no weights", "Name the directory of model.safetensors or its index."
+    return NoWeights(
+        reason="it holds no weights", remedy="Name the model that has model.safetensors."
+    )

@@ -39,8 +39,11 @@ def _shards_at(path: Path) -> tuple[Shard, ...]:
         names = listing(path)
         files = weights_files(names)
         if not files:
-            reason, remedy = why_none(names)
-            raise BaseModelError(f"base model {path}: {reason}", remedy=remedy)
+            none = why_none(names)
+            remedy = (
+                f"Name the file itself, such as {path / none.file}." if none.file else none.remedy
+            )
+            raise BaseModelError(f"base model {path}: {none.reason}", remedy=remedy)
         return tuple(
             shard for file in files for shard in shards_of(path / file.name, prefix=file.prefix)
         )

@@ -23,6 +23,11 @@ LARGEST = 64_000_000
 """Bytes that such a file may have. It takes some 320 for each norm and 150 for each tensor: of the
 largest models published, with 70 000 matrices of experts and their scales, it has 45 MB."""
 
+_NO_NORMS = (
+    "Name a file that `gradience norms export` wrote (on the web the raw file, not its page). A "
+    "damaged one in the cache goes with: gradience norms rm FILE"
+)
+
 # More than any disk holds, and still a float.
 _LARGEST_SIDE = 2**53
 
@@ -80,7 +85,7 @@ def decode(data: bytes, *, source: str) -> NormsFile:
     ArtifactError
         If it is not one; `source` names it in the message.
     """
-    return artifacts.decode(data, SCHEMA, NormsFile, source=source)
+    return artifacts.decode(data, SCHEMA, NormsFile, source=source, remedy=_NO_NORMS)
 
 
 def versions() -> dict[str, str]:
@@ -120,6 +125,11 @@ def named(model: str, revision: str | None) -> str:
     ('org/tiny@a1b2c3d4e5f6', 'tiny')
     """
     return f"{model}@{revision[:12]}" if revision else model
+
+
+def in_full(model: str, revision: str | None) -> str:
+    """A model with its whole commit, as a command takes it."""
+    return f"{model}@{revision}" if revision else model
 
 
 def _nonsense(norm: BaseNorm) -> str:

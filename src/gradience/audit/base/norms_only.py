@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from gradience.audit.base.base_norm import BaseNorm
-from gradience.audit.base.norms_file import METHOD, NormsFile, believable, named
+from gradience.audit.base.norms_file import METHOD, NormsFile, believable, in_full, named
 from gradience.audit.base.source import BaseModel
 from gradience.audit.base.weights import TensorFacts
 from gradience.errors import ArtifactError, BaseModelError
@@ -69,7 +69,8 @@ class GivenNorms:
                 f"{self.source} holds norms of {theirs} ({self.content.fingerprint[:19]}...), and "
                 f"{named(base.model, base.revision)} is {base.fingerprint[:19]}...",
                 remedy="Leave the base model away to use the norms alone. If it is a copy of the "
-                f"same weights: gradience norms import {self.source} --base-model {base.model}",
+                f"same weights: gradience norms import {self.source} --base-model "
+                f"{in_full(base.model, base.revision)}",
             )
 
 

@@ -22,7 +22,7 @@ from gradience.audit.base.row_blocks import Array, RowBlocks, row_blocks
 from gradience.blas import one_thread
 from gradience.errors import UnmeasurableError, UsageError
 
-__all__ = ["Goal", "NormInterval", "RowBlocks", "row_blocks", "spectral_norm"]
+__all__ = ["Crew", "Goal", "NormInterval", "RowBlocks", "row_blocks", "spectral_norm"]
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +66,20 @@ class NormInterval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """When to stop, and how surely the bound must hold; see `spectral_norm`."""
+    """When to stop, and how surely the bound must hold.
+
+    Attributes
+    ----------
+    width : float
+        Relative width of the interval at which to stop. What was really reached is reported: it is
+        usually less, and more where `max_passes` or the end of float64 came first.
+    eta : float
+        Probability that `upper` is below the norm, over the random start; in (0, 1).
+    max_passes : int
+        Passes after which to stop with the interval reached; at least 2.
+    seed : int
+        Of the random start: the same seed gives the same interval.
+    """
 
     width: float = 1e-3
     eta: float = 1e-9
@@ -85,16 +98,30 @@ class Goal:
 DEFAULT_GOAL = Goal()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """Threads that share the rows of a matrix, where it can be divided.
+
+    Attributes
+    ----------
+    pool : Executor or None
+    threads : int
+        How many; another number changes the interval by rounding.
+    """
+
+    pool: Executor | None = None
+    threads: int = 1
+
+
+ALONE = Crew()
+
+
 def spectral_norm(
     matrix: RowBlocks | Array,
+    goal: Goal = DEFAULT_GOAL,
     *,
-    width: float = 1e-3,
-    eta: float = 1e-9,
-    seed: int = 0,
-    max_passes: int = 200,
+    crew: Crew = ALONE,
     environ: Mapping[str, str] | None = None,
-    pool: Executor | None = None,
-    threads: int = 1,
 ) -> NormInterval:
     """Bound the largest singular value of a matrix.
 
@@ -103,23 +130,12 @@ def spectral_norm(
     matrix : RowBlocks or (m, n) array of any real dtype
         Streamed by rows. The basis takes 32 n bytes per pass in memory. A matrix stored transposed
         may be given as it is stored: its norms are the same, and rows apart in memory are slow.
-    width : float
-        Relative width of the interval at which to stop. What was really reached is reported: it is
-        usually less, and more where `max_passes` or the end of float64 came first.
-    eta : float
-        Probability that `upper` is below the norm, over the random start; in (0, 1).
-    seed : int
-        Of the random start: the same seed gives the same interval.
-    max_passes : int
-        Passes after which to stop with the interval reached; at least 2.
+    goal : Goal
+    crew : Crew
     environ : mapping of str to str, optional
         The environment of the process: BLAS is held at one thread for the call, unless the user
         set its threads there. Left out, the caller holds `gradience.blas.one_thread` around many
         calls; without either the answer is the same and slower on a busy machine.
-    pool : Executor, optional
-        Threads that share the rows of a matrix that can be divided.
-    threads : int
-        How many; another number changes the interval by rounding.
 
     Returns
     -------
@@ -131,7 +147,7 @@ def spectral_norm(
         If the matrix holds NaN or Inf, has no elements, is not real, or has a norm that float64
         cannot hold.
     UsageError
-        If `width`, `eta` or `max_passes` is out of range.
+        If `width`, `eta` or `max_passes` of the goal is out of range.
 
     References
     ----------
@@ -143,7 +159,6 @@ def spectral_norm(
     >>> round(interval.lower, 6), round(interval.upper, 6)
     (3.0, 3.0)
     """
-    goal = Goal(width=width, eta=eta, max_passes=max_passes, seed=seed)
     check(goal)
     source = _rows_of(matrix) if isinstance(matrix, np.ndarray) else matrix
     if 0 in source.shape:
@@ -152,7 +167,7 @@ def spectral_norm(
             remedy="Check that the file was written completely.",
         )
     with nullcontext() if environ is None else one_thread(environ):
-        gram = GramStream(source, pool, threads)
+        gram = GramStream(source, crew.pool, crew.threads)
         if gram.zero:
             interval = NormInterval(lower=0.0, upper=0.0, frobenius=0.0, passes=gram.passes)
         elif min(gram.shape) <= SMALL:

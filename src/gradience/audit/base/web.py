@@ -69,8 +69,7 @@ def find(address: str, *, ahead: LookAhead) -> Found:
         names = folder.names()
         files = weights_files(names)
         if not files:
-            reason, remedy = why_none(names)
-            raise BaseModelError(f"base model {shown}: {reason}", remedy=remedy)
+            raise _nothing_at(shown, names, listed=not is_web)
     shards = tuple(shard for file in files for shard in _shards(folder, file, ahead))
     config = read_config(partial(_small, folder))
     return Found(
@@ -80,6 +79,21 @@ def find(address: str, *, ahead: LookAhead) -> Found:
         shards=shards,
         tied=config.tied,
         quantisation=config.quantisation,
+    )
+
+
+def _nothing_at(shown: str, names: Collection[str], *, listed: bool) -> BaseModelError:
+    """The error of an address without weights that can be told."""
+    if not listed:
+        return BaseModelError(
+            f"base model {shown}: no file there has a usual name, such as {PLAIN_NAMES[0]}",
+            remedy="Name the file or its index itself: a web server lists nothing.",
+        )
+    none = why_none(names)
+    file = f"{shown.rstrip('/')}/{none.file}"
+    return BaseModelError(
+        f"base model {shown}: {none.reason}",
+        remedy=f"Name the file itself, such as {file}" if none.file else none.remedy,
     )
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from gradience.audit.base import cache
 from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.finding_kinds import BASE_NORMS_CACHE_UNWRITABLE
-from gradience.audit.base.norms import Settings, identity_of, recalled_or_measured
+from gradience.audit.base.known import Settings, identity_of, recalled_or_measured
 from gradience.audit.base.norms_only import GivenNorms
 from gradience.audit.base.source import BaseModel
 from gradience.audit.norms.matrices import matrices

@@ -1,5 +1,7 @@
 """The files of norms on this machine: one for each base model, revision and content."""
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
@@ -17,7 +19,7 @@ from gradience.audit.base.norms_file import (
 from gradience.audit.base.source import open_base
 from gradience.audit.norms.records import NormsEntry, NormsList, Unreadable
 from gradience.errors import UnreadableError, UsageError
-from gradience.paths import is_directory, is_file
+from gradience.paths import is_directory, is_file, nearest
 from gradience.tensors.regular import read_regular
 
 
@@ -68,11 +70,22 @@ def find(directory: Path, text: str) -> Path:
         raise UsageError(
             f"{text} may be {names}", remedy="Add the revision, or give the fingerprint."
         )
-    known = ", ".join(dict.fromkeys(e.model for e in entries)) or "none"
     raise UsageError(
         f"{text} is no file of norms, and {directory} keeps none of such a model",
-        remedy=f"Kept are: {known}. `gradience norms measure {text}` measures a base model.",
+        remedy=_instead(text, list(dict.fromkeys(e.model for e in entries))),
     )
+
+
+def _instead(text: str, models: Sequence[str]) -> str:
+    """What may help where a text names no norms."""
+    close = get_close_matches(text.partition("@")[0], models, n=1)
+    path = nearest(Path(text)) if text.endswith(".json") else None
+    if path is not None or close:
+        return f"Did you mean {path or close[0]}?"
+    kept_here = f"Kept are: {', '.join(models)}." if models else "None are kept."
+    if text.endswith(".json"):
+        return f"Check the path. {kept_here}"
+    return f"{kept_here} If it is a base model: gradience norms measure {text}"
 
 
 def kept(directory: Path, text: str) -> Path:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import isfinite
 
-from gradience.audit.base.norms_file import NormsFile, believable, named
+from gradience.audit.base.norms_file import NormsFile, believable, in_full, named
 from gradience.audit.norms.records import (
     BaseMatch,
     Candidate,
@@ -182,7 +182,8 @@ def _verdict(found: Verification) -> Iterator[Text]:
     else:
         yield Text(text="RIGHT NUMBERS, OTHER FILES: a copy of the same weights?", tone="warn")
         yield Text(
-            text=f"  gradience norms import {found.source} --base-model {found.base_model}",
+            text=f"  gradience norms import {found.source} --base-model "
+            f"{in_full(found.base_model, found.base_revision)}",
             tone="dim",
         )
 

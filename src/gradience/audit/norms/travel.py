@@ -13,7 +13,7 @@ from gradience import artifacts, files
 from gradience.audit.base.norms_file import LARGEST, SCHEMA, NormsFile, believable, decode
 from gradience.audit.base.norms_only import GivenNorms, given
 from gradience.errors import ArtifactError, GradienceError, TransferError
-from gradience.paths import is_file, nearest
+from gradience.paths import is_directory, is_file, nearest
 from gradience.tensors.regular import read_regular
 from gradience.tensors.remote.session import shown_url
 
@@ -29,8 +29,8 @@ def fetch(source: str | os.PathLike[str], *, notice: Notice = lambda sentence: N
     Parameters
     ----------
     source : path or str
-        A file, a URL, or a Hub repository `org/name[@revision]` that holds `base_norms.json`. A
-        path that exists is always taken as a path.
+        A file, a URL, or a Hub repository `org/name[@revision]` that holds `base_norms.json`, or a
+        directory that does. A path that exists is always taken as a path.
     notice : callable
         Told in a sentence when the network is asked.
 
@@ -42,6 +42,9 @@ def fetch(source: str | os.PathLike[str], *, notice: Notice = lambda sentence: N
         If the Hub or the server refuses.
     """
     text = os.fspath(source)
+    if is_directory(text):
+        # A repository that carries norms, checked out.
+        text = _in_directory(text)
     if is_file(text):
         data = read_regular(Path(text), limit=LARGEST)
     elif urlsplit(text).scheme in ("http", "https"):
@@ -83,6 +86,17 @@ def renamed(content: NormsFile, name: str) -> NormsFile:
     return msgspec.structs.replace(content, model=model, revision=said or kept)
 
 
+def _in_directory(directory: str) -> str:
+    """The file of norms in a directory."""
+    path = f"{directory.rstrip('/')}/{HUB_FILE}"
+    if not is_file(path):
+        raise ArtifactError(
+            f"{directory} is a directory without {HUB_FILE}",
+            remedy="Name the file of norms; a base model itself goes with --base-model.",
+        )
+    return path
+
+
 def _from_url(url: str, shown: str) -> bytes:
     """The file at an address, through huggingface_hub's session: its proxies and certificates."""
     from gradience.audit.base.web import web_file  # noqa: PLC0415 - only for an address
@@ -103,8 +117,8 @@ def _from_hub(text: str, notice: Notice) -> bytes:
     repo, _, revision = text.partition("@")
     try:
         utils.validate_repo_id(repo)  # type: ignore[attr-defined]
-        if "/" not in repo:
-            raise errors.HFValidationError(f"{repo} has no owner")
+        if "/" not in repo or repo.endswith(".json"):
+            raise errors.HFValidationError(f"{repo} has no owner, or is a file")
     except errors.HFValidationError as error:
         close = nearest(Path(text)) if text else None
         raise ArtifactError(
@@ -116,6 +130,12 @@ def _from_hub(text: str, notice: Notice) -> bytes:
     notice(f"asking the Hub for {HUB_FILE} of {repo}")
     try:
         path = hf_hub_download(repo, HUB_FILE, revision=revision or None)
+    except errors.LocalEntryNotFoundError as error:
+        # Also an EntryNotFoundError, and of the cache alone: the Hub was not asked, or not reached.
+        raise ArtifactError(
+            f"the Hub cannot be reached, and its cache holds no {HUB_FILE} of {text}",
+            remedy="Go online (unset HF_HUB_OFFLINE), or name a local file.",
+        ) from error
     except errors.EntryNotFoundError as error:
         raise ArtifactError(
             f"the Hub repository {text} holds no {HUB_FILE}",
@@ -124,7 +144,7 @@ def _from_hub(text: str, notice: Notice) -> bytes:
         ) from error
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
         raise _refused(text, error) from error
-    return Path(path).read_bytes()
+    return read_regular(Path(path), limit=LARGEST)
 
 
 def _refused(text: str, error: Exception) -> GradienceError:

@@ -28,6 +28,9 @@ _PIECE = 1 << 24
 # What stores call it: S3, Google, Azure, the Hub.
 _VERSIONS = frozenset({"etag", "versionid", "version_id", "generation", "md5hash", "blob_id"})
 
+# The extra that brings the package of a protocol; of any other fsspec names the package.
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+
 T = TypeVar("T")
 
 
@@ -194,8 +197,12 @@ def translated(act: Callable[[], T], name: str) -> T:
     except (GradienceError, Interrupted):
         raise
     except ImportError as error:
+        extra = _EXTRAS.get(name.partition("://")[0])
         raise MissingExtraError(
-            f"{name}: {error}", remedy="pip install what that sentence names."
+            f"{name}: {error}",
+            remedy=f'pip install "gradience[{extra}]"'
+            if extra
+            else "pip install what that sentence names.",
         ) from error
     except FileNotFoundError as error:
         raise RefusedError(f"{name} is not there", remedy="Check the address.") from error

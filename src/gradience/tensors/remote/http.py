@@ -205,7 +205,9 @@ class HttpFile:
         if answer.status == 416:
             holds = answer.headers.get("Content-Range", "").removeprefix("bytes */")
             if holds == "0":
-                raise self._lie("it is empty (0 bytes)")
+                raise TransferError(
+                    f"{self.name}: it is empty (0 bytes)", remedy="Check the address."
+                )
             raise changed(self.name, f"it has no bytes {first}-{last} ({holds or 'size unknown'})")
         if answer.status != 206:
             raise self._lie(f"it answers {answer.status} where 206 is meant")

@@ -131,7 +131,7 @@ class LookAhead:
             size = format_size(span.nbytes)
             raise TransferError(
                 f"{span.file.name}: a tensor of {size} does not fit in memory",
-                remedy="Check the address; one tensor at a time is held.",
+                remedy="Free some, or run where there is more: two tensors are held at a time.",
             ) from error
         if span.nbytes:
             span.file.read_into(span.begin, data.data, told=self._count, stop=self.stop)

@@ -97,7 +97,8 @@ class Patience:
         if self._fruitless > len(self.pauses):
             raise TransferError(
                 f"{self.name}: {trouble.reason}, {self._fruitless} times in a row",
-                remedy="Try again later: the norms that were measured are kept.",
+                remedy="Check the address, the network and the login; if they are right, try again "
+                "later: the norms that were measured are kept.",
             ) from trouble
         pause = self.pauses[self._fruitless - 1] if self._fruitless else 0.0
         if trouble.wait is not None:

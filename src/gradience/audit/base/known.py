@@ -1,0 +1,203 @@
+"""The norms of some weights of a base: recalled where they can be believed, else measured.
+
+What is measured is remembered step by step, so that a run that is stopped goes on where it was.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from gradience.audit.base import cache
+from gradience.audit.base.base_norm import BaseNorm
+from gradience.audit.base.devices import ON_CPU, Device, DeviceChoice
+from gradience.audit.base.measured import Measured, measure
+from gradience.audit.base.norms_file import is_of
+from gradience.audit.base.norms_only import GivenNorms, NormsOnly
+from gradience.audit.base.source import BaseModel
+from gradience.audit.base.spectral_norm import DEFAULT_GOAL, Goal
+from gradience.audit.base.weights import BaseWeight
+from gradience.findings import Finding
+
+Progress = Callable[[str, int, int], None]
+Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How norms come about.
+
+    Attributes
+    ----------
+    cache_dir : Path
+        Directory where they are remembered; made when missing.
+    now : datetime
+        Aware; written into the file.
+    goal : Goal
+        How finely to measure, and how surely.
+    devices : DeviceChoice
+        Where.
+    given : GivenNorms, optional
+        Norms of this base from elsewhere, used before any is measured.
+    progress : callable, optional
+        Told ("base norms", done, total).
+    notice : callable, optional
+        Told in a sentence what comes over the network.
+    """
+
+    cache_dir: Path
+    now: datetime
+    goal: Goal = DEFAULT_GOAL
+    devices: DeviceChoice = ON_CPU
+    given: GivenNorms | None = None
+    progress: Progress | None = None
+    notice: Notice | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Norms and reasons by key of the weight, how they came about, and what a file did not tell."""
+
+    norms: dict[str, BaseNorm]
+    reasons: dict[str, str]
+    findings: tuple[Finding, ...]
+    nbytes: int
+    not_told: frozenset[str] = frozenset()
+
+
+def recalled_or_measured(
+    wanted: Mapping[str, BaseWeight],
+    base: BaseModel,
+    settings: Settings,
+    *,
+    again: Sequence[BaseWeight] = (),
+) -> Known:
+    """Recall what can be believed, measure the rest, remember it step by step.
+
+    Parameters
+    ----------
+    wanted : mapping of str to BaseWeight
+        By key.
+    base : BaseModel
+    settings : Settings
+    again : sequence of BaseWeight
+        Those that are read once more afterwards, by whoever asks.
+
+    Raises
+    ------
+    DownloadRefusedError
+        If more would come over the network than may.
+    """
+    identity = identity_of(base)
+    path = cache.entry_path(settings.cache_dir, identity)
+    recalled = _with_given(cache.recall(path, identity, wanted.values()), wanted, settings.given)
+    goal = settings.goal
+    todo = [w for w in wanted.values() if not recalled.serves(w, width=goal.width, eta=goal.eta)]
+    norms, reasons = dict(recalled.norms), dict(recalled.reasons)
+    if isinstance(base, NormsOnly):
+        missing = {w.key: f"{base.source} has no norm of {w.key}" for w in todo}
+        return Known(norms, missing | reasons, (), 0, not_told=frozenset(missing.keys() - norms))
+    remember = partial(cache.remember, path, identity, forget=recalled.distrusted, now=settings.now)
+    plan = _plan(todo, base, settings, again)
+    nbytes = 0
+    troubles = [cache.corrupt(path, recalled.doubts)] if recalled.doubts else []
+    for measured in _measured(plan, base, settings, even_if_empty=bool(troubles)):
+        nbytes += measured.nbytes
+        norms |= measured.norms
+        reasons |= measured.reasons
+        refused = remember(measured.norms, measured.reasons)
+        if refused is not None and refused.code not in {trouble.code for trouble in troubles}:
+            troubles.append(refused)
+    return Known(norms, reasons, tuple(troubles), nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is measured, in which order, where, and after how many numbers it is remembered."""
+
+    todo: Sequence[BaseWeight]
+    device: Device
+    least: int
+
+
+def _plan(
+    todo: Sequence[BaseWeight], base: BaseModel, settings: Settings, again: Sequence[BaseWeight]
+) -> _Plan:
+    """Choose the device and the order, and say what will come over the network."""
+    total = sum(map(_numbers, todo))
+    device = settings.devices.device(total)
+    todo = device.order(todo)
+    expected = base.expect([*todo, *again])
+    if expected and settings.notice:
+        settings.notice(expected)
+    # The file is written as a whole each time: some hundred times, however large the base. What
+    # came over a network may have taken minutes: a stop loses a thousandth of the work.
+    least = total // 1000 if expected else max(device.step_numbers, total // 200)
+    return _Plan(todo, device, least)
+
+
+def _measured(
+    plan: _Plan, base: BaseModel, settings: Settings, *, even_if_empty: bool
+) -> Iterator[Measured]:
+    """The norms, a step at a time; of files that were written to meanwhile there are none."""
+    done = 0
+    for step in _steps(plan.todo, plan.least, even_if_empty=even_if_empty):
+
+        def tell(count: int, before: int = done) -> None:
+            if settings.progress:
+                settings.progress("base norms", before + count, len(plan.todo))
+
+        measured = measure(base, step, goal=settings.goal, device=plan.device, done=tell)
+        base.check_same()
+        done += len(step)
+        yield measured
+
+
+def _with_given(
+    recalled: cache.Recalled, wanted: Mapping[str, BaseWeight], given: GivenNorms | None
+) -> cache.Recalled:
+    """What is remembered, and the norms that were brought along where they are better."""
+    if given is None:
+        return recalled
+    fitting = {
+        key: norm for key, norm in given.norms.items() if key in wanted and is_of(norm, wanted[key])
+    }
+    return replace(
+        recalled,
+        norms={**recalled.norms, **cache.better(fitting, recalled.norms)},
+        reasons={**given.content.unmeasurable, **recalled.reasons},
+    )
+
+
+def identity_of(base: BaseModel) -> cache.Identity:
+    """Under what the norms of a base model are kept."""
+    return cache.Identity(
+        model=base.name,
+        revision=base.revision,
+        fingerprint=base.fingerprint,
+        tensors=base.tensors,
+        tied=base.tied,
+        refused=base.refused,
+        aliases=base.aliases,
+    )
+
+
+def _numbers(weight: BaseWeight) -> int:
+    return weight.stored_shape[0] * weight.stored_shape[1]
+
+
+def _steps(
+    todo: Iterable[BaseWeight], least: int, *, even_if_empty: bool
+) -> Iterator[list[BaseWeight]]:
+    """The weights in portions of at least so many numbers, each remembered once it is measured."""
+    step: list[BaseWeight] = []
+    numbers = 0
+    for weight in todo:
+        step.append(weight)
+        numbers += _numbers(weight)
+        if numbers >= least:
+            yield step
+            step, numbers, even_if_empty = [], 0, False
+    if step or even_if_empty:
+        yield step
