@@ -261,6 +261,18 @@ def test_a_repository_without_weights_is_refused(client: Client) -> None:
     assert "holds no weights" in client.audit()["error"]
 
 
+def test_weights_under_a_name_of_their_own_are_named_by_their_address(client: Client) -> None:
+    """A Hub id cannot name a file; the address that the error gives can be used as it is."""
+    files = {name: data for name, data in model_files().items() if name.endswith(".safetensors")}
+    one, two = files.values()
+    client.hub.repos["org/odd"] = Repo({"a.safetensors": one, "b.safetensors": two})
+    refused = client.audit("org/odd")
+    assert "named as a model's: a.safetensors" in refused["error"]
+    address = refused["remedy"].split()[-1]
+    assert address.endswith("/a.safetensors")
+    assert "error" not in client.audit(address, "0")
+
+
 def test_a_server_that_stalls_is_asked_again(client: Client) -> None:
     stalls = iter([Behaviour(seconds=3)])
     client.hub.misbehave = lambda asked: next(stalls, WELL) if asked.has_range else WELL
