@@ -195,10 +195,13 @@ def measured_whole(base: Path, cache: Path) -> dict[str, float]:
     return run
 
 
-def write_base(directory: Path, layers: int) -> Path:
-    """Layers with the shapes of a 7B model, a file each; the drawn weights of one serve all."""
+def write_base(directory: Path, layers: int, *, shrink: int = 1) -> Path:
+    """Layers with the shapes of a 7B model, a file each; the drawn weights of one serve all.
+
+    `shrink` divides both sides of every weight.
+    """
     directory.mkdir(parents=True)
-    weights = {name: trained_like(*shape) for name, shape in MODULES.items()}
+    weights = {name: trained_like(m // shrink, n // shrink) for name, (m, n) in MODULES.items()}
     index = {}
     for layer in range(layers):
         tensors = {f"model.layers.{layer}.{name}.weight": W for name, W in weights.items()}
