@@ -56,3 +56,32 @@ def test_the_output_that_is_shown_is_what_is_printed(page: Path, command: str) -
     if printed is None:
         pytest.skip("the adapter or the base model of this command is not here")
     assert printed == OUTPUTS.blocks(page)[command], "run `make docs`"
+
+
+@pytest.mark.parametrize("page", list(OUTPUTS.SESSIONS), ids=lambda page: page.name)
+def test_the_session_that_is_shown_is_what_is_printed(page: Path) -> None:
+    shown = OUTPUTS.session(page)
+    printed = OUTPUTS.played([command for command, _ in shown], OUTPUTS.SESSIONS[page])
+    if printed is None:
+        pytest.skip("the wheel of MiniLM-L6 is not installed")
+    for (command, before), now in zip(shown, printed, strict=True):
+        assert words(OUTPUTS.elided(now, before)) == words(before), f"{command}: run `make docs`"
+
+
+def words(text: str) -> list[object]:
+    """Numbers to what another BLAS or another number of threads leaves of them."""
+    return [number(word) for word in re.sub(r"numpy \S+", "numpy", text).split()]
+
+
+def number(word: str) -> object:
+    try:
+        return pytest.approx(float(word), rel=0.02)
+    except ValueError:
+        return word
+
+
+def test_a_page_leaves_out_lines_and_finds_the_rest_again() -> None:
+    printed = "a 1\nb 2\nc 3\nd 4"
+    assert OUTPUTS.elided(printed, "...\nc 3\nx") == "...\nc 3\nd 4"
+    assert OUTPUTS.elided(printed, "x\n...") == "a 1\n..."
+    assert OUTPUTS.elided(printed, "x") == printed
