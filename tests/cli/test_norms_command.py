@@ -131,6 +131,8 @@ def test_an_audit_on_the_word_of_a_file_says_so_until_a_sample_was_checked(
     assert "(15 unchecked)" in gradience("norms", "ls", **elsewhere).stdout
     assert "told by n.json" in gradience("norms", "show", "base", **elsewhere).stdout
     assert audited("--base-model", base) == (True, 4)
+    done = gradience("norms", "export", "base", "--out", "again.json", **elsewhere)
+    assert "15 of them are on the word of another file" in done.stderr
     done = gradience("norms", "import", "base", "--base-model", base, **elsewhere)
     assert done.returncode == 0, done.stderr
     assert audited("--base-model", base) == (False, 0)

@@ -237,7 +237,7 @@ def export(*, name: str, out: Path, called: str | None, directory: Path | None) 
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
-    from gradience.audit.base.norms_file import named  # noqa: PLC0415
+    from gradience.audit.base.norms_file import believable, named  # noqa: PLC0415
     from gradience.audit.base.norms_only import given  # noqa: PLC0415
     from gradience.audit.norms import library, travel  # noqa: PLC0415
     from gradience.units import format_size  # noqa: PLC0415
@@ -253,6 +253,9 @@ def export(*, name: str, out: Path, called: str | None, directory: Path | None) 
         f"wrote {visible(str(out))}: {len(content.norms)} norms of "
         f"{visible(named(content.model, content.revision))}, {format_size(size)}"
     )
+    unchecked = sum(bool(norm.told_by) for norm in believable(content.norms)[0].values())
+    if unchecked:
+        notice(f"{unchecked} of them are on the word of another file: nobody checked them here")
     return int(ExitCode.OK)
 
 

@@ -100,16 +100,16 @@ def recalled_or_measured(
         return Known(norms, missing | reasons, (), 0, not_told=frozenset(missing.keys() - norms))
     remember = partial(cache.remember, path, identity, forget=recalled.distrusted, now=settings.now)
     plan = _plan(todo, base, settings, again)
+    refused: Finding | None = None
     nbytes = 0
-    troubles = [cache.corrupt(path, recalled.doubts)] if recalled.doubts else []
-    for measured in _measured(plan, base, settings, even_if_empty=bool(troubles)):
+    for measured in _measured(plan, base, settings, even_if_empty=bool(recalled.doubts)):
         nbytes += measured.nbytes
         norms |= measured.norms
         reasons |= measured.reasons
-        refused = remember(measured.norms, measured.reasons)
-        if refused is not None and refused.code not in {trouble.code for trouble in troubles}:
-            troubles.append(refused)
-    return Known(norms, reasons, tuple(troubles), nbytes)
+        # A disk that refused once is not asked again.
+        refused = refused or remember(measured.norms, measured.reasons)
+    doubt = cache.corrupt(path, recalled.doubts) if recalled.doubts else None
+    return Known(norms, reasons, tuple(f for f in (doubt, refused) if f is not None), nbytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,8 @@ def _plan(
     expected = base.expect([*todo, *again])
     if expected and settings.notice:
         settings.notice(expected)
-    # The file is written as a whole each time: some hundred times, however large the base. What
-    # came over a network may have taken minutes: a stop loses a thousandth of the work.
+    # The file is written as a whole each time: two hundred times at most, however large the base.
+    # What came over a network may have taken minutes: a stop loses a thousandth of the work.
     least = total // 1000 if expected else max(device.step_numbers, total // 200)
     return _Plan(todo, device, least)
 

@@ -16,6 +16,7 @@ from gradience.audit.base.finding_kinds import (
 )
 from gradience.audit.base.known import Known, Settings, recalled_or_measured
 from gradience.audit.base.match import ending, match
+from gradience.audit.base.norms_file import in_full, named
 from gradience.audit.base.norms_only import NormsOnly
 from gradience.audit.base.rows import StoredRows, TransposedRows, rows
 from gradience.audit.base.source import BaseModel, KnownBy
@@ -115,10 +116,10 @@ def base_norms(
     _check_complete(layers, base, matches)
     wanted = {weight.key: weight for weight in matches.found.values()}
     known = recalled_or_measured(wanted, base, settings, again=_read_again(layers, matches))
-    return _by_layer(matches, known, base, settings.goal.width)
+    return _by_layer(matches, known, base, settings)
 
 
-def _by_layer(matches: Matches, known: Known, base: BaseModel, asked: float) -> BaseNorms:
+def _by_layer(matches: Matches, known: Known, base: BaseModel, settings: Settings) -> BaseNorms:
     """What is known of weights, as what is known of layers."""
     norms: dict[str, BaseNorm] = {}
     without: dict[str, str] = {}
@@ -141,8 +142,8 @@ def _by_layer(matches: Matches, known: Known, base: BaseModel, asked: float) -> 
             *_unmatched(matches),
             *_grouped(BASE_NORMS_MISSING, lacking),
             *_grouped(BASE_WEIGHTS_UNMEASURABLE, damaged),
-            *_unchecked(norms, base),
-            *_wide(norms, asked),
+            *_unchecked(norms, base, settings),
+            *_wide(norms, settings.goal.width),
             *known.findings,
         ),
         bytes_read=known.nbytes,
@@ -194,14 +195,17 @@ def _grouped(kind: FindingKind, group: Mapping[str, str]) -> Iterator[Finding]:
         yield kind.found(f"{first}{more}", modules=group)
 
 
-def _unchecked(by_layer: Mapping[str, BaseNorm], base: BaseModel) -> Iterator[Finding]:
+def _unchecked(
+    by_layer: Mapping[str, BaseNorm], base: BaseModel, settings: Settings
+) -> Iterator[Finding]:
     """Norms that a file told and nobody checked."""
     told = {label: norm.told_by for label, norm in by_layer.items() if norm.told_by}
     if not told:
         return
     sources = dict.fromkeys(told.values())
-    source = base.source if isinstance(base, NormsOnly) else next(iter(sources))
-    model = "MODEL" if isinstance(base, NormsOnly) else base.model
+    # What is in the cache is named by its model: the file it came from may be gone.
+    source = settings.given.source if settings.given else named(base.name, base.revision)
+    model = "MODEL" if isinstance(base, NormsOnly) else in_full(base.model, base.revision)
     yield BASE_NORMS_UNCHECKED.found(
         f"the base norms of {len(told)} of {len(by_layer)} modules stand on the word of "
         f"{', '.join(sources)}: nobody held them against the weights",

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -239,11 +240,9 @@ def _hash_of(blob: Path | None, file: TensorFile) -> str:
     TensorFileError
         If the link has come to lead to another while it was followed.
     """
-    try:
+    with suppress(OSError):  # gone by now: it cannot be told
         if blob is not None and os.path.samestat(blob.stat(), file.status):
             return f"{blob.name} {file.nbytes}"
-    except OSError:
-        pass  # gone by now: it cannot be told
     file.close()
     raise TensorFileError(
         f"{file.path} was replaced by another file while it was being opened", remedy="Try again."

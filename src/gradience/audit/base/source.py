@@ -329,13 +329,12 @@ def _opened(
     # A commit is derived from the content of every file; without one, the files are looked at.
     told = [f"{shard.name} {found.revision or shard.file.identity()}" for shard in found.shards]
     told += sorted(f"{shard} {found.revision}" for shard in set(found.absent.values()))
-    kinds = {shard.file.known_by() for shard in found.shards}
     return BaseModel(
         model=found.model,
         name=found.name,
         revision=found.revision,
         fingerprint=f"blake3:{blake3(chr(10).join(sorted(told)).encode()).hexdigest()}",
-        known_by="commit" if found.revision else max(kinds, key=get_args(KnownBy).index),
+        known_by="commit" if found.revision else _weakest(found.shards),
         tensors=unpacked.facts,
         # A GGUF file without an output layer is of a tied model (llama.cpp `llama-model.cpp`).
         tied=found.tied if found.tied is not None or not metadata.get(ARCHITECTURE) else True,
@@ -348,6 +347,12 @@ def _opened(
         _ahead=ahead,
         _terms=terms,
     )
+
+
+def _weakest(shards: Iterable[Shard]) -> KnownBy:
+    """What the least certain file of a model is known by."""
+    kinds: list[KnownBy] = [shard.file.known_by() for shard in shards]
+    return max(kinds, key=get_args(KnownBy).index)
 
 
 def _notes(owners: Mapping[str, Shard], *, away: bool) -> dict[str, Array]:
