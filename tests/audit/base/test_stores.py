@@ -23,6 +23,8 @@ from factories_bases import decoder_shapes, write_base
 
 SHAPES = decoder_shapes(hidden=72)
 
+pytestmark = pytest.mark.slow
+
 # The client's package, the server's, how the server starts, and what clients are told.
 MOTO = "from moto.server import main; import sys; main(['-H', '127.0.0.1', '-p', sys.argv[1]])"
 GOOGLE = (

@@ -19,7 +19,7 @@ from gradience.audit.base.config import CONFIG, MAX_CONFIG_BYTES, QUANTIZE_CONFI
 from gradience.audit.base.layout import WeightsFile, split_names, weights_files, why_none
 from gradience.audit.base.remote import RemoteFile
 from gradience.audit.base.shards import Found, LocalFile, Progress, Shard, ShardFile, by_shard
-from gradience.audit.base.terms import Terms, WholeFiles
+from gradience.audit.base.terms import Terms, WholeFiles, hf_download
 from gradience.errors import BaseModelError
 from gradience.tensors.index import MAX_INDEX_BYTES, parse_index
 from gradience.tensors.regular import read_regular
@@ -181,7 +181,11 @@ def _download_whole(
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in siblings}
     nbytes = sum(sizes.get(name, 0) for name in whole)
     files = WholeFiles(
-        model=opened.repo, names=tuple(whole), nbytes=nbytes, into=Path(constants.HF_HUB_CACHE)
+        model=opened.repo,
+        revision=opened.revision,
+        names=tuple(whole),
+        nbytes=nbytes,
+        into=Path(constants.HF_HUB_CACHE),
     )
     terms.take(nbytes, f"base model {opened.repo}, {len(whole)} files that are only had whole")
     terms.approve(files)
@@ -304,11 +308,10 @@ def _why(error: BaseException, revision: str) -> tuple[str, str]:
 
 
 def _offline(what: str, repo: str, revision: str) -> BaseModelError:
-    wanted = repo if revision == "main" else f"{repo} --revision {revision}"
     return BaseModelError(
         f"base model {what}, and nothing may be downloaded",
         remedy=f"Go online (unset HF_HUB_OFFLINE), or run where the Hub is reached: "
-        f"hf download {wanted}",
+        f"{hf_download(repo, revision)}",
     )
 
 
@@ -322,7 +325,8 @@ def _nothing_in(opened: _Repo) -> BaseModelError:
         address = hf_hub_url(opened.repo, none.file, revision=opened.commit)
         remedy = f"Name the file by its address, such as {address}"
     elif none.file:
-        remedy = f"Download one and name the file: hf download {opened.repo} {none.file}"
+        command = hf_download(opened.repo, opened.revision, none.file)
+        remedy = f"Download one and name the file: {command}"
     here = "" if opened.online else " in the cache, and nothing may be downloaded"
     return BaseModelError(
         f"base model {opened.repo}@{opened.commit[:7]}: {none.reason}{here}", remedy=remedy

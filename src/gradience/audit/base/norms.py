@@ -20,6 +20,7 @@ from gradience.audit.base.norms_file import in_full, named
 from gradience.audit.base.norms_only import NormsOnly
 from gradience.audit.base.rows import StoredRows, TransposedRows, rows
 from gradience.audit.base.source import BaseModel, KnownBy
+from gradience.audit.base.terms import hf_download
 from gradience.audit.base.unpack import stands_for
 from gradience.audit.base.weights import BaseWeight, Matches
 from gradience.errors import BaseModelError
@@ -163,7 +164,8 @@ def _check_complete(layers: Sequence[LoraLayer], base: BaseModel, matches: Match
             raise BaseModelError(
                 f"base model {base.model}: {shard}, which holds the weight of {layer.label}, is "
                 "not in the cache, and nothing may be downloaded",
-                remedy=f"Go online (unset HF_HUB_OFFLINE), or run: hf download {base.model}",
+                remedy="Go online (unset HF_HUB_OFFLINE), or run: "
+                f"{hf_download(base.model, base.revision)}",
             )
 
 

@@ -26,6 +26,19 @@ def kind_of(name: str) -> str:
     return "a GGUF file" if name.endswith(".gguf") else "a torch checkpoint"
 
 
+def hf_download(repo: str, revision: str | None, *files: str) -> str:
+    """The command that puts a model of the Hub, or some files of it, into the cache.
+
+    Examples
+    --------
+    >>> hf_download("org/name", "main"), hf_download("org/name", "v2", "a.gguf")
+    ('hf download org/name', 'hf download org/name a.gguf --revision v2')
+    """
+    wanted = " ".join((repo, *files))
+    at = f" --revision {revision}" if revision and revision != "main" else ""
+    return f"hf download {wanted}{at}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeFiles:
     """Files that can only be had whole: torch checkpoints and GGUF files.
@@ -33,6 +46,8 @@ class WholeFiles:
     Attributes
     ----------
     model : str
+    revision : str
+        As it was asked for; empty for the default.
     names : tuple of str
         In the repository.
     nbytes : int
@@ -44,6 +59,7 @@ class WholeFiles:
     names: tuple[str, ...]
     nbytes: int
     into: Path
+    revision: str = ""
 
     @property
     def sentence(self) -> str:
@@ -70,7 +86,7 @@ def refuse(files: WholeFiles) -> None:
     raise DownloadRefusedError(
         f"{files.sentence}, and nobody said that it may",
         remedy="Add --yes (in Python: approve=lambda files: None), name a revision or a model that "
-        f"has safetensors, or run: hf download {files.model}",
+        f"has safetensors, or run: {hf_download(files.model, files.revision)}",
     )
 
 

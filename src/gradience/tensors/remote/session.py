@@ -3,6 +3,7 @@
 The session is httpx's since huggingface_hub 1.0 and requests' before; here both look the same.
 """
 
+import errno
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -87,9 +88,12 @@ def is_of_disk(error: BaseException) -> bool:
 def unwritable_cache(repo: str, error: BaseException) -> StorageError:
     """The error of a download that the disk refused."""
     said = getattr(error, "strerror", None) or error
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     return StorageError(
         f"{repo} cannot be written into the cache of huggingface_hub: {said}",
-        remedy="Make room there, or set HF_HOME to a directory that has some.",
+        remedy="Make room there, or set HF_HOME to a directory that has some."
+        if full
+        else "Set HF_HOME to a directory that you may write to, or see to that one.",
     )
 
 
