@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 
+# Numbers in factors of at least so many columns from which threads pay: narrower products are over
+# before a thread gets its turn at the interpreter again.
 _WORTH_THREADS = 8_000_000
+_WIDE = 32
 # Above it the squares, summed over all modules, may overflow.
 _LARGEST = 1e150
 
@@ -79,7 +82,7 @@ def audit_layers(
     progress : callable
         Told (stage, done, total).
     threads : int
-        How many read the factors.
+        How many share the factors.
     """
     deltas = [(layer.delta, layer.scale) for layer in layers]
     with _pool(layers, threads) as pool:
@@ -103,7 +106,8 @@ def audit_layers(
 
 def _pool(layers: Sequence[LoraLayer], threads: int) -> "AbstractContextManager[Executor | None]":
     """Threads where there is work for them: starting them takes as long as a small adapter."""
-    if threads < 2 or sum(layer.parameters for layer in layers) < _WORTH_THREADS:
+    wide = sum(layer.parameters for layer in layers if layer.rank >= _WIDE)
+    if threads < 2 or wide < _WORTH_THREADS:
         return nullcontext()
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - 5 ms
 

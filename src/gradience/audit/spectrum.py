@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PROMISED_ERROR", "PROMISED_RANGE", "NonFinite", "Spectrum", "spectra"]
 
-_BATCH = 1 << 18  # numbers in one stacked array: 2 MiB, about 30 MiB with all temporaries
+# Modules in one batch: few enough to be shared out evenly among threads, and to keep one stacked
+# array at half a MiB, all temporaries of a thread at some 8.
+_BATCH = 16
+_NUMBERS = 1 << 16
 
 Method = Literal["gram", "qr", "dense", "kronecker", "zero"]
 
@@ -81,7 +84,7 @@ def spectra(
     done : callable, optional
         Called with the number of modules finished since the last call.
     pool : Executor, optional
-        Threads that read the factors of several modules at once; the numbers are the same.
+        Threads, each with a batch at a time; the numbers are the same.
 
     Returns
     -------
@@ -96,9 +99,15 @@ def spectra(
     work = Workspace()
     results: dict[int, Spectrum | NonFinite] = {}
     report = done or (lambda modules: None)
+
+    def measured(batch: list[_Item]) -> list[tuple[int, Spectrum | NonFinite]]:
+        with np.errstate(all="ignore"):  # of this thread
+            return list(_products(batch, work))
+
+    for found in (pool.map if pool else map)(measured, _batches(deltas)):
+        results.update(found)
+        report(len(found))
     with np.errstate(all="ignore"):
-        for batch in _batches(deltas):
-            results.update(_products(batch, work, report, pool))
         for index, (delta, scale) in enumerate(deltas):
             if index not in results:
                 results[index] = _single(delta, scale, work)
@@ -119,31 +128,22 @@ def _batches(deltas: Iterable[tuple[Delta, float]]) -> Iterator[list[_Item]]:
             key = (r, min(delta.shape[0], r + 1), min(delta.shape[1], r + 1))
             groups.setdefault(key, []).append((index, delta, scale))
     for (r, rows, columns), items in groups.items():
-        size = max(1, _BATCH // max(1, r * max(rows, columns)))
+        size = min(_BATCH, max(1, _NUMBERS // max(1, r * max(rows, columns))))
         for start in range(0, len(items), size):
             yield items[start : start + size]
 
 
 def _products(
-    items: list[_Item],
-    work: Workspace,
-    report: Callable[[int], None],
-    pool: "Executor | None" = None,
+    items: list[_Item], work: Workspace
 ) -> Iterator[tuple[int, Spectrum | NonFinite]]:
     """Spectra of one batch."""
     rank = items[0][1].rank
     left = Side("left", [product.left for _, product, _ in items], rank)
     right = Side("right", [product.right for _, product, _ in items], rank)
     broken: dict[int, NonFinite] = {}
-
-    def read(row: int) -> list[NonFinite]:
-        with np.errstate(all="ignore"):  # of this thread
-            return [bad for side in (left, right) if (bad := side.read(row, work)) is not None]
-
-    for row, found in enumerate((pool.map if pool else map)(read, range(len(items)))):
-        if found:
+    for row in range(len(items)):
+        if found := [bad for side in (left, right) if (bad := side.read(row, work)) is not None]:
             broken[row] = _merged(found)
-        report(1)
     nonzero = np.any(left.lengths * right.lengths > 0.0, axis=1).tolist()
     rows = [row for row in range(len(items)) if nonzero[row] and row not in broken]
     cores = settled(left, right, np.array(rows, dtype=np.intp), work)
@@ -226,7 +226,7 @@ def _single(delta: Delta, scale: float, work: Workspace) -> Spectrum | NonFinite
         return _dense(delta, scale)
     if isinstance(delta, Kronecker):
         return _kronecker(delta, scale, work)
-    ((_, spectrum),) = _products([(0, delta, scale)], work, lambda modules: None)
+    ((_, spectrum),) = _products([(0, delta, scale)], work)
     return spectrum
 
 

@@ -97,10 +97,10 @@ def _spectrum(layer: LayerAudit) -> _Spectrum:
 
 
 def _at_share(share: float, spectra: Sequence[_Spectrum], other_bytes: int) -> Iterator[Suggestion]:
-    values = [s.values for s in spectra]
+    own = _energy_ranks(share, [s.values for s in spectra])
+    most = [len(s.values) for s in spectra]
     for rule in RULES:
-        ranks = ranks_at(share, rule, values)
-        yield _suggestion(rule, share, ranks, spectra, other_bytes)
+        yield _suggestion(rule, share, _ruled(rule, own, most), spectra, other_bytes)
 
 
 def ranks_at(
@@ -124,11 +124,19 @@ def ranks_at(
     >>> ranks_at(0.9, "per_module", spectra), ranks_at(0.9, "uniform_max", spectra)
     ([1, 9], [2, 9])
     """
-    own = [max(1, smallest_rank(values, share)) for values in spectra]
+    return _ruled(rule, _energy_ranks(share, spectra), [len(values) for values in spectra])
+
+
+def _energy_ranks(share: float, spectra: Sequence[NDArray[np.float64]]) -> list[int]:
+    return [max(1, smallest_rank(values, share)) for values in spectra]
+
+
+def _ruled(rule: TruncationRule, own: list[int], most: Sequence[int]) -> list[int]:
+    """Ranks by a rule, from the energy rank of each module and the most that it has."""
     if rule == "per_module":
         return own
     rank = math.ceil(percentile(sorted(own), _UNIFORM[rule]) - 1e-9)
-    return [min(rank, len(values)) for values in spectra]
+    return [min(rank, limit) for limit in most]
 
 
 def _suggestion(
