@@ -6,7 +6,6 @@ is the only place where a code, its severity and its remedy are written; the ref
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
@@ -50,8 +49,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     modules: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindingKind:
+class FindingKind(msgspec.Struct, frozen=True, kw_only=True):
     """What a code means, how severe it is, and what helps."""
 
     code: str

@@ -1,21 +1,20 @@
 """A page to show: text and tables, without a word on how a terminal draws them."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 Tone = Literal["plain", "title", "good", "warn", "bad", "dim"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
+class Text(msgspec.Struct, frozen=True, kw_only=True):
     """One line of text."""
 
     text: str
     tone: Tone = "plain"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class Table(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of cells; every column but the first is right-aligned unless it is in `left`.
 
     `spare` names columns, the most dispensable first, that may be left out where the page is too

@@ -170,7 +170,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
     max_leaves=8,
 )
-KEYS = [*sorted(AdapterConfig.__dataclass_fields__), "lora_alpha", "peft_type", "init_r"]
+KEYS = [*sorted(AdapterConfig.__struct_fields__), "lora_alpha", "peft_type", "init_r"]
 
 
 @given(

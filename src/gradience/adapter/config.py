@@ -8,9 +8,10 @@ that names the file, the key and the value.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
+
+import msgspec
 
 from gradience.adapter.patterns import check_patterns, pattern_value
 from gradience.adapter.peft_types import check_type
@@ -24,8 +25,7 @@ DEFAULT_ALPHA = 8.0
 """What PEFT takes for LoRA, AdaLoRA, LoHa and LoKr when the config names no alpha."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterConfig:
+class AdapterConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What adapter_config.json says about scale and form.
 
     Attributes
@@ -62,9 +62,9 @@ class AdapterConfig:
     lora_bias: bool = False
     fan_in_fan_out: bool = False
     bias: Literal["none", "all", "lora_only"] = "none"
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
-    kept_ranks: Mapping[str, int] = field(default_factory=dict)
+    rank_pattern: Mapping[str, int] = msgspec.field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = msgspec.field(default_factory=dict)
+    kept_ranks: Mapping[str, int] = msgspec.field(default_factory=dict)
     target_modules: tuple[str, ...] | str = ()
     target_parameters: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class AdapterConfig:
     init: bool | str = True
     base_model: str | None = None
     base_revision: str | None = None
-    raw: Mapping[str, Any] = field(default_factory=dict)
+    raw: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     def rank_of(self, module: str) -> int | None:
         """The rank configured for a module of the base model; None when the config has none."""

@@ -7,9 +7,9 @@ or full enough, to be its own best description.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from numpy.typing import NDArray
 
 
@@ -17,8 +17,7 @@ def _nothing() -> None:
     """Release of a matrix that lives in memory."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Matrix:
+class Matrix(msgspec.Struct, frozen=True, kw_only=True):
     """A real matrix that is read when asked.
 
     Attributes
@@ -32,12 +31,11 @@ class Matrix:
     """
 
     shape: tuple[int, int]
-    load: Callable[[], NDArray[Any]] = field(repr=False, compare=False)
-    release: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
+    load: Callable[[], NDArray[Any]]
+    release: Callable[[], None] = _nothing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Product:
+class Product(msgspec.Struct, frozen=True, kw_only=True):
     """`left @ right`: (m, r) times (r, n)."""
 
     left: Matrix
@@ -54,8 +52,7 @@ class Product:
         return self.left.shape[1]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dense:
+class Dense(msgspec.Struct, frozen=True, kw_only=True):
     """The matrix itself."""
 
     matrix: Matrix
@@ -71,8 +68,7 @@ class Dense:
         return min(self.matrix.shape)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kronecker:
+class Kronecker(msgspec.Struct, frozen=True, kw_only=True):
     """`kron(left, right)`, as numpy and torch define it."""
 
     left: "Product | Dense"

@@ -6,8 +6,9 @@ needs no network at all, and neither does anything under `HF_HUB_OFFLINE`.
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import msgspec
 
 from gradience.adapter.layout import (
     CONFIG,
@@ -31,8 +32,7 @@ _FILE_SUFFIXES = (".safetensors", ".bin", ".json", ".pt", ".pth", ".ckpt", ".ggu
 _TIMEOUT_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubId:
+class HubId(msgspec.Struct, frozen=True, kw_only=True):
     """`org/name[@revision][:inside]`, where `inside` is a folder or a weights file.
 
     Attributes

@@ -5,8 +5,9 @@ The same rules serve a local directory and the file list of a Hub repository.
 
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from gradience.errors import AdapterNotFoundError
 
@@ -27,8 +28,7 @@ _FULL_MODEL = re.compile(
 _NOT_WEIGHTS = re.compile(r"(optimizer|scheduler|random_states|training_args|scaler)\b.*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """The adapters of one directory.
 
     Attributes
@@ -52,8 +52,7 @@ class Listing:
     named_files: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterLocation:
+class AdapterLocation(msgspec.Struct, frozen=True, kw_only=True):
     """Where one adapter lies.
 
     Attributes

@@ -1,14 +1,13 @@
 """What a dialect makes of the tensors of one file, before the adapter is put together."""
 
-from dataclasses import dataclass
+import msgspec
 
 from gradience.adapter.records import ExtraTensor, LoraLayer
 from gradience.findings import Finding
 from gradience.tensors.stored import StoredTensor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """Every tensor of the file is in `layers`, `extras` or `unread`.
 
     Attributes

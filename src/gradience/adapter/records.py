@@ -1,8 +1,9 @@
 """The nouns of an adapter: what a dialect makes of a file."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import msgspec
 
 from gradience.adapter.delta import Delta
 from gradience.findings import Finding
@@ -13,8 +14,7 @@ LayerKind = Literal["linear", "conv", "embedding", "expert"]
 ExtraKind = Literal["head", "embedding", "bias", "tokens", "norm", "other"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoraLayer:
+class LoraLayer(msgspec.Struct, frozen=True, kw_only=True):
     """One adapted weight: `W + scale * delta`.
 
     Attributes
@@ -85,16 +85,14 @@ class LoraLayer:
         return f"{self.name}{tail}" + ("" if self.expert is None else f"[{self.expert}]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExtraTensor:
+class ExtraTensor(msgspec.Struct, frozen=True, kw_only=True):
     """A tensor that an adapter carries beside its factors: a head, an embedding, a bias."""
 
     kind: ExtraKind
     tensor: StoredTensor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adapter:
+class Adapter(msgspec.Struct, frozen=True, kw_only=True):
     """An adapter as read: every tensor of its file is in `layers`, `extras` or `unread`.
 
     Attributes
@@ -128,7 +126,7 @@ class Adapter:
     layers: tuple[LoraLayer, ...]
     extras: tuple[ExtraTensor, ...] = ()
     unread: tuple[StoredTensor, ...] = ()
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = msgspec.field(default_factory=dict)
     base_model: str | None = None
     base_revision: str | None = None
     peft_type: str = "LORA"

@@ -7,8 +7,9 @@ so that the scale of one run is never applied to the factors of another.
 """
 
 import os
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from gradience.adapter.hub import fetch_from_hub, parse_hub_id
 from gradience.adapter.layout import (

@@ -5,7 +5,6 @@ changed adapter, base, option or version of Gradience asks for another file.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -19,8 +18,7 @@ from gradience.errors import ArtifactError, StorageError
 from gradience.findings import Finding
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered:
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     """What the cache had: an audit, or the reason that there is none."""
 
     audit: AdapterAudit | None = None

@@ -1,7 +1,6 @@
 """Singular values of F_B F_A^T for a batch of r by r factors, and a bound of their errors."""
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,8 +17,7 @@ _GRAM_SHARE = 4e-9  # two factors at this, and the promise still has room for th
 _WORTH_REFINING = 5e-10  # below this a factor is not what breaks the promise
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cores:
+class Cores(msgspec.Struct, frozen=True, kw_only=True):
     """Singular values of the small products of some rows of a batch: `values` * 2**`exponents`."""
 
     values: Floats

@@ -1,15 +1,13 @@
 """What a metric may know of one adapted weight: its spectrum, its factors' norms, its base norm."""
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from gradience.errors import UnmeasurableError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BaseFacts:
+class BaseFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Norms of the base weight that a layer changes.
 
     Attributes
@@ -28,8 +26,7 @@ class BaseFacts:
     rounding: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerFacts:
+class LayerFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Facts of one adapted weight, in units of the base weight.
 
     Attributes

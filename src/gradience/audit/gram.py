@@ -15,9 +15,9 @@ sqrt(n) u, not n u; one systematic share, n u, is kept because equal entries do 
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,8 +36,7 @@ _WIDE = 64  # columns from which one large product beats a batch of small ones
 _QR_ROWS = 256  # rows of one block of the QR: longer chains round worse, shorter ones are slower
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NonFinite:
+class NonFinite(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is no spectrum: something in it is not a number.
 
     Attributes

@@ -6,10 +6,11 @@ low-rank direction is, and a finding says so.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from gradience.adapter.delta import Product
@@ -44,8 +45,7 @@ _NO_FULL_SPECTRUM = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeasuredLayers:
+class MeasuredLayers(msgspec.Struct, frozen=True, kw_only=True):
     """The layers of an adapter with their numbers.
 
     Attributes

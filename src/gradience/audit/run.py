@@ -8,12 +8,12 @@ The one module of this part that reads the clock and the environment.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from gradience import paths, uses
 from gradience.adapter.layout import AdapterLocation
@@ -57,8 +57,7 @@ def _no_notice(sentence: str) -> None:
     """Nobody listens."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditOptions:
+class AuditOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How to audit.
 
     Attributes
@@ -93,7 +92,7 @@ class AuditOptions:
     given: "GivenNorms | None" = None
     progress: ProgressReport = _no_progress
     notice: Notice = _no_notice
-    terms: Terms = field(default_factory=Terms)
+    terms: Terms = msgspec.field(default_factory=Terms)
 
 
 def audit_lora_peft_dir(

@@ -5,14 +5,14 @@ slot at `max_lora_rank`, whatever the adapter's own rank is.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values that vLLM takes for `max_lora_rank` (vLLM 0.33, `vllm/config/lora.py`)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
     """A limit of a server on the rank, and perhaps the bytes, of an adapter."""
 
     name: str

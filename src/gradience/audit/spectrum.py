@@ -16,10 +16,11 @@ Each spectrum carries a bound of its own error. It has two kinds of parts:
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from gradience.adapter.delta import Delta, Dense, Kronecker, Product
 from gradience.audit.cores import PROMISED_ERROR, PROMISED_RANGE, Cores, settled, svd_rounding
@@ -39,8 +40,7 @@ _NUMBERS = 1 << 16
 Method = Literal["gram", "qr", "dense", "kronecker", "zero"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spectrum:
+class Spectrum(msgspec.Struct, frozen=True, kw_only=True):
     """Singular values of one weight change, and how well they are known.
 
     Attributes
@@ -133,9 +133,7 @@ def _batches(deltas: Iterable[tuple[Delta, float]]) -> Iterator[list[_Item]]:
             yield items[start : start + size]
 
 
-def _products(
-    items: list[_Item], work: Workspace
-) -> Iterator[tuple[int, Spectrum | NonFinite]]:
+def _products(items: list[_Item], work: Workspace) -> Iterator[tuple[int, Spectrum | NonFinite]]:
     """Spectra of one batch."""
     rank = items[0][1].rank
     left = Side("left", [product.left for _, product, _ in items], rank)

@@ -7,8 +7,8 @@ the claim.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,8 +25,7 @@ _UNIFORM: dict[TruncationRule, int] = {
 RULES: tuple[TruncationRule, ...] = ("per_module", *_UNIFORM)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Spectrum:
+class _Spectrum(msgspec.Struct, frozen=True, kw_only=True):
     """One layer's spectrum as truncation needs it.
 
     Attributes

@@ -2,8 +2,8 @@
 
 import os
 import sys
-from dataclasses import replace
 
+from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text as RichText

@@ -10,9 +10,10 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """A process that uses a file.
 
     Attributes
@@ -34,8 +35,7 @@ class Holder:
         return f"process {self.pid} ({self.name}) has a file of it {self.how}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(msgspec.Struct, frozen=True, kw_only=True):
     """One regular file that a process uses, as the process table shows it."""
 
     device: int

@@ -12,8 +12,9 @@ proc_pid_mountinfo(5), proc_pid_fdinfo(5).
 import contextlib
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from gradience.errors import StorageError
 from gradience.system import kinds

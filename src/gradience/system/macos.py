@@ -6,8 +6,9 @@ path, so the device number decides and the prefix only breaks ties.
 
 import re
 import subprocess
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from gradience.errors import StorageError
 from gradience.system import kinds

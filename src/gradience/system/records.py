@@ -1,11 +1,11 @@
 """What the operating system told us, as plain records."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mount:
+
+class Mount(msgspec.Struct, frozen=True, kw_only=True):
     """One mounted file system, as this process sees it.
 
     Attributes
@@ -61,8 +61,7 @@ class Mount:
         return next((o.removeprefix(prefix) for o in self.options if o.startswith(prefix)), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuotaLimit:
+class QuotaLimit(msgspec.Struct, frozen=True, kw_only=True):
     """One quota that applies to a path, for this user, group, project or directory.
 
     Attributes
@@ -103,8 +102,7 @@ class QuotaLimit:
         return _left(self.limit_inodes, self.used_inodes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuotaAnswer:
+class QuotaAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The quotas found, and what could not be asked.
 
     Attributes
@@ -118,8 +116,7 @@ class QuotaAnswer:
     unasked: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryLimit:
+class MemoryLimit(msgspec.Struct, frozen=True, kw_only=True):
     """A cgroup's limit on memory; files of a tmpfs count against it.
 
     Attributes

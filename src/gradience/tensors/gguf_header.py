@@ -9,7 +9,8 @@ Source: ggml `docs/gguf.md`, versions 2 and 3.
 
 import mmap
 import struct
-from dataclasses import dataclass
+
+import msgspec
 
 _MAX_DIMENSIONS = 4
 _MAX_DEPTH = 4
@@ -19,8 +20,7 @@ _SCALARS = dict(enumerate("BbHhIifB")) | {10: "Q", 11: "q", 12: "d"}
 _SIZES = {kind: struct.calcsize(f"<{code}") for kind, code in _SCALARS.items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GgufTensor:
+class GgufTensor(msgspec.Struct, frozen=True, kw_only=True):
     """Where a tensor is said to be.
 
     Attributes
@@ -40,8 +40,7 @@ class GgufTensor:
     begin: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GgufHeader:
+class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
     """What a header says: values that are one number or one string, by key, and the tensors."""
 
     values: dict[str, object]

@@ -8,10 +8,11 @@ Source: https://github.com/huggingface/safetensors#format and `Metadata::validat
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from gradience.errors import TensorFileError
 from gradience.tensors.dtypes import DTYPE_NAMES, is_dtype, storage_bits
@@ -25,8 +26,7 @@ _MAX_BITS = 1 << 63  # more overflows what numpy and the file system count with
 AGAIN = "Download the file again, or save it again with the safetensors library."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """Where one tensor lies: `begin` and `end` count from the first byte after the header."""
 
     name: str
@@ -36,8 +36,7 @@ class Entry:
     end: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What a header says, once it has been checked: entries in the order of their data."""
 
     entries: tuple[Entry, ...]

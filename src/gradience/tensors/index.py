@@ -7,10 +7,11 @@ is a symbolic link to `../../blobs/...`, and that is where it belongs.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
+
+import msgspec
 
 from gradience.errors import TensorFileError
 from gradience.tensors.opening import open_tensor_file
@@ -25,8 +26,7 @@ MAX_INDEX_BYTES = 100_000_000
 _AGAIN = "Download the model again; the index names every file that belongs to it."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardIndex:
+class ShardIndex(msgspec.Struct, frozen=True, kw_only=True):
     """The tensors of a sharded model; a context manager that closes the shards it opened.
 
     Attributes
@@ -42,7 +42,7 @@ class ShardIndex:
     path: Path
     weight_map: Mapping[str, str]
     metadata: Mapping[str, Any]
-    _open: dict[str, TensorFile] = field(default_factory=dict, repr=False, compare=False)
+    _open: dict[str, TensorFile] = msgspec.field(default_factory=dict)
 
     @property
     def shards(self) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
 """The tensors of a loaded checkpoint, and what it holds beside them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from gradience.errors import TensorFileError
 from gradience.tensors.regular import shown
@@ -14,8 +15,7 @@ from gradience.tensors.torch_pages import MappedStorages
 _RESAVE = "Save the state dict itself: torch.save(model.state_dict(), ...)."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateDict:
+class StateDict(msgspec.Struct, frozen=True, kw_only=True):
     """What was found: every key of the checkpoint is in one of the two."""
 
     tensors: Mapping[str, StoredTensor]

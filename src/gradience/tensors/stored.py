@@ -5,10 +5,10 @@ a file of any size needs the memory of one tensor.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
+import msgspec
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -19,8 +19,7 @@ def _nothing() -> None:
     """Release of a tensor that lives in memory."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredTensor:
+class StoredTensor(msgspec.Struct, frozen=True, kw_only=True):
     """A tensor in a file, or in memory.
 
     Attributes
@@ -45,9 +44,9 @@ class StoredTensor:
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
-    read: Callable[[], Array] = field(repr=False, compare=False)
-    release: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
-    read_at: Callable[[int], Array] | None = field(default=None, repr=False, compare=False)
+    read: Callable[[], Array]
+    release: Callable[[], None] = _nothing
+    read_at: Callable[[int], Array] | None = None
 
     def at(self, index: int) -> Array:
         """One entry along the first dimension, such as one expert of a stack."""

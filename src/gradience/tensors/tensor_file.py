@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
+
+import msgspec
 
 from gradience.tensors.stored import StoredTensor
 
@@ -16,8 +17,7 @@ def _nothing() -> None:
     """Closing of a file that holds nothing open."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorFile:
+class TensorFile(msgspec.Struct, frozen=True, kw_only=True):
     """The tensors of one file; a context manager, although nothing leaks without `close`.
 
     Attributes
@@ -49,13 +49,13 @@ class TensorFile:
     format: Format
     nbytes: int
     tensors: Mapping[str, StoredTensor]
-    status: os.stat_result = field(repr=False, compare=False)
+    status: os.stat_result
     sampled: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    skipped: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
+    skipped: Mapping[str, str] = msgspec.field(default_factory=dict)
     data_start: int | None = None
     header_digest: str | None = None
-    _close: Callable[[], None] = field(default=_nothing, repr=False, compare=False)
+    _close: Callable[[], None] = _nothing
 
     def close(self) -> None:
         """Unmap the file. Arrays that were read stay valid; no more can be read."""

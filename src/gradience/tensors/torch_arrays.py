@@ -4,8 +4,9 @@ torch cannot give bfloat16 and float8 to numpy, so they cross as integers of the
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from gradience.errors import TensorFileError
 from gradience.tensors.dtypes import numpy_dtype

@@ -2,10 +2,11 @@
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from gradience.errors import TransferError
 from gradience.tensors.remote.lookahead import LookAhead, Span

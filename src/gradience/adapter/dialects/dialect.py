@@ -1,7 +1,8 @@
 """The interface of a dialect: the key names and the scale rule of one file format."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from gradience.adapter.config import AdapterConfig
 from gradience.adapter.parts import Parts
@@ -11,8 +12,7 @@ Recognise = Callable[[Collection[str]], bool]
 Read = Callable[[Mapping[str, StoredTensor], AdapterConfig | None, Mapping[str, str]], Parts]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
+class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """One file format.
 
     Attributes

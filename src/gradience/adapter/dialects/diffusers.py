@@ -14,7 +14,9 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from gradience.adapter.config import AdapterConfig, parse_config
 from gradience.adapter.dialects import peft_keys

@@ -10,7 +10,9 @@ References: networks/lora.py of kohya-ss/sd-scripts; lycoris/modules of KohakuBl
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from gradience.adapter.config import AdapterConfig
 from gradience.adapter.dialects.dialect import Dialect

@@ -7,7 +7,8 @@ DDP) leave their names in the path. All spellings of one tensor meet in one `Key
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from gradience.tensors.stored import StoredTensor
 
@@ -34,8 +35,7 @@ _FOREIGN = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class Key(msgspec.Struct, frozen=True, kw_only=True):
     """One part of one update.
 
     Attributes
@@ -104,16 +104,14 @@ def base_name(path: str) -> str:
     return ".".join(component for component in path.split(".") if component != "base_layer")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Twins:
+class Twins(msgspec.Struct, frozen=True, kw_only=True):
     """Two tensors under one key: the one that is taken, the ones that are not."""
 
     taken: StoredTensor
     others: tuple[StoredTensor, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grouped:
+class Grouped(msgspec.Struct, frozen=True, kw_only=True):
     """The tensors of a file by module and part.
 
     Attributes

@@ -6,8 +6,10 @@ where the two disagree PEFT would not load the file, so the scale follows what i
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from gradience.adapter.config import AdapterConfig
 from gradience.adapter.delta import Delta, Product
@@ -31,8 +33,7 @@ _ADALORA_INIT_R = 12
 _QALORA_GROUP = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update:
+class Update(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of one module's update.
 
     Attributes

@@ -6,9 +6,11 @@ the same. A dialect spells (key to module and role, and the scale rule), this mo
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from gradience.adapter.delta import Delta, Dense, Kronecker, Matrix, Product
 from gradience.adapter.finding_kinds import UNREAD_TENSORS
@@ -40,8 +42,7 @@ _FAMILIES: Mapping[Method, tuple[str, ...]] = {
 _REMEDY = "Download or save the file again; no loader can use it as it is."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scaling:
+class Scaling(msgspec.Struct, frozen=True, kw_only=True):
     """What a loader multiplies with, and where it has that from.
 
     Attributes
@@ -64,8 +65,7 @@ The rank is None where every part is whole (LoKr with w1 and w2), and nothing di
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
+class Form(msgspec.Struct, frozen=True, kw_only=True):
     """The change of a module before it is scaled; `rank` is None where no part has one."""
 
     delta: Delta

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from gradience.errors import DownloadRefusedError
 from gradience.units import format_size
 
@@ -39,8 +41,7 @@ def hf_download(repo: str, revision: str | None, *files: str) -> str:
     return f"hf download {wanted}{at}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WholeFiles:
+class WholeFiles(msgspec.Struct, frozen=True, kw_only=True):
     """Files that can only be had whole: torch checkpoints and GGUF files.
 
     Attributes

@@ -1,13 +1,13 @@
 """What a metric is: a number of one adapted weight, with its definition and its source."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from gradience.audit.facts import LayerFacts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """One number of one adapted weight.
 
     Attributes

@@ -15,8 +15,9 @@ import errno
 import os
 import struct
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from gradience.system.quota.tool import charged_group
 from gradience.system.records import Mount, QuotaAnswer, QuotaLimit
@@ -39,8 +40,7 @@ _NO_QUOTA = {errno.ESRCH, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EN
 _NO_FD_CALL = {errno.ENOSYS, errno.EPERM}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """One quota record of the kernel; limits of 0 mean none, sizes in bytes, times in seconds."""
 
     hard_bytes: int

@@ -4,16 +4,16 @@ import os
 import shutil
 import stat
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from gradience.system.base import within
 
 SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class Said(msgspec.Struct, frozen=True, kw_only=True):
     """What a tool printed, or why it printed nothing.
 
     Attributes

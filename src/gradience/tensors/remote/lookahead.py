@@ -9,10 +9,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from itertools import islice
 from threading import Event, Lock
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,8 +30,7 @@ _SMALL = 1 << 20
 _MOST_AHEAD = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class Span(msgspec.Struct, frozen=True, kw_only=True):
     """A range of a remote file: a tensor, or one entry along its first dimension."""
 
     file: RangeFile

@@ -4,9 +4,9 @@ The header is held against the format and against the size of the file as a loca
 the safetensors library's second opinion, which needs the whole file.
 """
 
-from dataclasses import dataclass
 from threading import Event
 
+import msgspec
 from blake3 import blake3
 
 from gradience.tensors.dtypes import numpy_dtype
@@ -22,8 +22,7 @@ _SAMPLES = 32
 _SAMPLE_BYTES = 1 << 12
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteSafetensors:
+class RemoteSafetensors(msgspec.Struct, frozen=True, kw_only=True):
     """What the header of a remote file says.
 
     Attributes

@@ -7,17 +7,17 @@ import errno
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
 
 from gradience.errors import StorageError
 
 _CHUNK = 1 << 18
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What a server answered, its body still to come.
 
     Attributes
