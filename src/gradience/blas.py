@@ -6,7 +6,7 @@ of our own. So BLAS is pinned to one thread for the length of a computation and 
 afterwards; whoever set a thread variable is left alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 
 THREAD_VARIABLES = (
@@ -39,6 +39,15 @@ def threads(environ: Mapping[str, str], cores: int) -> int:
         if first.isdecimal() and int(first) > 0:
             return min(int(first), cores)
     return cores
+
+
+def start_alone(environ: MutableMapping[str, str]) -> None:
+    """Ask OpenBLAS to start no threads when numpy is imported, which is to come after this.
+
+    It starts one for each core, and each waits for work by spinning: a tenth of a second of every
+    core, longer than a small audit. This is its default only: what the user set still wins.
+    """
+    environ.setdefault("OPENBLAS_DEFAULT_NUM_THREADS", "1")
 
 
 @contextmanager

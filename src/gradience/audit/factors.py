@@ -102,11 +102,12 @@ class Side:
         self.gram_error[index] = 0.0
         self.by_qr[index] = True
 
-    def norm(self, index: int) -> float:
-        """Frobenius norm of the factor."""
-        exponents = self.exponents[index]
-        top = exponents.max()
-        return float(np.ldexp(np.linalg.norm(np.ldexp(self.lengths[index], exponents - top)), top))
+    def norms(self) -> list[float]:
+        """Frobenius norms of the factors."""
+        top = self.exponents.max(axis=1, keepdims=True)
+        scaled = np.linalg.norm(np.ldexp(self.lengths, self.exponents - top), axis=1)
+        norms: list[float] = np.ldexp(scaled, top[:, 0]).tolist()
+        return norms
 
 
 def _cholesky(stack: Floats) -> tuple[Floats, NDArray[np.bool_]]:

@@ -32,10 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PROMISED_ERROR", "PROMISED_RANGE", "NonFinite", "Spectrum", "spectra"]
 
-# Modules in one batch: few enough to be shared out evenly among threads, and to keep one stacked
-# array at half a MiB, all temporaries of a thread at some 8.
-_BATCH = 16
-_NUMBERS = 1 << 16
+# Numbers in one stacked array: a quarter of a MiB, all temporaries of a thread some 4 MiB, and few
+# enough modules in a batch to be shared out evenly among threads where those pay.
+_BATCH = 1 << 15
 
 Method = Literal["gram", "qr", "dense", "kronecker", "zero"]
 
@@ -128,7 +127,7 @@ def _batches(deltas: Iterable[tuple[Delta, float]]) -> Iterator[list[_Item]]:
             key = (r, min(delta.shape[0], r + 1), min(delta.shape[1], r + 1))
             groups.setdefault(key, []).append((index, delta, scale))
     for (r, rows, columns), items in groups.items():
-        size = min(_BATCH, max(1, _NUMBERS // max(1, r * max(rows, columns))))
+        size = max(1, _BATCH // max(1, r * max(rows, columns)))
         for start in range(0, len(items), size):
             yield items[start : start + size]
 
@@ -146,6 +145,7 @@ def _products(items: list[_Item], work: Workspace) -> Iterator[tuple[int, Spectr
     rows = [row for row in range(len(items)) if nonzero[row] and row not in broken]
     cores = settled(left, right, np.array(rows, dtype=np.intp), work)
     place = {row: at for at, row in enumerate(rows)}
+    left_norms, right_norms = left.norms(), right.norms()
     for row, (index, product, scale) in enumerate(items):
         if row in broken:
             yield index, broken[row]
@@ -156,8 +156,7 @@ def _products(items: list[_Item], work: Workspace) -> Iterator[tuple[int, Spectr
         else:
             spectrum = _zero(product, scale)
         if isinstance(spectrum, Spectrum):
-            norms = left.norm(row), right.norm(row)
-            spectrum = replace(spectrum, left_norm=norms[0], right_norm=norms[1])
+            spectrum = replace(spectrum, left_norm=left_norms[row], right_norm=right_norms[row])
         yield index, spectrum
 
 

@@ -1,10 +1,12 @@
 """`gradience audit`: parse, call the library, print, exit."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from gradience.blas import start_alone
 from gradience.cli.download import download_options, progress_and_terms
 from gradience.cli.visible import visible
 from gradience.errors import ExitCode
@@ -123,6 +125,7 @@ def audit(
     be read, or a base that is not the adapter's; 4 a missing extra; 5 the disk or your limit
     refused.
     """
+    start_alone(os.environ)
     # Imported here: numpy and its kin take a tenth of a second that `--help` need not pay.
     from datetime import UTC, datetime  # noqa: PLC0415
 

@@ -1,5 +1,6 @@
 """The entry point: commands are imported when used, errors become two lines and an exit code."""
 
+import gc
 import io
 import os
 import sys
@@ -68,4 +69,6 @@ def main(args: list[str] | None = None) -> NoReturn:
         # The reader went away (`| head`); what is left in the buffer must not raise at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    # What is left goes with the process; looking through it for garbage takes longer than a command.
+    gc.freeze()
     sys.exit(result if isinstance(result, int) else 0)
