@@ -44,10 +44,16 @@ def threads(environ: Mapping[str, str], cores: int) -> int:
 def start_alone(environ: MutableMapping[str, str]) -> None:
     """Ask OpenBLAS to start no threads when numpy is imported, which is to come after this.
 
-    It starts one for each core, and each waits for work by spinning: a tenth of a second of every
-    core, longer than a small audit. This is its default only: what the user set still wins.
+    It starts one for each core, and each waits for work by spinning for a tenth of a second: as
+    long as a small audit takes. If the user set any of `THREAD_VARIABLES`, nothing is changed.
     """
-    environ.setdefault("OPENBLAS_DEFAULT_NUM_THREADS", "1")
+    if not _chosen(environ):
+        environ.setdefault("OPENBLAS_DEFAULT_NUM_THREADS", "1")
+
+
+def _chosen(environ: Mapping[str, str]) -> bool:
+    """Whether the user has said how many threads BLAS is to have."""
+    return any(environ.get(name) for name in THREAD_VARIABLES)
 
 
 @contextmanager
@@ -69,7 +75,7 @@ def one_thread(environ: Mapping[str, str]) -> Iterator[None]:
     The limit holds for the whole process, not for the calling thread alone. Entering costs a
     quarter of a millisecond: enter around a tensor or a loop, not around a product.
     """
-    if any(environ.get(name) for name in THREAD_VARIABLES):
+    if _chosen(environ):
         yield
         return
     # Imported here: commands that compute nothing need not wait for it.

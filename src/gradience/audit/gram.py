@@ -15,6 +15,7 @@ sqrt(n) u, not n u; one systematic share, n u, is kept because equal entries do 
 
 import threading
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -190,6 +191,7 @@ def count_nonfinite(matrix: Matrix, where: str) -> NonFinite:
     return NonFinite(where=where, nans=nans, infs=infs)
 
 
+@cache
 def gram_rounding(r: int, long: int) -> tuple[float, float]:
     """How far D^-1 (F^T F - B^T B) D^-1 may be from 0, for F by `gram` and Cholesky.
 

@@ -1,0 +1,41 @@
+"""BLAS as this process starts it: alone, unless the user says otherwise."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gradience.blas import THREAD_VARIABLES
+
+_START = """
+import json, os
+from gradience.blas import start_alone
+start_alone(os.environ)
+import numpy
+from threadpoolctl import threadpool_info
+print(json.dumps([p["num_threads"] for p in threadpool_info() if p["internal_api"] == "openblas"]))
+"""
+
+
+def threads_of_blas(**variables: str) -> list[int]:
+    """Threads of each OpenBLAS of a new process that imports numpy after `start_alone`."""
+    plain = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
+    done = subprocess.run(
+        [sys.executable, "-c", _START], env=plain | variables, capture_output=True, check=True
+    )
+    found: list[int] = json.loads(done.stdout)
+    if not found:
+        pytest.skip("numpy has another BLAS here")
+    return found
+
+
+def test_blas_starts_no_threads() -> None:
+    assert set(threads_of_blas()) == {1}
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
+@pytest.mark.parametrize("variable", ["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"])
+def test_the_threads_that_the_user_asks_for_are_started(variable: str) -> None:
+    assert set(threads_of_blas(**{variable: "2"})) == {2}
