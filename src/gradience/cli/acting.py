@@ -122,13 +122,20 @@ def all_roots(also: tuple[str, ...], projects: tuple[Path, ...]) -> list[str]:
 
 
 def settle_roots(roots: "Iterable[str]") -> None:
-    """Finish or take back what a change that was cut off left behind, and say so."""
+    """Finish or take back what a change that was cut off left behind, and say so.
+
+    A root where that cannot be done is named; it keeps no other from being changed.
+    """
     from gradience import system  # noqa: PLC0415
     from gradience.storage.change.recover import recover  # noqa: PLC0415
 
     for root in roots:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            for note in recover(root, system.holders):
+            try:
+                notes = recover(root, system.holders)
+            except StorageError as error:
+                notes = [*error.details, str(error), f"hint: {error.remedy}"]
+            for note in notes:
                 click.echo(visible(note), err=True)
 
 

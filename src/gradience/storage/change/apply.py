@@ -10,48 +10,34 @@ import errno
 import os
 import re
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
 from gradience.errors import ArtifactError, StorageError
 from gradience.files.below import Below, Removed
-from gradience.storage.change import fingerprint, journal
+from gradience.storage.change import journal
+from gradience.storage.change.doubts import Doubts, StaysError, words
 from gradience.storage.change.guards import GUARDS
 from gradience.storage.change.journal import DiskJournal, Journal, NoJournal
 from gradience.storage.change.meter import Meter, Progress
 from gradience.storage.change.records import (
     Action,
     Disk,
-    Outcome,
     Plan,
     Receipt,
-    State,
     path_of,
     text_of,
     units,
 )
 from gradience.storage.change.recover import settle
 from gradience.storage.change.site import NO_ROOM, OWN, THINGS, Site
+from gradience.storage.change.tallies import Tallies
 from gradience.storage.change.verbs import VERBS
 from gradience.system.holders import Holders
 
 _ID = re.compile(r"[\w-]{1,100}")
-_CHANGED = "it changed after the plan was made"
 _BATCH = 2000  # acts between two looks at all processes, which take some milliseconds
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What came of one item so far."""
-
-    freed: int = 0
-    names: int = 0
-    undone: bool = False
-    failed: bool = False
-    reasons: dict[str, None] = field(default_factory=dict)
 
 
 def apply(
@@ -86,27 +72,20 @@ def apply(
     """
     _check_plan(plan)
     start = time.perf_counter()
-    tallies: dict[int, _Tally] = defaultdict(_Tally)
-    before = {root: free_bytes(path_of(root)) for root in plan.roots()}
-    notes: list[str] = []
-    trash: list[str] = []
+    free = {root: free_bytes(path_of(root)) for root in plan.roots()}
+    tallies = Tallies()
+    runs = [_Run(_part(plan, root), holders, tallies, progress) for root in plan.roots()]
     meter = _meter(plan, progress)
-    errors: list[StorageError] = []
-    for root in plan.roots():
-        run = _Run(_part(plan, root), holders, tallies, progress)
+    refused = []
+    for run in runs:
         try:
-            with _site(root, plan) as site:
-                site.on_bytes = meter.add if meter is not None else None
-                notes += settle(site.below, holders)
-                if run.all(site, NoJournal() if in_place else new_journal()):
-                    trash.append(f"{root}/{site.own}")
+            run.all(NoJournal() if in_place else new_journal(), meter)
         except StorageError as error:
-            errors.append(error)
-            run.refused(str(error))
-        notes += run.notes
-    if errors and len(errors) == len(before):
-        raise errors[0]
-    outcomes = tuple(_outcome(plan, index, tallies[index]) for index in range(len(plan.items)))
+            run.refused(error)
+            refused.append(error)
+    if refused and len(refused) == len(runs):
+        raise refused[0]
+    outcomes = tallies.outcomes(plan)
     return Receipt(
         plan=plan.id,
         title=plan.title,
@@ -114,13 +93,22 @@ def apply(
         freed=sum(outcome.freed for outcome in outcomes),
         planned=plan.frees_bytes,
         disks=tuple(
-            Disk(path=root, free_before=free, free_after=free_bytes(path_of(root)))
-            for root, free in before.items()
+            Disk(path=root, free_before=before, free_after=free_bytes(path_of(root)))
+            for root, before in free.items()
         ),
         seconds=time.perf_counter() - start,
-        notes=tuple(dict.fromkeys(notes)),
-        trash=tuple(trash),
+        notes=tuple(dict.fromkeys(note for run in runs for note in run.notes)),
+        trash=tuple(run.trash for run in runs if run.trash),
     )
+
+
+def free_bytes(path: str) -> int:
+    """Free bytes of a disk, as it says itself; 0 where it does not."""
+    try:
+        space = os.statvfs(path)
+    except OSError:
+        return 0
+    return space.f_bavail * space.f_frsize
 
 
 def _check_plan(plan: Plan) -> None:
@@ -147,8 +135,9 @@ def _part(plan: Plan, root: str) -> Plan:
 
 
 @contextlib.contextmanager
-def _site(root: str, plan: Plan) -> Iterator[Site]:
-    """A root, opened and locked."""
+def _site(plan: Plan) -> Iterator[Site]:
+    """The root of a plan, opened and locked."""
+    (root,) = plan.roots()
     path = path_of(root)
     try:
         below = Below(path)
@@ -168,15 +157,23 @@ def _site(root: str, plan: Plan) -> Iterator[Site]:
 
 
 class _Run:
-    """The acts of a plan below one root."""
+    """The acts of a plan below one root.
+
+    Attributes
+    ----------
+    notes : list of str
+    trash : str
+        Where something stays in the trash.
+    """
 
     site: Site
+    doubts: Doubts
 
     def __init__(
         self,
         plan: Plan,
         holders: Callable[[], Holders],
-        tallies: dict[int, _Tally],
+        tallies: Tallies,
         progress: Progress | None,
     ) -> None:
         self.plan = plan
@@ -185,22 +182,32 @@ class _Run:
         self.progress = progress
         self.journal: Journal = NoJournal()
         self.notes: list[str] = []
-        self.held: Holders | None = None
+        self.trash = ""
 
-    def all(self, site: Site, chosen: Journal) -> bool:
-        """Do everything below a root; whether something stays in the trash."""
-        self.site = site
-        self._begin(chosen)
-        self._batches()
-        site.close_own()
-        kept = site.below.exists(f"{site.own}/{THINGS}")
-        self.journal.end(keep=kept)
-        return kept
+    def all(self, chosen: Journal, meter: Meter | None) -> None:
+        """Settle what was cut off before, then do everything below the root.
 
-    def refused(self, why: str) -> None:
+        Raises
+        ------
+        StorageError
+            If nothing may be done there.
+        """
+        with _site(self.plan) as site:
+            site.on_bytes = meter.add if meter is not None else None
+            self.site, self.doubts = site, Doubts(site, self.holders)
+            self.notes += settle(site.below, self.holders)
+            self._begin(chosen)
+            self._batches()
+            site.close_own()
+            kept = site.below.exists(f"{site.own}/{THINGS}")
+            self.journal.end(keep=kept)
+            if kept:
+                self.trash = f"{text_of(site.below.root)}/{site.own}"
+
+    def refused(self, error: StorageError) -> None:
         """Note that nothing could be done below this root."""
         for action in self.plan.actions:
-            self._failed(action, why)
+            self.tallies.failed(action, str(error))
 
     def _begin(self, chosen: Journal) -> None:
         """Open the journal; without room for one, only what needs none is done."""
@@ -250,39 +257,24 @@ class _Run:
         return self.plan.actions[unit[0]].group
 
     def _batch(self, batch: Sequence[tuple[int, ...]]) -> None:
-        self.held = self.holders()
+        self.doubts.look()
         busy = self._busy(batch)
         done = [unit for unit in batch if not self._leave(unit, busy) and self._do(unit)]
         if not done:
             return
         self._wait(done)
-        self.held = self.holders()
-        done = self._put_back_what_is_held(done)
+        self.doubts.look()
+        done = self._put_back(done)
         for unit in done:
             self._finish(unit)
         if self.progress is not None and done:
             self.progress("changing", done[-1][-1] + 1, len(self.plan.actions))
 
     def _busy(self, batch: Sequence[tuple[int, ...]]) -> dict[int, str]:
-        """Groups of which something is open already; it spares moving them back and forth.
-
-        What lies in a directory is looked at when that has been set aside; before, only where
-        things are removed at once.
-        """
-        busy: dict[int, str] = {}
-        for unit in batch:
-            for index in unit:
-                action = self.plan.actions[index]
-                try:
-                    if self.site.in_place and action.fingerprint.tree is not None:
-                        fingerprint.take(self.site.below, action.name, self._refuse_held)
-                    else:
-                        self._refuse_held(action.name, self.site.below.status(action.name))
-                except _HeldError as error:
-                    busy[action.group] = words(error)
-                except OSError:
-                    continue  # the check of the act itself says why
-        return busy
+        """Groups of which something is open already; it spares moving them back and forth."""
+        actions = [self.plan.actions[index] for unit in batch for index in unit]
+        found = ((action.group, self.doubts.open_already(action)) for action in actions)
+        return {group: why for group, why in found if why}
 
     def _leave(self, unit: tuple[int, ...], busy: Mapping[int, str]) -> bool:
         """Whether a unit stays because its group is in use."""
@@ -305,7 +297,7 @@ class _Run:
                 for index in unit:
                     action = actions[index]
                     why = guards.enter_context(GUARDS[action.guard].hold(action, self.site))
-                    if why := why or self._changed(action) or self._check(action):
+                    if why := why or self.doubts.before(action):
                         self._skip(unit, action, why)
                         return False
             except OSError as error:
@@ -320,11 +312,12 @@ class _Run:
             try:
                 removed = self._act(action)
             except OSError as error:
-                self.tallies[action.item].failed |= error.errno not in (errno.ENOTEMPTY, 0)
+                if error.errno not in (errno.ENOTEMPTY, 0):
+                    self.tallies.failed(action, words(error))
                 self._skip(unit[position:], action, words(error))
                 self._undo(unit[:position])
                 return False
-            self._count(action, removed)
+            self.tallies.count(action, removed)
             self.journal.step(index, journal.DONE)
         return True
 
@@ -343,89 +336,39 @@ class _Run:
             if self.site.in_place or verb.needs_journal or error.errno not in NO_ROOM:
                 raise
         self.site.in_place = True  # what is left of this change needs no room either
-        self.held = self.holders()
-        if why := self._changed(action):
-            raise _HeldError(why)
+        self.doubts.look()
+        if why := self.doubts.changed(action):
+            raise StaysError(why)
         return verb.do(action, self.site)
 
-    def _changed(self, action: Action) -> str:
-        """How a name differs from what the plan saw."""
-        try:
-            status = self.site.below.status(action.name)
-        except (FileNotFoundError, NotADirectoryError):
-            return "it is gone"
-        if not VERBS[action.verb].exact:
-            return "" if fingerprint.same_inode(status, action.fingerprint) else _CHANGED
-        if not fingerprint.same(status, action.fingerprint):
-            return _CHANGED
-        # A tree is compared when it has been set aside, and nobody can reach it; here only where
-        # it is removed at once.
-        if self.site.in_place:
-            found = fingerprint.take(self.site.below, action.name, self._refuse_held)
-            if found != action.fingerprint:
-                return _CHANGED
-        return ""
-
-    def _check(self, action: Action) -> str:
-        return VERBS[action.verb].check(action, self.site)
-
-    def _refuse_held(self, name: str, status: os.stat_result) -> None:
-        holder = self.held.of(status, name) if self.held is not None else None
-        if holder is not None:
-            raise _HeldError(holder.sentence)
-
-    def _put_back_what_is_held(self, done: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    def _put_back(self, done: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Undo the groups of which something is open or changed, and units that are asked for."""
+        actions = self.plan.actions
         back: dict[int, str] = {}
-        for unit in done:
-            for index in unit:
-                action = self.plan.actions[index]
-                if action.group not in back and (why := self._trouble(action)):
-                    back[action.group] = why
+        for index in (index for unit in done for index in unit):
+            group = actions[index].group
+            if group not in back and (why := self.doubts.aside(actions[index])):
+                back[group] = why
         left = []
         # The last first: what came before in a group may need what came after.
         for unit in reversed(done):
-            why = back.get(self._group(unit)) or self._asked_for(unit)
+            wanted = (self.doubts.wanted(actions[index]) for index in unit)
+            why = back.get(self._group(unit)) or next(filter(None, wanted), "")
             if why:
-                self._tell(self.plan.actions[unit[0]], why)
+                self.tallies.stayed(actions[unit[0]], why)
                 self._undo(unit)
             else:
                 left.append(unit)
         return left[::-1]
 
-    def _trouble(self, action: Action) -> str:
-        """Why a thing that was set aside goes back: it is open, or not what the plan saw."""
-        name = VERBS[action.verb].where(action, self.site)
-        if not name:
-            return ""
-        try:
-            found = fingerprint.take(self.site.below, name, self._refuse_held)
-        except OSError as error:
-            return words(error)
-        if found.tree != action.fingerprint.tree or found.inode != action.fingerprint.inode:
-            return _CHANGED
-        return ""
-
-    def _asked_for(self, unit: tuple[int, ...]) -> str:
-        for index in unit:
-            action = self.plan.actions[index]
-            if VERBS[action.verb].where(action, self.site):
-                try:
-                    why = GUARDS[action.guard].wanted(action, self.site)
-                except OSError as error:
-                    why = words(error)
-                if why:
-                    return why
-        return ""
-
     def _undo(self, unit: tuple[int, ...]) -> None:
         for index in reversed(unit):
             action = self.plan.actions[index]
-            self.tallies[action.item].undone = True
+            self.tallies.undone(action)
             try:
                 VERBS[action.verb].undo(action, self.site)
             except OSError as error:
-                self._failed(action, f"lies in {self.site.own} now: {words(error)}")
+                self.tallies.failed(action, f"lies in {self.site.own} now: {words(error)}")
                 continue
             self.journal.step(index, journal.UNDONE)
 
@@ -435,66 +378,12 @@ class _Run:
             try:
                 removed = VERBS[action.verb].finish(action, self.site)
             except OSError as error:
-                self._failed(action, words(error))
+                self.tallies.failed(action, words(error))
                 continue
-            self._count(action, removed)
+            self.tallies.count(action, removed)
             self.journal.step(index, journal.FINISHED)
-
-    def _failed(self, action: Action, why: str) -> None:
-        self.tallies[action.item].failed = True
-        self._tell(action, why)
-
-    def _count(self, action: Action, removed: Removed) -> None:
-        tally = self.tallies[action.item]
-        tally.freed += removed.bytes
-        tally.names += removed.names
 
     def _skip(self, unit: tuple[int, ...], action: Action, why: str) -> None:
         for index in unit:
             self.journal.step(index, journal.SKIPPED)
-        self._tell(action, why)
-
-    def _tell(self, action: Action, why: str) -> None:
-        self.tallies[action.item].reasons[f"{action.where}: {why}"] = None
-
-
-class _HeldError(OSError):
-    """A process has it open, or it changed: no fault of the disk."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(0, sentence)
-
-
-def words(error: OSError | StorageError) -> str:
-    """Why, as a part of a sentence."""
-    return (error.strerror if isinstance(error, OSError) else "") or str(error)
-
-
-def free_bytes(path: str) -> int:
-    """Free bytes of a disk, as it says itself; 0 where it does not."""
-    try:
-        space = os.statvfs(path)
-    except OSError:
-        return 0
-    return space.f_bavail * space.f_frsize
-
-
-def _outcome(plan: Plan, index: int, tally: _Tally) -> Outcome:
-    item = plan.items[index]
-    state: State = "done"
-    if tally.failed:
-        state = "failed"
-    elif tally.undone:
-        state = "undone"
-    elif tally.reasons:
-        state = "skipped"
-    return Outcome(
-        item=index,
-        name=item.name,
-        kind=item.kind,
-        what=item.what,
-        state=state,
-        freed=tally.freed,
-        names=tally.names,
-        reasons=tuple(tally.reasons),
-    )
+        self.tallies.stayed(action, why)

@@ -9,8 +9,11 @@ at the disk: `undo` and `finish` of a verb may be called whatever the byte says.
 
 import contextlib
 import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
+
+import msgspec
 
 from gradience import artifacts
 from gradience.errors import ArtifactError
@@ -102,12 +105,38 @@ def close(site: Site, *, keep: bool) -> None:
     site.below.remove_empty(site.own)
 
 
-def read(below: Below, change: str) -> tuple[Plan | None, bytes | None]:
-    """The plan of a change, and its states; None for what is not there or cannot be read."""
-    plan = states = None
-    with contextlib.suppress(OSError, ArtifactError):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What a change left in a root.
+
+    Attributes
+    ----------
+    plan : Plan or None
+    states : bytes or None
+        None once the change has ended: then what lies aside is trash.
+    writer, schema : str
+        Who wrote the plan, as what; also where this release cannot read it.
+    """
+
+    plan: Plan | None = None
+    states: bytes | None = None
+    writer: str = ""
+    schema: str = ""
+
+
+def read(below: Below, change: str) -> Left:
+    """What a change left; None for what is not there or cannot be read."""
+    plan = states = envelope = None
+    with contextlib.suppress(OSError, ArtifactError, msgspec.DecodeError):
         name = f"{OWN}/{change}/plan.json"
-        plan = artifacts.decode(below.read(name, 1 << 31), PLAN_SCHEMA, Plan, source=name)
+        data = below.read(name, 1 << 31)
+        envelope = msgspec.json.decode(data, type=artifacts.Envelope)
+        plan = artifacts.decode(data, PLAN_SCHEMA, Plan, source=name)
     with contextlib.suppress(OSError):
         states = below.read(f"{OWN}/{change}/state", 1 << 31)
-    return plan, states
+    return Left(
+        plan=plan,
+        states=states,
+        writer=envelope.written_by if envelope else "",
+        schema=envelope.schema if envelope else "",
+    )

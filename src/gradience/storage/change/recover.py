@@ -6,13 +6,15 @@ goes back as a whole: bringing things back is right whatever was meant.
 """
 
 import contextlib
-import os
 from collections.abc import Callable
 
+from gradience.errors import StorageError
 from gradience.files.below import Below
-from gradience.storage.change import fingerprint, journal
+from gradience.storage.change import journal
+from gradience.storage.change.doubts import Doubts
 from gradience.storage.change.guards import GUARDS
-from gradience.storage.change.records import Action, Plan, text_of, units
+from gradience.storage.change.journal import Left
+from gradience.storage.change.records import PLAN_SCHEMA, Plan, text_of, units
 from gradience.storage.change.site import OWN, THINGS, Site, changes
 from gradience.storage.change.verbs import VERBS
 from gradience.system.holders import Holders
@@ -32,6 +34,8 @@ def recover(root: str, holders: Callable[[], Holders]) -> list[str]:
     ------
     OSError
         If the root cannot be opened.
+    StorageError
+        If a newer release began a change that this one does not know.
     """
     with Below(root) as below:
         if not below.exists(OWN):
@@ -42,29 +46,59 @@ def recover(root: str, holders: Callable[[], Holders]) -> list[str]:
 
 def settle(below: Below, holders: Callable[[], Holders]) -> list[str]:
     """As `recover`; the caller holds the root's lock."""
-    notes = []
+    notes: list[str] = []
+    foreign = {}
     for change in changes(below):
-        plan, states = journal.read(below, change)
+        left = journal.read(below, change)
         site = Site(below, change)
-        if plan is not None and states is not None:
-            site.min_age = plan.min_age
-            finished, undone = _settle(site, plan, states, holders())
+        if why := _foreign(left):
+            if left.states is not None:
+                foreign[change] = why
+        elif left.plan is not None and left.states is not None:
+            site.min_age = left.plan.min_age
+            finished, undone = _settle(site, left.plan, left.states, holders)
             notes.append(
                 f"A change of {text_of(below.root)} had been cut off ({change}): {finished} acts "
                 f"were finished, {undone} taken back."
             )
-        elif plan is None:
+        elif left.plan is None:
             notes += _lost(site)
+    for change, why in foreign.items():
+        raise StorageError(
+            f"{text_of(below.root)} is left as it is: a change of it was cut off ({OWN}/{change}), "
+            f"and {why}",
+            remedy="Let a release that knows it settle it: pip install -U gradience, then "
+            "gradience cache undo --list. Other caches are not concerned.",
+            details=notes,
+        )
     return notes
 
 
-def _settle(site: Site, plan: Plan, states: bytes, held: Holders) -> tuple[int, int]:
+def _foreign(left: Left) -> str:
+    """Why this release cannot tell what a plan meant; "" if it can, or there is none."""
+    if left.plan is None:
+        known = left.schema in ("", PLAN_SCHEMA)
+        return "" if known else f"its plan is a {left.schema}, written by {left.writer}"
+    for action in left.plan.actions:
+        if action.verb not in VERBS or action.guard not in GUARDS:
+            word = action.verb if action.verb not in VERBS else action.guard
+            return f"{left.writer}, which began it, has an act {word!r} that this release has not"
+    return ""
+
+
+def _settle(
+    site: Site, plan: Plan, states: bytes, holders: Callable[[], Holders]
+) -> tuple[int, int]:
     """Units that are wholly done are finished, in order; the others undone, from the last."""
     whole, broken = [], []
-    busy = {action.group for action in plan.actions if _is_held(site, action, held)}
+    doubts = Doubts(site, holders)
+    doubts.look()
+    busy = {action.group for action in plan.actions if doubts.open_aside(action)}
     for unit in units(plan.actions):
         marks = {states[index : index + 1] for index in unit}
-        stays = plan.actions[unit[0]].group in busy or _wanted(site, plan, unit)
+        stays = plan.actions[unit[0]].group in busy or any(
+            doubts.wanted(plan.actions[index]) for index in unit
+        )
         if marks <= {journal.DONE, journal.FINISHED} and not stays:
             whole.append(unit)
         elif marks & {journal.BEGUN, journal.DONE}:
@@ -86,34 +120,6 @@ def _settle(site: Site, plan: Plan, states: bytes, held: Holders) -> tuple[int, 
     site.close_own()
     journal.close(site, keep=site.below.exists(f"{site.own}/{THINGS}"))
     return finished, undone
-
-
-def _is_held(site: Site, action: Action, held: Holders) -> bool:
-    """Whether a process has something open of what was set aside."""
-    name = VERBS[action.verb].where(action, site)
-    found: list[str] = []
-
-    def look(path: str, status: os.stat_result) -> None:
-        if held.of(status, path) is not None:
-            found.append(path)
-
-    with contextlib.suppress(OSError):
-        if name:
-            fingerprint.take(site.below, name, look)
-    return bool(found)
-
-
-def _wanted(site: Site, plan: Plan, unit: tuple[int, ...]) -> bool:
-    """Whether something that stayed asks for what was set aside."""
-    for index in unit:
-        action = plan.actions[index]
-        if VERBS[action.verb].where(action, site):
-            try:
-                if GUARDS[action.guard].wanted(action, site):
-                    return True
-            except OSError:
-                return True
-    return False
 
 
 def blobs_first(name: str) -> tuple[bool, bool, str]:

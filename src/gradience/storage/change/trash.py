@@ -48,7 +48,7 @@ def find(roots: Iterable[str]) -> list[Trash]:
     for root in dict.fromkeys(roots):
         with contextlib.suppress(OSError), Below(root) as below:
             for change in changes(below):
-                plan, _ = journal.read(below, change)
+                plan = journal.read(below, change).plan
                 names = tuple(Site(below, change).set_aside_names())
                 if names:
                     found.append(Trash(root=below.root, id=change, plan=plan, names=names))

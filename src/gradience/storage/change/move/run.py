@@ -23,7 +23,8 @@ from gradience import artifacts, files
 from gradience.errors import ArtifactError, GradienceError, StorageError
 from gradience.files.below import Removed
 from gradience.storage.change import fingerprint
-from gradience.storage.change.apply import free_bytes, words
+from gradience.storage.change.apply import free_bytes
+from gradience.storage.change.doubts import words
 from gradience.storage.change.meter import Progress
 from gradience.storage.change.move import ends as state
 from gradience.storage.change.move.copy import Copy, Reached

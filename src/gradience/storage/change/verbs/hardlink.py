@@ -15,14 +15,14 @@ from gradience.files.below import Removed
 from gradience.storage.change import fingerprint
 from gradience.storage.change.records import Action, path_of
 from gradience.storage.change.site import Site
+from gradience.storage.change.verbs.verb import SetAside
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class _Hardlink:
+class _Hardlink(SetAside):
     done = "linked"
     needs_journal = True
-    exact = True
 
     def check(self, action: Action, site: Site) -> str:
         """Whether one inode can serve both names: same disk, owner, mode and attributes."""
@@ -61,13 +61,6 @@ class _Hardlink:
             site.below.exchange(action.name, aside)
         with contextlib.suppress(FileNotFoundError):
             site.below.remove(aside, Removed())
-
-    def finish(self, action: Action, site: Site) -> Removed:
-        """Remove the old one."""
-        removed = Removed()
-        if name := self.where(action, site):
-            site.below.remove(name, removed)
-        return removed
 
 
 @contextlib.contextmanager

@@ -8,16 +8,13 @@ import errno
 from gradience.files.below import Removed
 from gradience.storage.change.records import Action, path_of
 from gradience.storage.change.site import Site
+from gradience.storage.change.verbs.verb import AtOnce
 
 
-class _Link:
+class _Link(AtOnce):
     done = "linked"
     needs_journal = False
     exact = False
-
-    def check(self, action: Action, site: Site) -> str:
-        """The kernel refuses to remove a directory with content."""
-        return ""
 
     def do(self, action: Action, site: Site) -> Removed:
         """Remove an empty directory of that name, and make the link.
@@ -36,19 +33,11 @@ class _Link:
         site.below.symlink(target, name)
         return Removed()
 
-    def where(self, action: Action, site: Site) -> str:
-        """Nothing is set aside."""
-        return ""
-
     def undo(self, action: Action, site: Site) -> None:
         """Remove the link, if it is ours."""
         name, target = _parts(action)
         if site.below.exists(name) and _says(name, site) == target:
             site.below.remove(name, Removed())
-
-    def finish(self, action: Action, site: Site) -> Removed:
-        """It was final."""
-        return Removed()
 
 
 def _parts(action: Action) -> tuple[str, str]:

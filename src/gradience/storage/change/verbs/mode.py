@@ -8,6 +8,7 @@ from gradience.files import attributes
 from gradience.files.below import Removed
 from gradience.storage.change.records import Action
 from gradience.storage.change.site import Site
+from gradience.storage.change.verbs.verb import AtOnce
 
 _TARGET = re.compile(r"(\d+):([0-7]+)>(\d+):([0-7]+)")
 Rights = tuple[int, int]  # group, permissions
@@ -38,7 +39,7 @@ def rights(text: str) -> tuple[Rights, Rights]:
     return (int(match[1]), int(match[2], 8)), (int(match[3]), int(match[4], 8))
 
 
-class _Mode:
+class _Mode(AtOnce):
     done = "shared"
     needs_journal = True
     exact = False  # the inode decides; what was written to it since does not matter
@@ -55,17 +56,9 @@ class _Mode:
         _set(action, site, rights(action.target)[1])
         return Removed()
 
-    def where(self, action: Action, site: Site) -> str:
-        """Nothing is set aside."""
-        return ""
-
     def undo(self, action: Action, site: Site) -> None:
         """Set the old rights again."""
         _set(action, site, rights(action.target)[0])
-
-    def finish(self, action: Action, site: Site) -> Removed:
-        """It was final."""
-        return Removed()
 
 
 def _set(action: Action, site: Site, wanted: Rights) -> None:

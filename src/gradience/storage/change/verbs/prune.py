@@ -9,17 +9,14 @@ import errno
 from gradience.files.below import Removed
 from gradience.storage.change.records import Action
 from gradience.storage.change.site import Site
+from gradience.storage.change.verbs.verb import AtOnce
 from gradience.storage.inventory.tally import BLOCK
 
 
-class _Prune:
+class _Prune(AtOnce):
     done = "removed where empty"
     needs_journal = False
     exact = False  # what was removed from it changed it
-
-    def check(self, action: Action, site: Site) -> str:
-        """The kernel checks."""
-        return ""
 
     def do(self, action: Action, site: Site) -> Removed:
         """Remove it.
@@ -34,17 +31,9 @@ class _Prune:
             raise OSError(errno.ENOTEMPTY, "something is in it by now", action.name)
         return Removed(names=1, bytes=size)
 
-    def where(self, action: Action, site: Site) -> str:
-        """Nothing of it is kept."""
-        return ""
-
     def undo(self, action: Action, site: Site) -> None:
         """Make it again."""
         site.below.make_dirs(action.name)
-
-    def finish(self, action: Action, site: Site) -> Removed:
-        """It was final."""
-        return Removed()
 
 
 PRUNE = _Prune()

@@ -11,16 +11,13 @@ from gradience.files.below import Removed
 from gradience.storage.change.records import Action
 from gradience.storage.change.site import Site
 from gradience.storage.change.verbs.hardlink import pair
+from gradience.storage.change.verbs.verb import AtOnce
 
 
-class _Reflink:
+class _Reflink(AtOnce):
     done = "shared"
     needs_journal = False
     exact = True
-
-    def check(self, action: Action, site: Site) -> str:
-        """The kernel checks."""
-        return ""
 
     def do(self, action: Action, site: Site) -> Removed:
         """Share its blocks.
@@ -36,16 +33,8 @@ class _Reflink:
                 return Removed()
             return Removed(bytes=sharing.share(original, copy, size, site.on_bytes))
 
-    def where(self, action: Action, site: Site) -> str:
-        """Nothing is set aside."""
-        return ""
-
     def undo(self, action: Action, site: Site) -> None:
         """The file holds what it held."""
-
-    def finish(self, action: Action, site: Site) -> Removed:
-        """It was final."""
-        return Removed()
 
 
 REFLINK = _Reflink()

@@ -4,6 +4,9 @@
 that go, and only then is space free. Between the two, `apply` looks whether a process had the thing
 open. `undo` and `finish` are also called after a crash, when nobody knows how far `do` came: each
 looks at what is there, and may be called twice.
+
+Most verbs are of one of two sorts. `SetAside` moves the old thing out of the way, where it lies
+until `finish`; `AtOnce` keeps nothing, so what it did is final.
 """
 
 from typing import Protocol
@@ -61,3 +64,45 @@ class Verb(Protocol):
     def finish(self, action: Action, site: Site) -> Removed:
         """Make it final, and count what went."""
         ...
+
+
+class SetAside:
+    """A verb that moves the thing itself out of the way; the fingerprint says whether it may."""
+
+    exact = True
+
+    def check(self, action: Action, site: Site) -> str:
+        """The fingerprint says it all."""
+        return ""
+
+    def where(self, action: Action, site: Site) -> str:
+        """Aside, unless it was removed at once."""
+        aside = site.aside(action.name)
+        return aside if site.below.exists(aside) else ""
+
+    def undo(self, action: Action, site: Site) -> None:
+        """Bring it back."""
+        site.bring_back(action.name)
+
+    def finish(self, action: Action, site: Site) -> Removed:
+        """Remove it from where it lies."""
+        removed = Removed()
+        if name := self.where(action, site):
+            site.below.remove(name, removed)
+        return removed
+
+
+class AtOnce:
+    """A verb that keeps nothing of what was there."""
+
+    def check(self, action: Action, site: Site) -> str:
+        """The kernel checks."""
+        return ""
+
+    def where(self, action: Action, site: Site) -> str:
+        """Nothing is set aside."""
+        return ""
+
+    def finish(self, action: Action, site: Site) -> Removed:
+        """It was final."""
+        return Removed()

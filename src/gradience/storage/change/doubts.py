@@ -1,0 +1,129 @@
+"""What speaks against an act, now: who has it open, how it differs from the plan, who asks for it.
+
+Asked before an act, again when the thing was set aside and nobody can reach it any more, and after
+a crash. An answer is a part of a sentence, "" where nothing speaks against it.
+"""
+
+import os
+from collections.abc import Callable
+
+from gradience.errors import StorageError
+from gradience.storage.change import fingerprint
+from gradience.storage.change.guards import GUARDS
+from gradience.storage.change.records import Action, Fingerprint
+from gradience.storage.change.site import Site
+from gradience.storage.change.verbs import VERBS
+from gradience.system.holders import Holders
+
+_CHANGED = "it changed after the plan was made"
+
+
+class StaysError(OSError):
+    """A process has it open, or it changed: no fault of the disk."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(0, sentence)
+
+
+def words(error: OSError | StorageError) -> str:
+    """Why, as a part of a sentence."""
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)
+
+
+class Doubts:
+    """The doubts about acts below one root.
+
+    Parameters
+    ----------
+    holders : callable
+        Who has which files open, now: `system.holders`.
+    """
+
+    def __init__(self, site: Site, holders: Callable[[], Holders]) -> None:
+        self._site = site
+        self._holders = holders
+        self._held = Holders()
+
+    def look(self) -> None:
+        """Look at all processes anew."""
+        self._held = self._holders()
+
+    def open_already(self, action: Action) -> str:
+        """Who has it open; what lies in a directory only where that is to be removed at once.
+
+        Elsewhere it is looked at when the directory was set aside: `aside`.
+        """
+        try:
+            if self._site.in_place and action.fingerprint.tree is not None:
+                self._take(action.name)
+            else:
+                self._refuse_held(action.name, self._site.below.status(action.name))
+        except StaysError as error:
+            return words(error)
+        except OSError:
+            pass  # `before` says why
+        return ""
+
+    def before(self, action: Action) -> str:
+        """Why an act must not be done.
+
+        Raises
+        ------
+        OSError
+            If that cannot be seen.
+        """
+        return self.changed(action) or VERBS[action.verb].check(action, self._site)
+
+    def changed(self, action: Action) -> str:
+        """How a name differs from what the plan saw; of what is removed at once, all of it."""
+        try:
+            status = self._site.below.status(action.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return "it is gone"
+        if not VERBS[action.verb].exact:
+            return "" if fingerprint.same_inode(status, action.fingerprint) else _CHANGED
+        if not fingerprint.same(status, action.fingerprint):
+            return _CHANGED
+        if self._site.in_place and self._take(action.name) != action.fingerprint:
+            return _CHANGED
+        return ""
+
+    def aside(self, action: Action) -> str:
+        """Why a thing that was set aside goes back: it is open, or not what the plan saw."""
+        name = VERBS[action.verb].where(action, self._site)
+        if not name:
+            return ""
+        try:
+            found = self._take(name)
+        except OSError as error:
+            return words(error)
+        if found.tree != action.fingerprint.tree or found.inode != action.fingerprint.inode:
+            return _CHANGED
+        return ""
+
+    def open_aside(self, action: Action) -> bool:
+        """Whether something of what was set aside is open; after a crash it may be half removed."""
+        try:
+            if name := VERBS[action.verb].where(action, self._site):
+                self._take(name)
+        except StaysError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def wanted(self, action: Action) -> str:
+        """Why something that stayed asks for what was set aside."""
+        if not VERBS[action.verb].where(action, self._site):
+            return ""
+        try:
+            return GUARDS[action.guard].wanted(action, self._site)
+        except OSError as error:
+            return words(error)
+
+    def _take(self, name: str) -> Fingerprint:
+        return fingerprint.take(self._site.below, name, self._refuse_held)
+
+    def _refuse_held(self, name: str, status: os.stat_result) -> None:
+        if (holder := self._held.of(status, name)) is not None:
+            raise StaysError(holder.sentence)
