@@ -167,3 +167,27 @@ class HubMaker:
 
 def commit_of(revision: str) -> str:
     return (revision * 40)[:40]
+
+
+class Caches:
+    """`gradience cache` as a user runs it whose caches lie in one directory."""
+
+    def __init__(self, home: Path, **environ: str) -> None:
+        self.home = home
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_"))}
+        kept |= {"HF_HOME": str(home / "hf"), "HOME": str(home), "COLUMNS": "150"}
+        kept |= {"TORCHINDUCTOR_CACHE_DIR": str(home / "inductor")}
+        self.environ = kept | environ
+
+    def __call__(
+        self, *words: object, stdin: str | None = None, **environ: str
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "gradience", "cache", *map(str, words)],
+            env=self.environ | environ,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.home,
+        )

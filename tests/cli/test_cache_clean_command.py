@@ -3,14 +3,12 @@
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from factories_caches import HubMaker, commit_of
+from factories_caches import Caches, HubMaker, commit_of
 from factories_changes import top
 from factories_disks import tmpfs
 
@@ -31,22 +29,8 @@ def hub(tmp_path: Path) -> HubMaker:
 
 
 @pytest.fixture
-def gradience(tmp_path: Path):
-    def run(*words: str, stdin: str | None = None, **environ: str):
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_"))}
-        kept |= {"HF_HOME": str(tmp_path / "hf"), "HOME": str(tmp_path), "COLUMNS": "150"}
-        kept |= {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
-        return subprocess.run(
-            [sys.executable, "-m", "gradience", "cache", *words],
-            env=kept | environ,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-        )
-
-    return run
+def gradience(tmp_path: Path) -> Caches:
+    return Caches(tmp_path)
 
 
 def repos(hub: HubMaker) -> set[str]:
@@ -77,41 +61,6 @@ def test_yes_carries_it_out_and_json_is_the_receipt(gradience, hub):
     receipt = json.loads(done.stdout)
     assert receipt["schema"] == "gradience.receipt/v1"
     assert 200_000 < receipt["content"]["freed"] <= receipt["content"]["planned"]
-    assert repos(hub) == {"models--org--new"}
-
-
-def test_a_plan_is_written_and_applied_later_and_what_changed_by_then_stays(
-    gradience, hub, tmp_path
-):
-    written = gradience("clean", "--idle", "30d", "--plan", "plan.json", *OLD)
-    assert written.returncode == 0
-    assert len(repos(hub)) == 2
-    plan = json.loads((tmp_path / "plan.json").read_text())
-    assert plan["schema"] == "gradience.plan/v1"
-    hub.add("org/new", "c", {"y": b"o" * 5000}, ref="late")
-    (hub.repo("org/new") / "blobs" / "orphan").write_bytes(b"changed")
-    done = gradience("apply", "plan.json", "--yes")
-    assert done.returncode == 1
-    assert "it changed after the plan" in " ".join(done.stdout.split())
-    assert repos(hub) == {"models--org--new"}
-    again = gradience("apply", "plan.json", "--yes")
-    assert again.returncode == 1
-    assert "it is gone" in again.stdout
-    assert gradience("apply", "none.json", "--yes").returncode == 5
-    (tmp_path / "odd.json").write_text("{}")
-    assert gradience("apply", "odd.json", "--yes").returncode == 3
-
-
-def test_a_plan_for_a_directory_that_is_no_cache_here_is_refused(gradience, hub, tmp_path):
-    gradience("clean", "--idle", "30d", "--plan", "plan.json", *OLD)
-    elsewhere = str(tmp_path / "nowhere")
-    done = gradience("apply", "plan.json", "--yes", HF_HOME=elsewhere)
-    assert done.returncode == 2
-    assert f"would change {hub.hub}/" in done.stderr
-    assert "no part of a cache of this environment" in done.stderr
-    assert len(repos(hub)) == 2
-    again = gradience("apply", "plan.json", "--yes", "--at", f"hub={hub.hub}", HF_HOME=elsewhere)
-    assert again.returncode == 0
     assert repos(hub) == {"models--org--new"}
 
 

@@ -3,30 +3,16 @@
 import grp
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from factories_caches import HubMaker
+from factories_caches import Caches, HubMaker
 
 
 @pytest.fixture
-def gradience(tmp_path: Path):
-    def run(*words: object) -> "subprocess.CompletedProcess[str]":
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "XDG_"))}
-        own = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HOME": str(tmp_path), "COLUMNS": "150"}
-        return subprocess.run(
-            [sys.executable, "-m", "gradience", "cache", *map(str, words)],
-            env=kept | own,
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-        )
-
-    return run
+def gradience(tmp_path: Path) -> Caches:
+    return Caches(tmp_path, HF_HUB_CACHE=str(tmp_path / "hub"))
 
 
 def test_a_group_shares_it_and_the_printed_command_takes_it_back(gradience, tmp_path):

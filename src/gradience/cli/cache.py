@@ -23,7 +23,7 @@ COMMANDS: Registry[click.Command] = Registry(
         "ls": "gradience.cli.cache:ls",
         "du": "gradience.cli.cache:du",
         "clean": "gradience.cli.cache_clean:clean",
-        "apply": "gradience.cli.cache_clean:apply_plan",
+        "apply": "gradience.cli.cache_apply:apply_plan",
         "dedupe": "gradience.cli.cache_dedupe:dedupe",
         "move": "gradience.cli.cache_move:move",
         "share": "gradience.cli.cache_share:share",

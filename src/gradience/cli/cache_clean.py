@@ -208,7 +208,7 @@ def _rules(
 
 
 def _plan(wish: Wish) -> "Plan":
-    return plan_for(wish, _survey(wish), wish.rules)
+    return plan_for(wish, look(wish), wish.rules)
 
 
 def plan_to_free(nbytes: int) -> "Plan":
@@ -240,11 +240,11 @@ def _pick(wish: Wish) -> "Plan":
     """Mark on a screen; what was marked is the rule."""
     from gradience.cli.cache_pick import pick  # noqa: PLC0415 - Textual takes its time
 
-    survey = _survey(wish)
+    survey = look(wish)
     return plan_for(wish, survey, pick(survey, wish.min_age))
 
 
-def _survey(wish: Wish) -> "Survey":
+def look(wish: Wish) -> "Survey":
     """Look at the caches."""
     from gradience import paths, uses  # noqa: PLC0415
     from gradience.cli.progress import progress_bar  # noqa: PLC0415
@@ -280,6 +280,7 @@ def plan_for(wish: Wish, survey: "Survey", rules: "Sequence[Rule]") -> "Plan":
         Facts(
             holders=system.holders(),
             needed=needed,
+            needed_by=tuple(map(str, wish.needed_by)),
             min_age=wish.min_age,
             force=wish.force,
             not_ours=tuple(os.path.realpath(place) for place in ("/", Path.home(), Path())),
@@ -322,49 +323,3 @@ def _network(survey: "Survey") -> "Sequence[str]":
         f"{', '.join(shared)} is on a network mount: what other machines have open, and perhaps "
         "their locks, cannot be seen. What is young is left alone: --min-age says how young."
     ]
-
-
-@click.command("apply")
-@click.argument("plan_file", type=click.Path(path_type=Path), metavar="FILE")
-@places(kinds=False)
-@click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print the receipt as JSON.")
-@click.option("--all", "show_all", is_flag=True, help="All rows, not only the first.")
-def apply_plan(
-    *,
-    plan_file: Path,
-    also: tuple[str, ...],
-    projects: tuple[Path, ...],
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-    show_all: bool,
-) -> int:
-    """Carry out a plan that was written with --plan; `-` reads it from standard input.
-
-    Everything is checked again first: what differs from the plan by now stays, with the reason. A
-    plan reaches the caches of this environment, and those that are named with --at and --project as
-    they were when it was made; a file that asks for more is refused.
-
-    \b
-    gradience cache clean --idle 60d --plan plan.json
-    gradience cache apply plan.json
-
-    Exit codes: 0 done; 1 something of the plan stayed; 2 usage; 3 no plan; 5 the disk refused.
-    """
-    from gradience.cli.acting import read_plan  # noqa: PLC0415
-    from gradience.storage.change.records import path_of  # noqa: PLC0415
-
-    plan = read_plan(plan_file)
-    known = all_roots(also, projects)
-    for action in plan.actions:
-        # A change of the cache's own directory (its rights, its place) is bounded by the one above.
-        where = f"{os.path.realpath(path_of(action.root))}/{action.name}"
-        if not any(where == root or where.startswith(f"{root}/") for root in known):
-            raise UsageError(
-                f"{plan_file} would change {action.where}, which is no part of a cache of this "
-                "environment",
-                remedy="If it is one, name it with --at KIND=DIR or --project DIR.",
-            )
-    return settle(plan, dry_run=dry_run, yes=yes, as_json=as_json, show_all=show_all)

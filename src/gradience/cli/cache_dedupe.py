@@ -4,21 +4,27 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gradience.cli.acting import acting, all_roots, new_id, settle, settle_roots
 from gradience.cli.cache import host_and_places, places
 
+if TYPE_CHECKING:
+    from gradience.storage.change.records import Plan
 
-@click.command()
-@places(kinds=False)
-@click.option(
+OLLAMA = click.option(
     "--ollama",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
     help="ollama's models.  [$OLLAMA_MODELS, ~/.ollama/models, /usr/share/ollama/.ollama/models]",
 )
+
+
+@click.command()
+@places(kinds=False)
+@OLLAMA
 @acting
 def dedupe(
     *,
@@ -45,16 +51,30 @@ def dedupe(
 
     Exit codes: 0 done; 1 something of the plan stayed; 2 usage; 5 the disk refused.
     """
+    stores = ollama_stores(ollama)
+    if not (dry_run or plan_file):
+        settle_roots([*all_roots(also, projects), *map(os.path.realpath, stores)])
+    plan = plan_for(also, projects, stores)
+    return settle(
+        plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
+    )
+
+
+def ollama_stores(named: Path | None) -> tuple[Path, ...]:
+    """Where ollama keeps models: the place that was named, or its usual ones."""
+    from gradience.storage.change import ollama  # noqa: PLC0415
+
+    return (named.absolute(),) if named else ollama.stores(os.environ, Path.home())
+
+
+def plan_for(also: tuple[str, ...], projects: tuple[Path, ...], stores: tuple[Path, ...]) -> "Plan":
+    """The plan of a deduplication of everything that was named."""
     from gradience import system  # noqa: PLC0415
     from gradience.cli.progress import progress_bar  # noqa: PLC0415
-    from gradience.storage.change import ollama as store  # noqa: PLC0415
     from gradience.storage.change.copies import groups  # noqa: PLC0415
     from gradience.storage.change.dedupe import plan_dedupe  # noqa: PLC0415
     from gradience.storage.inventory.take import survey  # noqa: PLC0415
 
-    stores = (ollama.absolute(),) if ollama else store.stores(os.environ, Path.home())
-    if not (dry_run or plan_file):
-        settle_roots([*all_roots(also, projects), *map(os.path.realpath, stores)])
     machine, named = host_and_places(also)
     with progress_bar(shown=sys.stderr.isatty()) as progress:
         found = survey(
@@ -65,9 +85,6 @@ def dedupe(
             progress=progress,
         )
     now = datetime.now(UTC)
-    plan = plan_dedupe(
+    return plan_dedupe(
         groups(found, stores), change=new_id(now), now=now.timestamp(), holders=system.holders()
-    )
-    return settle(
-        plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
     )

@@ -3,12 +3,16 @@
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gradience.cli.acting import acting, new_id, settle
 from gradience.cli.visible import visible
 from gradience.errors import ExitCode
+
+if TYPE_CHECKING:
+    from gradience.storage.change.records import Plan
 
 
 @click.command()
@@ -43,7 +47,6 @@ def move(
     """
     from gradience import system  # noqa: PLC0415
     from gradience.storage.change.move import resume  # noqa: PLC0415
-    from gradience.storage.change.move.plan import plan_move  # noqa: PLC0415
 
     source, target = _place(old), _place(new)
     if abandon:
@@ -62,8 +65,19 @@ def move(
     ):
         click.echo(visible(f"{source} is a link to {target} already"), err=True)
         return int(ExitCode.OK)
+    plan = plan_for(source, target)
+    return settle(
+        plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
+    )
+
+
+def plan_for(source: str, target: str) -> "Plan":
+    """The plan of a move; both places are absolute."""
+    from gradience import system  # noqa: PLC0415
+    from gradience.storage.change.move.plan import plan_move  # noqa: PLC0415
+
     now = datetime.now(UTC)
-    plan = plan_move(
+    return plan_move(
         source,
         target,
         change=new_id(now),
@@ -71,9 +85,6 @@ def move(
         holders=system.holders(),
         environ=os.environ,
         home=Path.home(),
-    )
-    return settle(
-        plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
     )
 
 

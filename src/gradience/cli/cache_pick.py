@@ -35,7 +35,8 @@ def pick(survey: "Survey", min_age: float) -> "tuple[Rule, ...]":
         ) from error
     found = candidates(survey, min_age)
     marked = PickScreen(found, survey.inventory.made).run() or ()
-    return (Rule(marked=frozenset(candidate.key for candidate in marked)),)
+    keys = frozenset(candidate.key for candidate in marked)
+    return (Rule(marked=keys, lifts=("pinned", "only_copy")),)
 
 
 def row(candidate: "Candidate", now: float, *, marked: bool) -> tuple[str, ...]:

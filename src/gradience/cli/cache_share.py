@@ -60,14 +60,13 @@ def share(
     place, now = os.path.realpath(root), datetime.now(UTC)
     if changes:
         settle_roots([os.path.dirname(place)])  # noqa: PTH120
-    back = None
     if group:
-        plan, back = plan_group(place, _group(group), change=new_id(now), now=now.timestamp())
+        plan = plan_group(place, _group(group), change=new_id(now), now=now.timestamp())
     else:
         absolute = [os.path.abspath(link) for link in links]  # noqa: PTH100 - the link itself
         plan = plan_links(place, absolute, change=new_id(now), now=now.timestamp())
-    if changes and back is not None and plan.actions:
-        _keep(back)
+    if changes:
+        keep_back(plan)
     return settle(
         plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
     )
@@ -92,11 +91,32 @@ def _group(name: str) -> "Group":
     return Group(name=name, number=found.gr_gid)
 
 
-def _keep(back: "Plan") -> None:
-    """Write the plan that takes it back to Gradience's own cache, before anything is changed."""
+def again(planned: "Plan", now: float) -> "Plan":
+    """The plan of the sharing that one from a file is about, made of what is there now."""
+    from gradience.storage.change.records import path_of  # noqa: PLC0415
+    from gradience.storage.change.share import plan_group, plan_links  # noqa: PLC0415
+
+    item = planned.items[0]
+    if item.kind == "directory":
+        group = _group(item.what.removeprefix("group "))
+        return plan_group(path_of(item.name), group, change=planned.id, now=now)
+    links = [path_of(link.name) for link in planned.items]
+    root = path_of(planned.actions[0].target.partition(">")[2])
+    return plan_links(root, links, change=planned.id, now=now)
+
+
+def keep_back(plan: "Plan") -> None:
+    """Write the plan that takes sharing back, before anything is changed: to our own cache.
+
+    A link is taken back by removing it.
+    """
     from gradience import files, paths  # noqa: PLC0415
     from gradience.storage.change.records import PLAN_SCHEMA  # noqa: PLC0415
+    from gradience.storage.change.share import back  # noqa: PLC0415
 
-    path = paths.cache_dir(os.environ, Path.home()) / "undo" / f"{back.id}.json"
-    files.replace(path, encoded(PLAN_SCHEMA, back))
+    if not any(action.verb == "mode" for action in plan.actions):
+        return
+    taken = back(plan)
+    path = paths.cache_dir(os.environ, Path.home()) / "undo" / f"{taken.id}.json"
+    files.replace(path, encoded(PLAN_SCHEMA, taken))
     click.echo(f"to take it back later: gradience cache apply {path}", err=True)

@@ -12,7 +12,7 @@ from factories_disks import as_nobody
 from factories_doctor import facts, use
 from gradience.errors import UsageError
 from gradience.storage.change.records import Plan
-from gradience.storage.change.share import Group, plan_group, plan_links
+from gradience.storage.change.share import Group, back, plan_group, plan_links
 from gradience.storage.doctor import places
 from gradience.storage.doctor.questions import LOGIN
 from gradience.storage.doctor.rules_rights import foreign, group_sharing, token, umask
@@ -39,7 +39,8 @@ def rights(root: Path) -> dict[str, tuple[int, int]]:
 def plans(root: Path) -> tuple[Plan, Plan]:
     if os.geteuid() != 0:
         pytest.skip("gives files to another group")
-    return plan_group(str(root), GROUP, change="test", now=0.0)
+    plan = plan_group(str(root), GROUP, change="test", now=0.0)
+    return plan, back(plan)
 
 
 @pytest.mark.root

@@ -49,6 +49,10 @@ class Rule:
         What fits is kept by all later rules instead.
     marked : collection, optional
         Exactly these, by key.
+    mark : str
+        What is said of them.
+    lifts : collection of str
+        Of what is marked, the reasons to stay that are overruled: of `records.LIFTABLE`.
     """
 
     names: Sequence[str] = ()
@@ -63,6 +67,8 @@ class Rule:
     sound: bool = True
     keep: bool = False
     marked: Collection[Key] | None = None
+    mark: str = "marked"
+    lifts: Collection[str] = ()
 
     @property
     def only_junk(self) -> bool:
@@ -263,5 +269,5 @@ def _reasons(candidate: Candidate, rule: Rule, now: float) -> tuple[str, ...]:
     if rule.names or rule.revisions:
         reasons.append("named")
     if rule.marked is not None:
-        reasons.append("marked")
+        reasons.append(rule.mark)
     return tuple(reasons) or ("of the kind that was asked for",)

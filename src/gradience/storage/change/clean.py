@@ -1,14 +1,14 @@
 """Plan a cleaning: choose, leave out what must stay, choose again where a budget is not met yet."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from gradience.storage.change import build
 from gradience.storage.change.candidates import Candidate, candidates, hubs
 from gradience.storage.change.choose import Choice, Key, Rule, Space, choose, fitting
 from gradience.storage.change.hub_pieces import Hub
 from gradience.storage.change.ledger import Ledger
-from gradience.storage.change.protect import Facts, Why, protected
+from gradience.storage.change.protect import Facts, Why, lifts, protection
 from gradience.storage.change.records import Action, Item, Kept, Plan, text_of
 from gradience.storage.change.remote import WORDS, Fate, Revision
 from gradience.storage.inventory.report import counted
@@ -55,6 +55,7 @@ def plan_clean(
         notes=(*notes, *planner.notes()),
         frees_bytes=sum(action.frees_bytes for action in actions),
         min_age=facts.min_age,
+        needed_by=tuple(map(text_of, facts.needed_by)),
     )
 
 
@@ -77,7 +78,9 @@ class _Planner:
         caches = survey.inventory.caches
         self.hubs: Mapping[int, Hub] = hubs(survey)
         self.found = candidates(survey, facts.min_age)
-        self.why: dict[Key, Why] = protected(survey, self.hubs, self.found, rules, facts)
+        found = protection(survey, self.hubs, self.found, rules, facts)
+        self.why: dict[Key, Why] = dict(found.stays)
+        self.lifted = found.lifted
         self.fates: dict[Revision, Fate] = {}
         self.by_policy: dict[Key, Candidate] = {}
         self.space = Space(
@@ -110,30 +113,29 @@ class _Planner:
         return choices, actions
 
     def _last_copies(self, choices: Sequence[Choice]) -> dict[Key, Why]:
-        """Revisions that the Hub would not give back to everybody."""
-        asked = {c.candidate.key: _revision(c.candidate) for c in choices if _is_remote(c)}
-        new = [r for r in asked.values() if r not in self.fates]
+        """Revisions that the Hub would not give back to everybody, and must stay."""
+        asked = [c.candidate for c in choices if _is_remote(c.candidate)]
+        new = [r for r in map(_revision, asked) if r not in self.fates]
         self.fates |= self.ask(new)
-        if self.facts.force:
-            return {}
-        bad = ("gated", "private", "gone")
         return {
-            key: ("last_copy", WORDS[self.fates[revision]])
-            for key, revision in asked.items()
-            if self.fates[revision] in bad
+            candidate.key: why
+            for candidate in asked
+            for why in self._last_copy(candidate)
+            if "last_copy" not in lifts(candidate, self.rules, self.facts)
         }
+
+    def _last_copy(self, candidate: Candidate) -> Iterator[Why]:
+        """What the Hub has to say; what could not be asked is a note."""
+        if _is_remote(candidate):
+            fate = self.fates[_revision(candidate)]
+            if fate not in ("served", "unknown"):
+                yield "last_copy", WORDS[fate]
 
     def item(self, choice: Choice) -> Item:
         """A choice as the plan shows it."""
         candidate = choice.candidate
         entry = candidate.entry
-        warnings = []
-        if _is_remote(choice):
-            fate = self.fates[_revision(candidate)]
-            if fate not in ("served", "unknown"):  # what could not be asked is a note
-                warnings.append(WORDS[fate])
-        if entry.recoverable == "lost" and not candidate.junk:
-            warnings.append("nothing can make it again")
+        lifted = [*self.lifted.get(candidate.key, ()), *self._last_copy(candidate)]
         counts = _counted(candidate)
         return Item(
             name=text_of(candidate.name),
@@ -142,7 +144,8 @@ class _Planner:
             reasons=counts or choice.reasons,
             how="" if candidate.junk else entry.how,
             last_used=entry.last_used,
-            warnings=tuple(warnings),
+            warnings=tuple(text_of(why) for _, why in lifted),
+            lifted=tuple(code for code, _ in lifted),
         )
 
     def kept(self) -> list[Kept]:
@@ -198,8 +201,8 @@ class _Planner:
         return found
 
 
-def _is_remote(choice: Choice) -> bool:
-    return choice.candidate.entry.what == "revision" and not choice.candidate.junk
+def _is_remote(candidate: Candidate) -> bool:
+    return candidate.entry.what == "revision" and not candidate.junk
 
 
 def _revision(candidate: Candidate) -> Revision:

@@ -24,6 +24,8 @@ _LARGEST = 1 << 20
 _MOST = 50_000
 _WORD = re.compile(r"[A-Za-z0-9_][\w.\-]*(?:/[A-Za-z0-9_][\w.\-]*)?")
 _COMMIT = re.compile(r"\b[0-9a-f]{40}\b")
+_LIST = re.compile(r'\s*\{\s*"schema":\s*"gradience\.(plan|receipt|inventory|cache_verify|doctor)/')
+"""Lists of what is in the caches, such as the plan that removes it: they name, and need nothing."""
 
 Needed = Mapping[tuple[str, str], str]
 
@@ -51,6 +53,8 @@ def needs(
         if number >= _MOST:
             return found, False
         text = read_text(path, _LARGEST) or ""
+        if _LIST.match(text):
+            continue
         words = {word.rstrip(".") for word in _WORD.findall(text)}
         for name in words & revisions.keys():
             for commit in _wanted(text, revisions[name]):

@@ -1,16 +1,18 @@
 """What must stay, whatever a rule chooses, each with its reason.
 
-`force` is for what a user may know better: that nothing needs a revision, that another copy exists.
-What a process has open and what is being downloaded stays all the same.
+Some reasons a user may overrule who knows better, by `force` or by naming the very thing: that
+nothing needs a revision, that another copy exists. What was overruled is noted, and shown with the
+plan. What a process has open and what is being downloaded stays all the same.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gradience.storage.change.candidates import Candidate, downloading, within, young
 from gradience.storage.change.choose import Key, Rule
 from gradience.storage.change.hub_pieces import Hub
 from gradience.storage.change.needs import Needed
+from gradience.storage.change.records import LIFTABLE
 from gradience.storage.inventory.take import Survey
 from gradience.system.holders import Holders
 
@@ -29,10 +31,12 @@ class Facts:
         Which files are in use now.
     needed : mapping
         (name of a repository, commit) to the file that needs it.
+    needed_by : sequence of str
+        The directories below which such files were looked for.
     min_age : float
         Seconds; what is younger may be somebody's work.
     force : bool
-        Lift what a user may know better.
+        Overrule everything that can be overruled.
     not_ours : tuple of str
         Directories in which everything else lies too, such as the home directory: a cache is never
         one of them, nor above one.
@@ -42,18 +46,36 @@ class Facts:
     needed: Needed
     min_age: float
     force: bool = False
+    needed_by: Sequence[str] = ()
     not_ours: tuple[str, ...] = ("/",)
 
 
-def protected(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protection:
+    """What speaks against candidates, by key.
+
+    Attributes
+    ----------
+    stays : mapping
+        Why a candidate must stay.
+    lifted : mapping
+        What was overruled of a candidate that may go.
+    """
+
+    stays: Mapping[Key, Why]
+    lifted: Mapping[Key, Sequence[Why]]
+
+
+def protection(
     survey: Survey,
     hubs: Mapping[int, Hub],
     found: Sequence[Candidate],
     rules: Sequence[Rule],
     facts: Facts,
-) -> dict[Key, Why]:
-    """Candidates that must stay, by key."""
+) -> Protection:
+    """What speaks against each candidate; what the Hub has to say is asked later."""
     why: dict[Key, Why] = {}
+    lifted: dict[Key, Sequence[Why]] = {}
     in_use = dict(_in_use(hubs, facts.holders))
     under_way = {
         path: damage
@@ -75,9 +97,28 @@ def protected(
             why[candidate.key] = "in_flight", under_way[candidate.repo].message
         elif entry.path in in_use and not candidate.junk:
             why[candidate.key] = "in_use", in_use[entry.path]
-        elif not facts.force and (reason := next(_soft(candidate, survey, rules, facts), None)):
-            why[candidate.key] = reason
-    return why
+        else:
+            reasons = list(_soft(candidate, survey, facts))
+            over = lifts(candidate, rules, facts)
+            stays = next((reason for reason in reasons if reason[0] not in over), None)
+            if stays is not None:
+                why[candidate.key] = stays
+            elif reasons:
+                lifted[candidate.key] = reasons
+    return Protection(stays=why, lifted=lifted)
+
+
+def lifts(candidate: Candidate, rules: Sequence[Rule], facts: Facts) -> Collection[str]:
+    """The reasons that a user overrules for a candidate: all by force, some by naming it."""
+    if facts.force:
+        return LIFTABLE
+    over = {code for rule in rules if _marked(candidate, rule) for code in rule.lifts}
+    if any(candidate.entry.revision.startswith(r) for rule in rules for r in rule.revisions):
+        over.add("pinned")
+    # Who asks for checkpoints knows that they are the only copy.
+    if candidate.entry.recoverable == "lost" and any(candidate.kind in r.kinds for r in rules):
+        over.add("only_copy")
+    return over
 
 
 def _in_use(hubs: Mapping[int, Hub], holders: Holders) -> Iterator[tuple[str, str]]:
@@ -104,10 +145,8 @@ def _in_use(hubs: Mapping[int, Hub], holders: Holders) -> Iterator[tuple[str, st
                     yield revision.directory.path, here[name]
 
 
-def _soft(
-    candidate: Candidate, survey: Survey, rules: Sequence[Rule], facts: Facts
-) -> Iterator[Why]:
-    """What `force` lifts."""
+def _soft(candidate: Candidate, survey: Survey, facts: Facts) -> Iterator[Why]:
+    """What may be overruled."""
     entry = candidate.entry
     if candidate.junk:
         return
@@ -115,20 +154,11 @@ def _soft(
         yield "in_flight", "it was used or written a moment ago"
     if file := facts.needed.get((entry.belongs_to, entry.revision)):
         yield "needed", f"{file} names {entry.belongs_to}"
-    asked_by_kind = any(candidate.kind in r.kinds for r in rules) or _marked(candidate, rules)
-    if entry.recoverable == "unknown" or (entry.recoverable == "lost" and not asked_by_kind):
+    if entry.recoverable in ("unknown", "lost"):
         yield "only_copy", entry.how
-    if entry.what == "revision" and not entry.refs and not _named(candidate, rules):
+    if entry.what == "revision" and not entry.refs:
         yield "pinned", "no ref names it: a program may have pinned it by its commit"
 
 
-def _named(candidate: Candidate, rules: Sequence[Rule]) -> bool:
-    """Whether a user named this revision."""
-    return _marked(candidate, rules) or any(
-        candidate.entry.revision.startswith(begin) for rule in rules for begin in rule.revisions
-    )
-
-
-def _marked(candidate: Candidate, rules: Sequence[Rule]) -> bool:
-    """Whether a user marked it by eye."""
-    return any(rule.marked is not None and candidate.key in rule.marked for rule in rules)
+def _marked(candidate: Candidate, rule: Rule) -> bool:
+    return rule.marked is not None and candidate.key in rule.marked

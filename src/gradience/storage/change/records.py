@@ -90,6 +90,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         Seconds since 1970, UTC.
     warnings : tuple of str
         What speaks against it, where it is on the list all the same.
+    lifted : tuple of str
+        The reasons to keep it that were overruled by whoever made the plan: keys of `KEPT`. What
+        else has come to speak against it by the time it is carried out, keeps it.
     """
 
     name: str
@@ -99,6 +102,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     how: str = ""
     last_used: float | None = None
     warnings: tuple[str, ...] = ()
+    lifted: tuple[str, ...] = ()
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -193,6 +197,10 @@ KEPT: dict[str, str] = {
 }
 
 
+LIFTABLE = ("pinned", "needed", "last_copy", "only_copy", "in_flight")
+"""Reasons that a user may overrule who knows better; of `in_flight`, the age alone."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What is to be done.
 
@@ -214,6 +222,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         Forecast: what carrying it all out would free.
     min_age : float
         Seconds: what was written later may be somebody's work, also when it is carried out.
+    needed_by : tuple of str
+        Directories below which what is needed was looked for, and is when it is carried out.
     """
 
     id: str
@@ -225,6 +235,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     notes: tuple[str, ...] = ()
     frees_bytes: int = 0
     min_age: float = 0.0
+    needed_by: tuple[str, ...] = ()
 
     def roots(self) -> tuple[str, ...]:
         """The directories it touches, in order of their first act."""

@@ -4,12 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from gradience.page import Page, Table, Text
-from gradience.storage.change.records import KEPT, Kept, Outcome, Plan, Receipt
+from gradience.storage.change.records import LIFTABLE, Kept, Outcome, Plan, Receipt
 from gradience.storage.inventory.report import ago
 from gradience.units import format_seconds, format_size
 
 _FEW = 40
-_FORCE = ("pinned", "needed", "last_copy", "only_copy", "in_flight")
 _DIFFERS = 0.02
 _NOISE = 64 * 2**20
 
@@ -71,7 +70,7 @@ def _kept(plan: Plan, limit: int | None) -> Iterable[Text | Table]:
     shown = plan.kept if limit is None else plan.kept[: limit // 4]
     rows = tuple((k.name, k.kind, format_size(k.bytes), k.code, k.why) for k in shown)
     hidden = len(plan.kept) - len(rows)
-    lifted = any(code in _FORCE for code in by_code)
+    lifted = any(code in LIFTABLE for code in by_code)
     yield Table(
         title=f"{_count(len(plan.kept), 'thing')} asked for and kept",
         head=("name", "kind", "would free", "reason", "why"),
@@ -144,6 +143,3 @@ def _notes(notes: Iterable[str]) -> Iterable[Text]:
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-assert set(_FORCE) <= set(KEPT)

@@ -10,6 +10,8 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from gradience import paths
 from gradience.errors import StorageError, UsageError
 from gradience.files.below import Below
@@ -18,6 +20,8 @@ from gradience.storage.change.records import Action, Item, Kept, Plan, text_of
 from gradience.storage.change.verbs import mode
 
 LOGIN = ("token", "stored_tokens")
+BACK = "share (back)"
+"""The title of the plan that takes sharing back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +47,8 @@ def shared(old: int, *, is_dir: bool, login: bool) -> int:
     return old | 0o040 | ((old & 0o300) >> 3)
 
 
-def plan_group(root: str, group: Group, *, change: str, now: float) -> tuple[Plan, Plan]:
-    """The plan that shares a directory with a group, and the plan that takes it back.
+def plan_group(root: str, group: Group, *, change: str, now: float) -> Plan:
+    """The plan that shares a directory with a group; `back` makes the one that takes it back.
 
     Raises
     ------
@@ -69,7 +73,7 @@ def plan_group(root: str, group: Group, *, change: str, now: float) -> tuple[Pla
             f"{text_of(root)} cannot be shared: {error.strerror}",
             remedy="Run it as the owner of that directory.",
         ) from error
-    plan = Plan(
+    return Plan(
         id=change,
         title="share",
         made=now,
@@ -87,7 +91,6 @@ def plan_group(root: str, group: Group, *, change: str, now: float) -> tuple[Pla
         kept=tuple(kept),
         notes=tuple(_notes(root, group)),
     )
-    return plan, _back(plan)
 
 
 def plan_links(root: str, links: Sequence[str], *, change: str, now: float) -> Plan:
@@ -183,16 +186,48 @@ def _action(
     )
 
 
-def _back(plan: Plan) -> Plan:
+def back(plan: Plan) -> Plan:
     """The same acts the other way round, the last first: a directory opens before it closes."""
-    import msgspec  # noqa: PLC0415 - with the records already
-
     actions = []
     for action in reversed(plan.actions):
         old, new = mode.rights(action.target)
         actions.append(msgspec.structs.replace(action, target=mode.target(new, old)))
     return msgspec.structs.replace(
-        plan, id=f"{plan.id}-back", title="share (back)", actions=tuple(actions), notes=(), kept=()
+        plan, id=f"{plan.id}-back", title=BACK, actions=tuple(actions), notes=(), kept=()
+    )
+
+
+def is_back(action: Action, root: str) -> bool:
+    """Whether an act of a plan from a file takes sharing back, and nothing else.
+
+    It does if sharing would give what it takes away: so it can open nothing that was closed before.
+    """
+    if action.verb != "mode" or not f"{action.where}/".startswith(f"{root}/"):
+        return False
+    try:
+        (_, now), (_, old) = mode.rights(action.target)
+    except OSError:
+        return False
+    login = action.where in {f"{root}/{file}" for file in LOGIN}
+    return now in {shared(old, is_dir=is_dir, login=login) for is_dir in (True, False)}
+
+
+def plan_back(planned: Plan, root: str, *, now: float) -> Plan:
+    """The plan that takes sharing back, as one from a file asks for it."""
+    actions = tuple(action for action in planned.actions if is_back(action, text_of(root)))
+    item = Item(
+        name=text_of(root),
+        kind="directory",
+        what="back",
+        reasons=("the groups and modes from before it was shared",),
+    )
+    actions = tuple(msgspec.structs.replace(a, item=0, unit=0, group=0) for a in actions)
+    return Plan(
+        id=planned.id,
+        title=BACK,
+        made=now,
+        items=(item,) if actions else (),
+        actions=actions,
     )
 
 
