@@ -22,7 +22,7 @@ def pick(survey: "Survey", min_age: float) -> "tuple[Rule, ...]":
     """
     import sys  # noqa: PLC0415
 
-    from gradience.storage.change.candidates import candidates  # noqa: PLC0415
+    from gradience.storage.change.candidates import FOREIGN, candidates  # noqa: PLC0415
     from gradience.storage.change.choose import Rule  # noqa: PLC0415
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -33,7 +33,7 @@ def pick(survey: "Survey", min_age: float) -> "tuple[Rule, ...]":
         raise MissingExtraError(
             "--pick needs Textual", remedy="pip install 'gradience[pick]'"
         ) from error
-    found = candidates(survey, min_age)
+    found = [c for c in candidates(survey, min_age) if c.what != FOREIGN]
     marked = PickScreen(found, survey.inventory.made).run() or ()
     keys = frozenset(candidate.key for candidate in marked)
     return (Rule(marked=keys, lifts=("pinned", "only_copy")),)

@@ -24,6 +24,7 @@ from gradience.storage.change.remote import unasked
 from gradience.storage.inventory.take import survey
 from gradience.system.holders import Holders
 
+A, B = "a" * 64, "b" * 64  # as raw downloads are called
 PLACES = {
     "datasets": "HF_DATASETS_CACHE",
     "dataset_downloads": "HF_DATASETS_DOWNLOADED_DATASETS_PATH",
@@ -31,7 +32,50 @@ PLACES = {
     "hf_home": "HF_HOME",
     "triton": "TRITON_CACHE_DIR",
     "pip": "PIP_CACHE_DIR",
+    "uv": "UV_CACHE_DIR",
+    "torch": "TORCH_HOME",
+    "torch_extensions": "TORCH_EXTENSIONS_DIR",
+    "wandb": "WANDB_CACHE_DIR",
+    "conda": "CONDA_PKGS_DIRS",
+    "assets": "HF_ASSETS_CACHE",
+    "modules": "HF_MODULES_CACHE",
+    "xet": "HF_XET_CACHE",
+    "dataset_extracted": "HF_DATASETS_EXTRACTED_DATASETS_PATH",
+    "gradience": "GRADIENCE_CACHE_DIR",
 }
+OWN = {
+    # As these tools leave them: pip 26, uv 0.13, torch 2.13, triton 3.9, wandb 0.31, datasets 5.2.
+    "pip": ("http-v2/a/1/0/f/b/a10fb", "wheels/0f/1a/b2/c3/x.whl", "selfcheck/a9f0"),
+    "uv": ("archive-v0/x/six.py", "wheels-v8/pypi/six/x.msgpack", "simple-v28/pypi/six.rkyv"),
+    "inductor": (
+        "3g/c3g2mqobe6g24e.cpp",
+        "fxgraph/2y/f2yofu7lcs3q/x",
+        "aotautograd/a3hcolpare/vtto6ez",
+        "locks/c3g2mqobe6g24e.lock",
+        "triton/0/ABC/x.cubin",
+    ),
+    "triton": (f"{'A2' * 26}/kernel.cubin", f"{'f' * 64}/kernel.cubin"),
+    "torch": ("hub/checkpoints/w.pth", "hub/pytorch_vision_main/hubconf.py", "kernels/k.so"),
+    "torch_extensions": ("py311_cu126/fused/x.so", "fused/build.ninja"),
+    "wandb": ("artifacts/obj/md5/ab/c", "artifacts/tmp/x", "logs/core-debug-20260101_000000.log"),
+    "conda": ("numpy-2.0-py311_0/info/index.json", "cache/497deca9.json"),
+    "assets": ("datasets/squad/default/x.zip",),
+    "modules": ("transformers_modules/org/name/x.py", "datasets_modules/datasets/x/x.py"),
+    "xet": ("https___cas-x/shard-cache/s.mdb", "https___cas-x/staging/s", "logs/xet_1.log"),
+    "dataset_extracted": (f"{'c' * 64}/x.txt", "d" * 64),
+    "datasets": ("org___rows/default/0.0.0/1a2b/rows-train.arrow",),
+    "dataset_downloads": (A, f"{A}.json", f"{A}.{B}", f"{B}.py"),
+    "gradience": ("base_norms/x.json", "audits/x.json", "doctor/answers/x.json"),
+}
+STRANGE = (
+    "thesis/chapter.tex",
+    "wheels-of-mine/x.whl",
+    "de/notes.txt",
+    "logs/2026/run.log",
+    "hub/my-code/train.py",
+    "undo/share-back.json",
+)
+"""What people keep in a directory that a variable names."""
 
 
 def plan(
@@ -90,22 +134,22 @@ def test_temporary_files_of_map_go_when_they_are_old_and_results_when_asked_for(
 
 def test_a_raw_download_goes_with_its_note_under_its_lock(tmp_path):
     root = tmp_path / "downloads"
-    write(root, "aa", "bb", "bb.incomplete")
-    for name in ("aa", "bb"):
+    write(root, A, B, f"{B}.incomplete")
+    for name in (A, B):
         note = {"url": "https://example.org/x", "etag": None}
         (root / f"{name}.json").write_text(json.dumps(note))
-    with (root / "bb.lock").open("w") as lock:
+    with (root / f"{B}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         receipt = carry_out(plan(root, "dataset_downloads", Rule(names=["example.org"])))
         assert not receipt.complete
-        assert names_below(root) >= {"bb", "bb.json", "bb.incomplete"}
-    assert "aa" not in names_below(root)
-    assert "aa.json" not in names_below(root)
+        assert names_below(root) >= {B, f"{B}.json", f"{B}.incomplete"}
+    assert A not in names_below(root)
+    assert f"{A}.json" not in names_below(root)
 
 
 def test_kernels_of_triton_go_and_its_directory_stays(tmp_path):
     root = tmp_path / "triton"
-    write(root, "ABC/k.cubin", "DEF/k.cubin")
+    write(root, f"{'A' * 52}/k.cubin", f"{'d' * 64}/k.cubin")
     found = plan(root, "triton", Rule(kinds=["triton"]))
     receipt = carry_out(found)
     assert receipt.complete
@@ -138,6 +182,39 @@ def test_what_is_no_dataset_in_the_directory_of_datasets_stays(tmp_path):
     assert {item.name for item in found.items if item.what == "dataset"} == {"org/rows"}
     carry_out(found)
     assert {p.name for p in root.iterdir()} == {"my-project", "prepared", "results"}
+
+
+@pytest.mark.parametrize("kind", list(OWN))
+def test_a_kind_takes_what_its_program_made_and_names_what_others_put_there(tmp_path, kind):
+    root = tmp_path / "cache"
+    own = OWN[kind]
+    strange = [name for name in STRANGE if not any(o.startswith(name.split("/")[0]) for o in own)]
+    write(root, *own, *strange)
+    found = plan(root, kind, Rule(kinds=[kind]), force=True)
+    carry_out(found)
+    left = {n for n in names_below(root) if (root / n).is_file() and not n.endswith(".lock")}
+    assert left == {*strange}
+    named = {kept.name for kept in found.kept if kept.code == "foreign"}
+    assert {name.split("/")[0] for name in strange} == {name.split("/")[0] for name in named}
+    assert all("Not put there by" in kept.why for kept in found.kept if kept.code == "foreign")
+
+
+@pytest.mark.parametrize("kind", ["pip", "wandb", "xet", "inductor", "torch"])
+def test_a_plain_name_alone_does_not_make_a_directory_a_programs_own(tmp_path, kind):
+    root = tmp_path / "cache"
+    write(
+        root,
+        "wheels/mine-1.0-py3-none-any.whl",
+        "http/notes.txt",
+        "artifacts/paper/figure.pdf",
+        "logs/2026/run.log",
+        "staging/site/index.html",
+        "de/wörter.txt",
+        "hub/checkpoints-of-mine/x.pt",
+    )
+    before = names_below(root)
+    assert plan(root, kind, Rule(kinds=[kind]), force=True).actions == ()
+    assert names_below(root) == before
 
 
 def test_the_login_is_never_removed(tmp_path):
@@ -242,11 +319,11 @@ def test_the_synthetic_cache_is_emptied_of_everything_that_can_be_had_again(tmp_
 
 def test_groups_of_raw_downloads_are_told_apart_although_they_share_a_directory(tmp_path):
     root = tmp_path / "downloads"
-    write(root, "aa", "bb")
-    for name, host in (("aa", "one"), ("bb", "two")):
+    write(root, A, B)
+    for name, host in ((A, "one"), (B, "two")):
         note = {"url": f"https://{host}.example/x", "etag": None}
         (root / f"{name}.json").write_text(json.dumps(note))
     carry_out(plan(root, "dataset_downloads", Rule(names=["one.example"])))
-    assert {n for n in names_below(root) if not n.endswith(".lock")} == {"bb", "bb.json"}
+    assert {n for n in names_below(root) if not n.endswith(".lock")} == {B, f"{B}.json"}
     carry_out(plan(root, "dataset_downloads", Rule(names=["*"])))
     assert {n for n in names_below(root) if not n.endswith(".lock")} == set()

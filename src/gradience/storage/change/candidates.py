@@ -32,9 +32,11 @@ JUNK = frozenset(
 """Damage that nothing uses, and nobody misses."""
 PARTS = ("map_results", "optimizer_state")
 """Some of the files of a directory that is itself a candidate, or belongs to one."""
+FOREIGN = "other"
+"""What lies in a cache and is none of it: named where it would be asked for, never taken."""
 _SOME_FILES = ("downloads", "local_dir")
 """Things whose path is a directory in which other things lie too."""
-_NOT_CHOSEN = ("bookkeeping", "trash", "store", "link", "other", "directory")
+_NOT_CHOSEN = ("bookkeeping", "trash", "store", "link", "directory")
 LOCKLESS_SECONDS = 86400.0
 """Where no lock can tell (another host's, on a network mount), what is younger is left alone."""
 
@@ -113,7 +115,7 @@ def within(path: str, above: Collection[str]) -> bool:
 def _of_entry(index: int, entry: Entry, min_age: float) -> Iterator[Candidate]:
     junk = tuple(d for d in entry.damage if d.code in JUNK and settled(d, min_age))
     hub = entry.kind == "hub"
-    if junk and entry.what != "other":
+    if junk and entry.what != FOREIGN:
         yield Candidate(
             cache=index,
             entry=entry,
@@ -123,7 +125,7 @@ def _of_entry(index: int, entry: Entry, min_age: float) -> Iterator[Candidate]:
         )
     if entry.what in _NOT_CHOSEN:
         return
-    if hub:
+    if hub and entry.what != FOREIGN:
         for part in entry.parts:
             if part.what == "revision":
                 yield Candidate(

@@ -8,7 +8,7 @@ plan. What a process has open and what is being downloaded stays all the same.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gradience.storage.change.candidates import Candidate, downloading, within, young
+from gradience.storage.change.candidates import FOREIGN, Candidate, downloading, within, young
 from gradience.storage.change.choose import Key, Rule
 from gradience.storage.change.hub_pieces import Hub
 from gradience.storage.change.needs import Needed
@@ -17,7 +17,7 @@ from gradience.storage.inventory.take import Survey
 from gradience.system.holders import Holders
 
 _RECOGNISED = ("hub", "project")
-"""Kinds that know their own names among others; the rest take all in their directory as theirs."""
+"""Kinds whose own names are like no other; those of the rest (`logs`) may be anybody's."""
 Why = tuple[str, str]  # a key of records.KEPT, and a sentence
 
 
@@ -93,6 +93,8 @@ def protection(
         entry = candidate.entry
         if candidate.cache in wide:
             why[candidate.key] = "too_wide", f"{wide[candidate.cache]} lies in that directory"
+        elif entry.what == FOREIGN:
+            why[candidate.key] = "foreign", entry.how
         elif candidate.repo and candidate.repo in under_way:
             why[candidate.key] = "in_flight", under_way[candidate.repo].message
         elif entry.path in in_use and not candidate.junk:

@@ -186,6 +186,7 @@ KEPT: dict[str, str] = {
     "last_copy": "The Hub does not serve it to everybody: it is gated, private or gone.",
     "only_copy": "Nothing can make it again.",
     "too_wide": "The home directory or the like is in that directory, so not all of it is a cache.",
+    "foreign": "It lies in that directory, and is not of the program whose cache that is.",
     "policy": "A rule of the policy keeps it.",
     "unknown_layout": "It has a layout that this release does not know.",
     "unlisted": "The hub keeps shared blobs without a list of their users.",

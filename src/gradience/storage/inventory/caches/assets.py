@@ -1,23 +1,27 @@
-"""Files that libraries derive from Hub repositories: `<assets>/<library>/...`."""
+"""Files that libraries derive from Hub repositories: `<assets>/<library>/<namespace>/<folder>`.
 
-from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look, never
-from gradience.storage.inventory.caches.plain import child_entries, rest
+Any library may choose its name (huggingface_hub, utils/_cache_assets.py), so its own is told by the
+two levels below it, which hold directories alone.
+"""
 
-_HOW = "Derived again by the library."
+import re
+
+from gradience.storage.inventory.caches.plain import branches, children
+from gradience.storage.inventory.scan import Directory
+
+_ANY = re.compile("[^.].*")
 
 
-def entries(look: Look) -> Listing:
-    """One entry per directory."""
-    found = child_entries(look, look.tree, what="library", recoverable="rebuild", how=_HOW)
-    return [*found, rest(look, look.tree)], ""
+def _owns(library: Directory) -> bool:
+    return branches(library, _ANY) and all(branches(space, _ANY) for space in library.dirs)
 
 
-ASSETS = CacheKind(
+ASSETS = children(
     title="Hub assets",
     holds="Files that libraries derived from Hub repositories, by library.",
+    what="library",
     recoverable="rebuild",
-    how=_HOW,
+    how="Derived again by the library.",
     variable="assets",
-    entries=entries,
-    keep=never,
+    owns=_owns,
 )

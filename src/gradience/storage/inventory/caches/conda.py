@@ -1,23 +1,16 @@
-"""conda's packages. Environments on the same disk are hard links into them."""
+"""conda's packages. Environments on the same disk are hard links into them.
 
-from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look, never
-from gradience.storage.inventory.caches.plain import child_entries, rest
+A package is `<name>-<version>-<build>`, unpacked, with a directory `info`; `cache` holds indexes.
+"""
 
-_HOW = "Downloaded again by conda; `conda clean --all` removes what no environment needs."
+from gradience.storage.inventory.caches.plain import children
 
-
-def entries(look: Look) -> Listing:
-    """One entry per directory."""
-    found = child_entries(look, look.tree, what="package", recoverable="download", how=_HOW)
-    return [*found, rest(look, look.tree)], ""
-
-
-CONDA = CacheKind(
+CONDA = children(
     title="conda packages",
     holds="Packages that conda keeps; environments on the same disk are hard links into them.",
+    what="package",
     recoverable="download",
-    how=_HOW,
+    how="Downloaded again by conda; `conda clean --all` removes what no environment needs.",
     variable="conda",
-    entries=entries,
-    keep=never,
+    owns=lambda child: child.name == "cache" or child.child("info") is not None,
 )

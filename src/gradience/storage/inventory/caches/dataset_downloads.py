@@ -19,13 +19,15 @@ from gradience.storage.inventory.caches.kind import (
     read_text,
     whole_entry,
 )
-from gradience.storage.inventory.caches.plain import child_entries
+from gradience.storage.inventory.caches.plain import other
 from gradience.storage.inventory.records import Damage, Entry
 from gradience.storage.inventory.scan import File
 from gradience.storage.inventory.tally import BLOCK, Tally
 
 _HOW = "Downloaded again when the dataset is built again."
 _HUB_DATASET = re.compile(r"(?:https?://[^/]+/datasets/|hf://datasets/)([^/@]+/[^/@]+)")
+_DOWNLOAD = re.compile(r"[0-9a-f]{64}(\.[0-9a-f]{64})?(\.py|\.h5)?(\.incomplete)?")
+"""Hash of the address, and of its ETag (datasets 5.2, utils/file_utils.py); parts of downloads."""
 _READ_AT_MOST = 20_000  # of the small .json files; a cache of millions is not worth minutes
 
 
@@ -34,12 +36,12 @@ def entries(look: Look) -> Listing:
     files = {file.name: file for file in look.tree.files}
     groups: dict[str, list[File]] = {}
     for name, file in files.items():
-        if not name.endswith((".json", ".lock")):
+        if _DOWNLOAD.fullmatch(name):
             few = len(files) <= 3 * _READ_AT_MOST
             source = source_of(f"{look.tree.path}/{name}.json") if few else ""
             groups.setdefault(source or "unknown origin", []).append(file)
     found = [_group(look, source, group, files) for source, group in groups.items()]
-    found += child_entries(look, look.tree, what="other", recoverable="download", how=_HOW)
+    found += [other(look, child, "datasets") for child in look.tree.dirs]
     return [*found, _rest(look, groups, files)], ""
 
 
@@ -122,7 +124,7 @@ def pieces(look: Look, found: Entry) -> list[Piece]:
             guard="lock_beside",
         )
         for name, file in files.items()
-        if not name.endswith((".json", ".lock"))
+        if _DOWNLOAD.fullmatch(name)
         and (source_of(f"{look.tree.path}/{name}.json") or "unknown origin") == found.name
     ]
 

@@ -6,25 +6,42 @@ archive which is still in one of the caches names the dataset it belongs to.
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 
 import msgspec
 
 from gradience.storage.inventory.caches.dataset_downloads import source_of
 from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look
-from gradience.storage.inventory.caches.plain import child_entries, file_entries, rest
+from gradience.storage.inventory.caches.plain import (
+    child_entries,
+    file_entries,
+    named,
+    rest,
+    strange,
+)
 from gradience.storage.inventory.scan import Directory
 
+_HASH = re.compile("[0-9a-f]{64}")
 _HOW = "Unpacked again from the archive when the dataset is built again."
 
 
 def entries(look: Look) -> Listing:
     """One entry per archive, with the dataset it is of where the archive is still there."""
-    found = child_entries(look, look.tree, what="unpacked", recoverable="rebuild", how=_HOW)
-    found += file_entries(look, look.tree, what="unpacked", recoverable="rebuild", how=_HOW)
+    found = child_entries(
+        look,
+        look.tree,
+        what="unpacked",
+        recoverable="rebuild",
+        how=_HOW,
+        owns=named(_HASH.pattern),
+        title="datasets",
+    )
+    for file in file_entries(look, look.tree, what="unpacked", recoverable="rebuild", how=_HOW):
+        found.append(file if _HASH.fullmatch(file.name) else strange(file, "datasets"))
     archives = dict(_archives(look)) if found else {}
-    named = [msgspec.structs.replace(e, belongs_to=archives.get(e.name, "")) for e in found]
-    return [*named, rest(look, look.tree, files=False)], ""
+    of_archives = [msgspec.structs.replace(e, belongs_to=archives.get(e.name, "")) for e in found]
+    return [*of_archives, rest(look, look.tree, files=False)], ""
 
 
 def _archives(look: Look) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from gradience.storage.inventory.caches.kind import (
     piece_of,
     whole_entry,
 )
-from gradience.storage.inventory.caches.plain import rest
+from gradience.storage.inventory.caches.plain import other, rest
 from gradience.storage.inventory.records import Damage, Entry
 from gradience.storage.inventory.scan import Directory, File
 from gradience.storage.inventory.tally import BLOCK, Tally
@@ -37,10 +37,12 @@ def entries(look: Look) -> Listing:
 def _dataset(look: Look, directory: Directory) -> Entry:
     name = directory.name.replace("___", "/")
     builds = [_build(look, build, directory, name) for build in _builds(directory)]
+    if not _is_dataset(directory, builds):
+        return other(look, directory, "load_dataset", name)
     return entry(
         look,
         Tally().add_tree(directory),
-        what="dataset" if _is_dataset(directory, builds) else "other",
+        what="dataset",
         name=name,
         path=directory.path,
         recoverable="rebuild",

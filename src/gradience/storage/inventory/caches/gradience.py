@@ -1,23 +1,16 @@
-"""Gradience's own files: norms of base models, finished audits."""
+"""Gradience's own files: norms of base models, finished audits, the answers of the doctor.
 
-from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look, never
-from gradience.storage.inventory.caches.plain import child_entries, rest
+`undo`, the plans that take a sharing back, is nothing that could be made again.
+"""
 
-_HOW = "Measured again, which reads the base model once more."
+from gradience.storage.inventory.caches.plain import children, named
 
-
-def entries(look: Look) -> Listing:
-    """One entry per directory."""
-    found = child_entries(look, look.tree, what="records", recoverable="rebuild", how=_HOW)
-    return [*found, rest(look, look.tree)], ""
-
-
-GRADIENCE = CacheKind(
+GRADIENCE = children(
     title="Gradience",
     holds="Norms of base models and finished audits.",
+    what="records",
     recoverable="rebuild",
-    how=_HOW,
+    how="Measured again, which reads the base model once more.",
     variable="gradience",
-    entries=entries,
-    keep=never,
+    owns=named("base_norms|audits|doctor"),
 )

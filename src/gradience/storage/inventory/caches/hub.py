@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from gradience.storage.inventory.caches.hub_repo import Repo, read_repo
 from gradience.storage.inventory.caches.hub_store import Store, read_store, store_entry
 from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look, entry
+from gradience.storage.inventory.caches.plain import other
 from gradience.storage.inventory.records import Entry
 from gradience.storage.inventory.tally import Tally
 
@@ -87,15 +88,7 @@ def _others(look: Look, store: Store, known: set[str]) -> Iterator[Entry]:
                 if locks.name not in known:
                     rest.add_tree(locks)
         elif directory.name not in known and directory is not store.directory:
-            yield entry(
-                look,
-                Tally().add_tree(directory),
-                what="other",
-                name=directory.name,
-                path=directory.path,
-                recoverable="unknown",
-                how="Not put there by the Hub's client.",
-            )
+            yield other(look, directory, "the Hub's client")
     rest.add_dir(look.tree)
     yield entry(
         look,

@@ -1,23 +1,35 @@
-"""torch.compile's cache: generated code and graphs; no size limit, /tmp by default."""
+"""torch.compile's cache: generated code and graphs; no size limit, /tmp by default.
 
-from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look, never
-from gradience.storage.inventory.caches.plain import child_entries, rest
+Code is `<2>/<hash>.*`, the second and third letter of the hash naming the directory; the others
+have names of their own. Read from the source of torch 2.13: _inductor/codecache.py, cpp_builder.py,
+compiler_bisector.py, runtime/, aoti_eager.py, autoheuristic/; _functorch/_aot_autograd; _dynamo.
+"""
 
-_HOW = "Compiled again, which takes minutes for a large model."
+import re
+
+from gradience.storage.inventory.caches.plain import children
+from gradience.storage.inventory.scan import Directory
+
+_NAMED = re.compile(
+    "fxgraph|aotautograd|triton|locks|cache|gcc|dynamo|aoti_eager|autoheuristic|bisect"
+    "|precompiled_headers|unhashed_kernel_inputs|torch_cutlass|cutedsl_compile_cache"
+)
+_CODE = re.compile("[a-z2-7]{2}")
 
 
-def entries(look: Look) -> Listing:
-    """One entry per directory."""
-    found = child_entries(look, look.tree, what="compiled", recoverable="rebuild", how=_HOW)
-    return [*found, rest(look, look.tree)], ""
+def _owns(child: Directory) -> bool:
+    if _NAMED.fullmatch(child.name):
+        return True
+    return bool(_CODE.fullmatch(child.name)) and all(f.name[1:3] == child.name for f in child.files)
 
 
-INDUCTOR = CacheKind(
+INDUCTOR = children(
     title="torch.compile (inductor)",
     holds="Code and graphs that torch.compile made; nothing ever removes them.",
+    what="compiled",
     recoverable="rebuild",
-    how=_HOW,
+    how="Compiled again, which takes minutes for a large model.",
     variable="inductor",
-    entries=entries,
-    keep=never,
+    owns=_owns,
+    keep=lambda relative: _CODE.fullmatch(relative) is not None,
 )

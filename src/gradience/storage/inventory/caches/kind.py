@@ -90,12 +90,7 @@ def piece_of(look: Look, path: str, file: File, *, guard: str = "") -> Piece:
 
 
 def whole_entry(look: Look, found: Entry) -> list[Piece]:
-    """An entry that is one file or directory, and nothing else is in it.
-
-    Of the cache's own directory, that is each directory in it: the root itself stays.
-    """
-    if found.path == look.tree.path:
-        return [Piece(names=(child.name,), frees_bytes=0) for child in look.tree.dirs]
+    """An entry that is one file or directory, and nothing else is in it."""
     name = found.path.removeprefix(f"{look.tree.path}/")
     return [Piece(names=(name,), frees_bytes=found.frees_bytes)]
 

@@ -1,23 +1,19 @@
-"""pip's cache of downloads and of the wheels it built."""
+"""pip's cache of downloads and of wheels it built: `<use>/<a>/<b>/...` by the letters of a hash.
 
-from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look, never
-from gradience.storage.inventory.caches.plain import child_entries, rest
+Read from the source of pip 26: _internal/cache.py, network/cache.py, self_outdated_check.py.
+"""
 
-_HOW = "Downloaded or built again by pip; `pip cache purge` empties it."
+from gradience.storage.inventory.caches.plain import children, named
 
+_HASHED = named("http|http-v2|wheels", inside="[0-9a-f]{1,2}")
+_CHECKED = named("selfcheck")
 
-def entries(look: Look) -> Listing:
-    """One entry per directory."""
-    found = child_entries(look, look.tree, what="packages", recoverable="download", how=_HOW)
-    return [*found, rest(look, look.tree)], ""
-
-
-PIP = CacheKind(
+PIP = children(
     title="pip",
     holds="Downloads and wheels that pip keeps.",
+    what="packages",
     recoverable="download",
-    how=_HOW,
+    how="Downloaded or built again by pip; `pip cache purge` empties it.",
     variable="pip",
-    entries=entries,
-    keep=never,
+    owns=lambda child: _HASHED(child) or (_CHECKED(child) and not child.dirs),
 )

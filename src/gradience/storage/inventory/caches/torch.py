@@ -1,11 +1,10 @@
 """TORCH_HOME: `hub/checkpoints/*.pth` (weights), `hub/<owner_repo_branch>` (code), `kernels`."""
 
 from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look
-from gradience.storage.inventory.caches.plain import child_entries, file_entries, rest, whole
+from gradience.storage.inventory.caches.plain import file_entries, other, rest, whole
 from gradience.storage.inventory.records import Entry
 from gradience.storage.inventory.scan import Directory
 
-_CHECKPOINTS = "hub/checkpoints"
 _HOW = "Downloaded again by torch.hub on next use."
 
 
@@ -21,14 +20,16 @@ def entries(look: Look) -> Listing:
         for child in directory.dirs:
             if child.name == "checkpoints":
                 found += _weights(look, child)
-            else:
+            elif any(file.name == "hubconf.py" for file in child.files):
                 found.append(_code(look, child))
+            else:
+                found.append(other(look, child, "torch.hub", f"hub/{child.name}"))
     return [*found, rest(look, *plain)], ""
 
 
 def _weights(look: Look, directory: Directory) -> list[Entry]:
     found = file_entries(look, directory, what="weights", recoverable="download", how=_HOW)
-    found += child_entries(look, directory, what="weights", recoverable="download", how=_HOW)
+    found += [other(look, d, "torch.hub", f"{directory.name}/{d.name}") for d in directory.dirs]
     return [*found, rest(look, directory, files=False)]
 
 
@@ -39,14 +40,15 @@ def _code(look: Look, directory: Directory) -> Entry:
 
 
 def _other(look: Look, directory: Directory) -> Entry:
-    kernels = directory.name == "kernels"
+    if directory.name != "kernels":
+        return other(look, directory, "torch.hub")
     return whole(
         look,
         directory,
-        what="kernels" if kernels else "other",
+        what="kernels",
         name=directory.name,
-        recoverable="rebuild" if kernels else "unknown",
-        how="Compiled again on first use." if kernels else "Not put there by torch.hub.",
+        recoverable="rebuild",
+        how="Compiled again on first use.",
     )
 
 
@@ -57,5 +59,5 @@ TORCH = CacheKind(
     how=_HOW,
     variable="torch",
     entries=entries,
-    keep=lambda relative: relative == _CHECKPOINTS,
+    keep=lambda relative: relative.startswith("hub/") and relative.count("/") == 1,
 )

@@ -1,23 +1,30 @@
-"""C++ and CUDA extensions that torch compiled: `<root>/py311_cu126/<extension>`."""
+"""C++ and CUDA extensions that torch compiled: `<root>/py311_cu126/<extension>`.
 
-from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look, never
-from gradience.storage.inventory.caches.plain import child_entries, rest
+With TORCH_EXTENSIONS_DIR there is no directory per Python: an extension is told by its
+`build.ninja` (torch/utils/cpp_extension.py).
+"""
 
-_HOW = "Compiled again on import, which needs the compiler."
+import re
+
+from gradience.storage.inventory.caches.plain import children
+from gradience.storage.inventory.scan import Directory
+
+_BUILD = re.compile(r"py\d+[a-z]*_(cpu|cu\d+|rocm\d+|xpu\w*)")
 
 
-def entries(look: Look) -> Listing:
-    """One entry per Python and CUDA version."""
-    found = child_entries(look, look.tree, what="extensions", recoverable="rebuild", how=_HOW)
-    return [*found, rest(look, look.tree)], ""
+def _owns(child: Directory) -> bool:
+    if _BUILD.fullmatch(child.name):
+        return not child.file_count
+    return any(file.name == "build.ninja" for file in child.files)
 
 
-TORCH_EXTENSIONS = CacheKind(
+TORCH_EXTENSIONS = children(
     title="torch extensions",
     holds="C++ and CUDA extensions that torch compiled on this machine.",
+    what="extensions",
     recoverable="rebuild",
-    how=_HOW,
+    how="Compiled again on import, which needs the compiler.",
     variable="torch_extensions",
-    entries=entries,
-    keep=never,
+    owns=_owns,
+    keep=lambda relative: bool(relative) and "/" not in relative,
 )

@@ -1,23 +1,21 @@
-"""uv's cache. Environments on the same disk are hard links into it: what they use is not freed."""
+"""uv's cache: a bucket `<use>-v<number>` per use.
 
-from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look, never
-from gradience.storage.inventory.caches.plain import child_entries, rest
+Environments on the same disk are hard links into it: what they use is not freed.
 
-_HOW = "Downloaded again by uv; `uv cache prune` removes what no environment needs."
+Buckets of uv 0.13 and of the versions before it (crates/uv-cache/src/lib.rs).
+"""
 
+from gradience.storage.inventory.caches.plain import children, named
 
-def entries(look: Look) -> Listing:
-    """One entry per directory."""
-    found = child_entries(look, look.tree, what="packages", recoverable="download", how=_HOW)
-    return [*found, rest(look, look.tree)], ""
-
-
-UV = CacheKind(
+UV = children(
     title="uv",
     holds="Packages that uv keeps; environments on the same disk are hard links into it.",
+    what="packages",
     recoverable="download",
-    how=_HOW,
+    how="Downloaded again by uv; `uv cache prune` removes what no environment needs.",
     variable="uv",
-    entries=entries,
-    keep=never,
+    owns=named(
+        "(archive|binaries|built-wheels|builds|environments|flat-index|git|interpreter|osv|python"
+        r"|sdists|simple|wheels)-v\d+"
+    ),
 )

@@ -1,23 +1,26 @@
-"""W&B's cache of artifacts: `artifacts/obj/<algorithm>/...`; grows without a limit."""
+"""W&B's cache: `artifacts/{obj,tmp,checksums}`, which grows without a limit; its service's logs."""
 
-from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look, never
-from gradience.storage.inventory.caches.plain import child_entries, rest
+import re
 
-_HOW = "Downloaded again; `wandb artifact cache cleanup 10GB` trims it."
+from gradience.storage.inventory.caches.plain import children, named
+from gradience.storage.inventory.scan import Directory
 
-
-def entries(look: Look) -> Listing:
-    """One entry per directory."""
-    found = child_entries(look, look.tree, what="artifacts", recoverable="download", how=_HOW)
-    return [*found, rest(look, look.tree)], ""
+_ARTIFACTS = named("artifacts", inside="obj|tmp|checksums")
+_LOG = re.compile(r"core-debug-.*\.log")
 
 
-WANDB = CacheKind(
+def _owns(child: Directory) -> bool:
+    logs = child.name == "logs" and not child.dirs
+    return _ARTIFACTS(child) or (logs and all(_LOG.fullmatch(file.name) for file in child.files))
+
+
+WANDB = children(
     title="W&B cache",
     holds="Artifacts that W&B downloaded or logged.",
+    what="artifacts",
     recoverable="download",
-    how=_HOW,
+    how="Downloaded again; `wandb artifact cache cleanup 10GB` trims it.",
     variable="wandb_cache",
-    entries=entries,
-    keep=never,
+    owns=_owns,
+    keep=lambda relative: relative == "logs",
 )

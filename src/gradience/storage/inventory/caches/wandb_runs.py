@@ -1,17 +1,21 @@
 """W&B's run directories: `./wandb/run-*` and `./wandb/offline-run-*` where training was started."""
 
 from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look, never
-from gradience.storage.inventory.caches.plain import rest, whole
+from gradience.storage.inventory.caches.plain import named, other, rest, whole
 from gradience.storage.inventory.records import Entry
 from gradience.storage.inventory.scan import Directory
 
 _SYNCED = "Logs and configs of a run; the server has a copy unless the run was cut off."
 _OFFLINE = "A run that was never uploaded: this is the only copy until `wandb sync`."
+_OWNS = named(r"(offline-)?run-\d{8}_\d{6}-.+")  # sdk/wandb_settings.py: mode, time, id
 
 
 def entries(look: Look) -> Listing:
     """One entry per run."""
-    return [*(_run(look, run) for run in look.tree.dirs), rest(look, look.tree)], ""
+    found = [
+        _run(look, child) if _OWNS(child) else other(look, child, "W&B") for child in look.tree.dirs
+    ]
+    return [*found, rest(look, look.tree)], ""
 
 
 def _run(look: Look, run: Directory) -> Entry:

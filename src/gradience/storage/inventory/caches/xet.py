@@ -4,7 +4,7 @@ Chunk caches are leftovers: the wheel's default for their size has been 0 for lo
 """
 
 from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look, never
-from gradience.storage.inventory.caches.plain import rest, whole
+from gradience.storage.inventory.caches.plain import other, rest, whole
 from gradience.storage.inventory.records import Entry
 from gradience.storage.inventory.scan import Directory
 
@@ -21,14 +21,22 @@ def entries(look: Look) -> Listing:
     found: list[Entry] = []
     endpoints: list[Directory] = []
     for directory in look.tree.dirs:
-        if directory.name == "logs":
+        if directory.name == "logs" and not directory.dirs:
             found.append(_part(look, directory, "logs", "logs", "Nothing needs them."))
-            continue
-        endpoints.append(directory)
-        for part in directory.dirs:
-            what, how = _WHAT.get(part.name, (part.name, _HOW))
-            found.append(_part(look, part, what, f"{directory.name}/{part.name}", how))
+        elif not any(part.name in _WHAT for part in directory.dirs):
+            found.append(other(look, directory, "hf_xet"))
+        else:
+            endpoints.append(directory)
+            found += [_of_endpoint(look, directory, part) for part in directory.dirs]
     return [*found, rest(look, look.tree, *endpoints)], ""
+
+
+def _of_endpoint(look: Look, endpoint: Directory, part: Directory) -> Entry:
+    name = f"{endpoint.name}/{part.name}"
+    if part.name not in _WHAT:
+        return other(look, part, "hf_xet", name)
+    what, how = _WHAT[part.name]
+    return _part(look, part, what, name, how)
 
 
 def _part(look: Look, directory: Directory, what: str, name: str, how: str) -> Entry:
