@@ -92,17 +92,32 @@ def btrfs_with_quota(where: Path, limit: int, *, image: int = 256 * 2**20) -> It
         yield sub
 
 
-@contextlib.contextmanager
-def fuse_with_quota(where: Path, limit: int) -> Iterator[Path]:
+def fuse_with_quota(where: Path, limit: int) -> contextlib.AbstractContextManager[Path]:
     """A FUSE mount that looks like MooseFS: df shows 90 TB, writes end at `limit`, no fallocate."""
     server = SHARED / "tools" / "quotafs.py"
-    if not server.is_file() or not Path("/dev/fuse").exists():
-        pytest.skip("needs /dev/fuse and ../shared/tools/quotafs.py")
+    if not server.is_file():
+        pytest.skip("needs ../shared/tools/quotafs.py")
+    return _served(where, server, str(limit))
+
+
+def fuse_without_locks(
+    where: Path, refusal: str = "ENOSYS"
+) -> contextlib.AbstractContextManager[Path]:
+    """A FUSE mount whose flock fails with this errno; "" for one whose flock works."""
+    pytest.importorskip("mfusepy", exc_type=ImportError)
+    return _served(where, Path(__file__).with_name("lockless_server.py"), *filter(None, [refusal]))
+
+
+@contextlib.contextmanager
+def _served(where: Path, server: Path, *arguments: str) -> Iterator[Path]:
+    """A directory beside it, mounted by a FUSE server."""
+    if not Path("/dev/fuse").exists():
+        pytest.skip("needs /dev/fuse")
     need("fusermount")
     source = where.parent / f"{where.name}-source"
     for path in (source, where):
         path.mkdir()
-    process = subprocess.Popen([sys.executable, str(server), str(source), str(where), str(limit)])
+    process = subprocess.Popen([sys.executable, str(server), str(source), str(where), *arguments])
     try:
         for _ in range(100):
             if os.path.ismount(where):

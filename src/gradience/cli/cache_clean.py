@@ -267,6 +267,7 @@ def plan_for(wish: Wish, survey: "Survey", rules: "Sequence[Rule]") -> "Plan":
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from gradience import system  # noqa: PLC0415
+    from gradience.storage.change import mounts  # noqa: PLC0415
     from gradience.storage.change.clean import plan_clean  # noqa: PLC0415
     from gradience.storage.change.needs import needs, revisions_of  # noqa: PLC0415
     from gradience.storage.change.protect import Facts  # noqa: PLC0415
@@ -289,7 +290,7 @@ def plan_for(wish: Wish, survey: "Survey", rules: "Sequence[Rule]") -> "Plan":
         free=_free(survey, rules),
         ask=unasked if wish.offline else fates,
         verb="trash" if wish.trash else "delete",
-        notes=[*notes, *_network(survey)],
+        notes=[*notes, *mounts.notes(survey.inventory.caches)],
     )
 
 
@@ -303,23 +304,3 @@ def _free(survey: "Survey", rules: "Sequence[Rule]") -> "Mapping[int, int]":
             room = headroom(cache.root, environ=os.environ, home=Path.home()).bytes
             found[cache.device] = sys.maxsize if room is None else room
     return found
-
-
-def _network(survey: "Survey") -> "Sequence[str]":
-    """What this machine cannot see of a disk that others mount too."""
-    from gradience import system  # noqa: PLC0415
-    from gradience.errors import StorageError  # noqa: PLC0415
-
-    shared = []
-    for cache in survey.inventory.caches:
-        try:
-            if system.mount_of(cache.root).network:
-                shared.append(cache.root)
-        except StorageError:
-            continue
-    if not shared:
-        return []
-    return [
-        f"{', '.join(shared)} is on a network mount: what other machines have open, and perhaps "
-        "their locks, cannot be seen. What is young is left alone: --min-age says how young."
-    ]

@@ -6,36 +6,23 @@ the caller acts on thousands of names and decides, by errno, what each refusal m
 """
 
 import contextlib
-import ctypes
 import errno
 import fcntl
-import functools
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
-_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LOOK = getattr(os, "O_PATH", 0) | os.O_NOFOLLOW | os.O_CLOEXEC
+from gradience.files import at, soft_lock
+from gradience.files.at import Removed
+
+__all__ = ["Below", "Removed"]
+
 _KEPT_OPEN = 32
-_DEEP = 64  # directories held open at once while a tree goes; deeper ones are moved up first
-_BLOCK = 512
 _TRIES = 3
-_OPENAT2 = 437  # on every architecture
-_NO_XDEV = 0x01  # RESOLVE_NO_XDEV
+_MARKER = 1024  # bytes; more than any marker of a lock file has
 
 Seen = Callable[[bytes, os.stat_result], None]
-
-
-@dataclass(slots=True, kw_only=True)
-class Removed:
-    """What went: names, and bytes of inodes that were seen to lose their last name."""
-
-    names: int = 0
-    bytes: int = 0
 
 
 class Below:
@@ -54,7 +41,7 @@ class Below:
 
     def __init__(self, root: str) -> None:
         self.root = os.path.realpath(root)
-        self._open: dict[str, int] = {"": os.open(self.root, _DIR)}
+        self._open: dict[str, int] = {"": os.open(self.root, at.DIR)}
         status = os.fstat(self._open[""])
         self.device = status.st_dev
 
@@ -109,7 +96,7 @@ class Below:
     def open(self, name: str, *, directory: bool = False) -> int:
         """A descriptor to read a regular file or a directory with; its time of access stays."""
         parent, last = self._parent(name)
-        flags = _DIR if directory else os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        flags = at.DIR if directory else os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with contextlib.suppress(PermissionError):  # only its owner, and root, may read so
             return os.open(last, flags | getattr(os, "O_NOATIME", 0), dir_fd=parent)
         return os.open(last, flags, dir_fd=parent)
@@ -117,7 +104,7 @@ class Below:
     def entries(self, name: str) -> list[tuple[str, os.stat_result]]:
         """Names in a directory, with their `lstat`."""
         # Opened anew: btrfs lists what was there when a directory was opened (since Linux 6.5).
-        descriptor = os.open(".", _DIR, dir_fd=self._opened(name))
+        descriptor = os.open(".", at.DIR, dir_fd=self._opened(name))
         found = []
         try:
             with os.scandir(descriptor) as listed:
@@ -208,9 +195,9 @@ class Below:
         if stat.S_ISDIR(status.st_mode):
             self._moved(name)
             parent, last = self._parent(name)
-            _Tree(parent, removed).remove(last)
+            at.Tree(parent, removed).remove(last)
         else:
-            _unlink(parent, last, status, removed)
+            at.unlink(parent, last, status, removed)
 
     def remove_empty(self, name: str) -> bool:
         """Remove a directory if nothing is in it; whether it went."""
@@ -253,49 +240,119 @@ class Below:
         return os.open(last, flags, mode, dir_fd=parent)
 
     @contextlib.contextmanager
-    def lock(self, name: str, *, mode: int = 0o664, create: bool = True) -> Iterator[bool | None]:
-        """Hold the flock of a lock file, as `filelock` does, without waiting.
+    def lock(
+        self, name: str, *, mode: int = 0o664, spent: Callable[[], bool] | None = None
+    ) -> Iterator[bool | None]:
+        """Hold a lock file as `filelock` does, without waiting: by flock, else by its existence.
+
+        Parameters
+        ----------
+        spent : callable, optional
+            Asked at the end, while the lock is held: whether its file is to be removed too.
 
         Yields
         ------
         bool or None
-            Whether it is ours; None where there is no such file, or the file system has no locks.
+            Whether it is ours; None where that cannot be told: no file can be made there, or one
+            that names no holder is there and the mount has no flock.
         """
         for _ in range(_TRIES):
-            descriptor = self._lock_file(name, mode, create=create)
+            descriptor, made = self._lock_file(name, mode)
             if descriptor is None:
                 yield None
                 return
             try:
                 ours = _flock(descriptor)
+                soft = ours is None
+                if soft and not made and self._removed_stale(name, descriptor):
+                    continue
+                if soft:
+                    ours = self._by_existence(name, descriptor, made=made)
                 # Who released it may have removed the file: then this is no longer the lock.
-                if not ours or os.fstat(descriptor).st_nlink:
+                if ours and not self._is_at(name, descriptor):
+                    continue
+                try:
                     yield ours
-                    return
+                finally:
+                    over = bool(ours and spent is not None and spent())
+                    if ours and (soft or over):
+                        self._unlink(name)
+                return
             finally:
                 os.close(descriptor)
         yield False
 
-    def _lock_file(self, name: str, mode: int, *, create: bool) -> int | None:
+    def _lock_file(self, name: str, mode: int) -> tuple[int | None, bool]:
+        """A lock file, opened, and whether it was made for that; None where neither can be."""
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            with contextlib.suppress(FileNotFoundError):
+        directory = name.rpartition("/")[0]
+        for _ in range(_TRIES):
+            try:
+                self.make_dirs(directory)
                 parent, last = self._parent(name)
-                try:
-                    return os.open(last, flags, dir_fd=parent)
-                except PermissionError:  # another user's in a shared cache: flock needs no more
-                    return os.open(last, flags & ~os.O_RDWR | os.O_RDONLY, dir_fd=parent)
-            if not create:
+                with contextlib.suppress(FileExistsError):
+                    made = os.open(last, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=parent)
+                    return made, True
+                return self._open_lock(last, parent, flags), False
+            except FileNotFoundError:  # file or directory were removed by who held it before
+                self._moved(directory)
+            except OSError:
+                # A full or read-only disk, another user's directory: one that is there will do.
+                with contextlib.suppress(OSError):
+                    parent, last = self._parent(name)
+                    return self._open_lock(last, parent, flags), False
+                return None, False
+        return None, False
+
+    def _open_lock(self, last: str, parent: int, flags: int) -> int:
+        try:
+            return os.open(last, flags, dir_fd=parent)
+        except PermissionError:  # another user's in a shared cache: flock needs no more
+            return os.open(last, flags & ~os.O_RDWR | os.O_RDONLY, dir_fd=parent)
+
+    def _by_existence(self, name: str, descriptor: int, *, made: bool) -> bool | None:
+        """Whether the existence of a lock file, instead of a flock, makes it ours."""
+        if made:
+            try:
+                os.write(descriptor, soft_lock.marker())
+            except OSError:  # a full disk: nobody must wait for what names no holder
+                self._unlink(name)
                 return None
-            self.make_dirs(name.rpartition("/")[0])
-            parent, last = self._parent(name)
-            return os.open(last, flags | os.O_CREAT, mode, dir_fd=parent)
+            return True
+        return False if soft_lock.holder(os.pread(descriptor, _MARKER, 0)) else None
+
+    def _removed_stale(self, name: str, descriptor: int) -> bool:
+        """Whether a lock file named a process of this host that is gone, and was removed."""
+        found = soft_lock.holder(os.pread(descriptor, _MARKER, 0))
+        if found is None or not soft_lock.is_dead(*found):
+            return False
+        aside = f"{name}.stale-{os.getpid()}"
+        try:
+            self.move(name, aside)
+            stale = self._is_at(aside, descriptor)
+            if not stale:  # somebody was faster, and this is a new one
+                self.move(aside, name)
+                return False
+            self._unlink(aside)
         except OSError:
-            return None  # none there, a full or read-only disk, another user's
+            return False
+        return True
+
+    def _is_at(self, name: str, descriptor: int) -> bool:
+        """Whether a name leads to the file that is open."""
+        try:
+            return os.path.samestat(self.status(name), os.fstat(descriptor))
+        except OSError:
+            return False
+
+    def _unlink(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            parent, last = self._parent(name)
+            os.unlink(last, dir_fd=parent)
 
     def _rename(self, one: str, second: str, other: "Below", *, exchange: bool) -> None:
         with self._two(one, second, other) as (from_dir, old, to_dir, new):
-            _rename(from_dir, old, to_dir, new, exchange=exchange)
+            at.rename(from_dir, old, to_dir, new, exchange=exchange)
         self._moved(one)
         other._moved(second)
 
@@ -328,7 +385,7 @@ class Below:
         if len(self._open) > _KEPT_OPEN:
             oldest = next(key for key in self._open if key not in ("", above))
             os.close(self._open.pop(oldest))
-        descriptor = _open_dir(last, parent)
+        descriptor = at.open_dir(last, parent)
         self._open[name] = descriptor
         return descriptor
 
@@ -347,138 +404,3 @@ def _flock(descriptor: int) -> bool | None:
     except OSError:
         return None
     return True
-
-
-class _Tree:
-    """Removes a directory tree that is ours, with few descriptors however deep it is."""
-
-    def __init__(self, top: int, removed: Removed) -> None:
-        self.top = top
-        self.removed = removed
-        self.lifted = 0
-
-    def remove(self, name: str) -> None:
-        todo = [name]
-        while todo:
-            todo += self._one(self.top, todo.pop(), 0)
-
-    def _one(self, parent: int, name: str, depth: int) -> list[str]:
-        """Remove one tree; return the deep parts of it that were moved up instead."""
-        lifted: list[str] = []
-        descriptor = _open_dir(name, parent)
-        try:
-            own = os.fstat(descriptor)
-            for child, status in _children(descriptor):
-                if not stat.S_ISDIR(status.st_mode):
-                    _unlink(descriptor, child, status, self.removed)
-                elif depth < _DEEP:
-                    lifted += self._one(descriptor, child, depth + 1)
-                else:
-                    self.lifted += 1
-                    up = f".{name}.{self.lifted}"[-200:]
-                    _rename(descriptor, child, self.top, up, exchange=False)
-                    lifted.append(up)
-            os.rmdir(name, dir_fd=parent)
-        finally:
-            os.close(descriptor)
-        self.removed.names += 1
-        self.removed.bytes += own.st_blocks * _BLOCK
-        return lifted
-
-
-def _open_dir(name: str, parent: int) -> int:
-    """Open a directory in a directory; refused with EXDEV where something is mounted there.
-
-    A bind mount of the same file system has the same device number: only openat2(2) tells it.
-    """
-    call = _openat2()
-    if call is not None:
-        how = (ctypes.c_uint64 * 3)(_DIR, 0, _NO_XDEV)
-        descriptor = call(_OPENAT2, parent, os.fsencode(name), ctypes.byref(how), 24)
-        if descriptor >= 0:
-            return int(descriptor)
-        number = ctypes.get_errno()
-        # Older kernels have no such call, and older sandboxes say EPERM to what they do not know.
-        if number not in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):
-            mounted = "another file system is mounted there"
-            raise OSError(number, mounted if number == errno.EXDEV else os.strerror(number), name)
-    return os.open(name, _DIR, dir_fd=parent)
-
-
-@functools.cache
-def _openat2() -> Callable[..., int] | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    call: Any = ctypes.CDLL(None, use_errno=True).syscall
-    call.restype = ctypes.c_long
-    call.argtypes = [
-        ctypes.c_long,
-        ctypes.c_int,
-        ctypes.c_char_p,
-        ctypes.c_void_p,
-        ctypes.c_size_t,
-    ]
-    found: Callable[..., int] = call
-    return found
-
-
-def _children(descriptor: int) -> list[tuple[str, os.stat_result]]:
-    with os.scandir(descriptor) as listed:
-        return [(entry.name, entry.stat(follow_symlinks=False)) for entry in listed]
-
-
-def _unlink(parent: int, name: str, status: os.stat_result, removed: Removed) -> None:
-    """Remove a name, and see afterwards whether its inode has another."""
-    if status.st_blocks and stat.S_ISREG(status.st_mode) and _LOOK & getattr(os, "O_PATH", 0):
-        descriptor = os.open(name, _LOOK, dir_fd=parent)
-        try:
-            os.unlink(name, dir_fd=parent)
-            gone, blocks = _after(descriptor, status)
-        finally:
-            os.close(descriptor)
-    else:
-        os.unlink(name, dir_fd=parent)
-        gone, blocks = status.st_nlink == 1, status.st_blocks
-    removed.names += 1
-    if gone:
-        removed.bytes += blocks * _BLOCK
-
-
-def _after(descriptor: int, status: os.stat_result) -> tuple[bool, int]:
-    """Whether an inode is gone, and its blocks, once a name of it went."""
-    try:
-        after = os.fstat(descriptor)
-    except OSError:  # FUSE and NFS know no file without a name
-        return status.st_nlink == 1, status.st_blocks
-    return after.st_nlink == 0, after.st_blocks
-
-
-def _rename(from_dir: int, old: str, to_dir: int, new: str, *, exchange: bool) -> None:
-    """renameat2(2), or renameatx_np(2) on macOS: never over something that is there."""
-    call = _no_replace()
-    flag = 2 if exchange else (4 if sys.platform == "darwin" else 1)
-    if call is not None:
-        if call(from_dir, os.fsencode(old), to_dir, os.fsencode(new), flag) == 0:
-            return
-        number = ctypes.get_errno()
-        if exchange or number not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-            raise OSError(number, os.strerror(number), old, None, new)
-    elif exchange:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), old, None, new)
-    # Some network and FUSE file systems have no such flag: look, then rename.
-    with contextlib.suppress(FileNotFoundError):
-        os.stat(new, dir_fd=to_dir, follow_symlinks=False)
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), old, None, new)
-    os.rename(old, new, src_dir_fd=from_dir, dst_dir_fd=to_dir)
-
-
-@functools.cache
-def _no_replace() -> Callable[..., int] | None:
-    library: Any = ctypes.CDLL(None, use_errno=True)
-    name = "renameatx_np" if sys.platform == "darwin" else "renameat2"
-    call = getattr(library, name, None)
-    if call is None:
-        return None
-    call.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
-    found: Callable[..., int] = call
-    return found

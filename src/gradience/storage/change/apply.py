@@ -149,10 +149,7 @@ def _site(plan: Plan) -> Iterator[Site]:
         site = Site(below, plan.id, min_age=plan.min_age)
         with site.locked() as ours:
             if ours is False:
-                raise StorageError(
-                    f"another process changes {root} now",
-                    remedy="Wait until that `gradience cache` command has ended.",
-                )
+                raise site.taken()
             yield site
 
 

@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from gradience import paths
+from gradience.errors import StorageError
+from gradience.files import soft_lock
 from gradience.files.below import Below, Removed
 from gradience.storage.change.links import SnapshotLinks
+from gradience.storage.change.records import text_of
 from gradience.storage.checkpoints.names import BALLAST, REPLACED, SAVING
 
 OWN = paths.SET_ASIDE
@@ -134,25 +137,36 @@ class Site:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[bool | None]:
-        """Hold the lock of this root, so that two cleaners do not meet; see `Below.lock`."""
-        with contextlib.suppress(OSError):
-            self.below.make_dirs(OWN)
-        with self.below.lock(f"{OWN}/lock", mode=0o666) as ours:
-            try:
-                yield ours
-            finally:
-                if ours is not False:
-                    self._leave()
+        """Hold the lock of this root, so that two cleaners do not meet; see `Below.lock`.
 
-    def _leave(self) -> None:
-        """Remove our directory from a root that holds no change of ours any more."""
+        Our directory goes with the last change of it: its names under the lock, itself once the
+        lock file is closed, for NFS and FUSE keep a file that is open under another name there.
+        """
+        with self.below.lock(f"{OWN}/lock", mode=0o666, spent=self._forget) as ours:
+            yield ours
+        with contextlib.suppress(OSError):
+            self.below.remove_empty(OWN)
+
+    def taken(self) -> StorageError:
+        """The error where another command has this root's lock, with what its file says of it."""
+        root = text_of(self.below.root)
+        who, remedy = "another process", "Wait until that `gradience cache` command has ended."
+        with contextlib.suppress(OSError):
+            found = soft_lock.holder(self.below.read(f"{OWN}/lock", 1024))
+            if found is not None:
+                who = f"process {found[0]} of {found[1]}"
+                remedy += f" If none runs there, remove {root}/{OWN}/lock: this mount has no flock."
+        return StorageError(f"{who} changes {root} now", remedy=remedy)
+
+    def _forget(self) -> bool:
+        """Whether nothing is left here but bookkeeping; all of that but the lock goes."""
         with contextlib.suppress(OSError):
             names = {name for name, _ in self.below.entries(OWN)}
             if names <= _BOOKKEEPING:
-                # Whoever waits for this lock sees that its file is gone, and takes a new one.
-                for name in names:
+                for name in names - {"lock"}:
                     self.below.remove(f"{OWN}/{name}", Removed())
-                self.below.remove_empty(OWN)
+                return True
+        return False
 
 
 def changes(below: Below) -> list[str]:

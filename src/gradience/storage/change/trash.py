@@ -163,8 +163,5 @@ def _opened(trash: Trash) -> Iterator[Site]:
         site = Site(below, trash.id)
         with site.locked() as ours:
             if ours is False:
-                raise StorageError(
-                    f"another process changes {text_of(trash.root)} now",
-                    remedy="Wait until that `gradience cache` command has ended.",
-                )
+                raise site.taken()
             yield site

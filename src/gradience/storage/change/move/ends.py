@@ -199,9 +199,8 @@ def locked(ends: Ends) -> Iterator[None]:
         If one of them is at work there.
     """
     with contextlib.ExitStack() as stack:
-        held = [stack.enter_context(ends.target.lock(f"{ends.own}.lock"))]
-        if held[0]:
-            stack.callback(_drop, ends)
+        # Who waits for the lock file sees that it was removed, and takes a new one.
+        held = [stack.enter_context(ends.target.lock(f"{ends.own}.lock", spent=lambda: True))]
         # To be let go before the old directory is removed: a file that is open keeps a name on NFS
         # and FUSE when it is unlinked, and its directory cannot go.
         inner = stack.enter_context(ends.inner)
@@ -215,9 +214,3 @@ def locked(ends: Ends) -> Iterator[None]:
                 remedy="Wait until that `gradience cache` command has ended.",
             )
         yield
-
-
-def _drop(ends: Ends) -> None:
-    """Remove our lock file; who waits for it sees that it is gone, and takes a new one."""
-    with contextlib.suppress(OSError):
-        ends.target.remove(f"{ends.own}.lock", Removed())

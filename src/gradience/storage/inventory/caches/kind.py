@@ -4,11 +4,13 @@ A kind says what the names in a directory mean. It never walks the disk itself: 
 once for all kinds, and hands over a tree.
 """
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gradience.files import soft_lock
 from gradience.storage.inventory.records import (
     AtimePolicy,
     Damage,
@@ -229,11 +231,11 @@ def _open_quietly(path: str) -> int:
 
 
 def lock_is_held(path: str) -> bool | None:
-    """Whether some process holds the flock on a lock file now; None if that cannot be told.
+    """Whether some process holds a lock file now; None if that cannot be told.
 
     A shared lock is asked for and given back at once: it is refused while another holds the
-    exclusive lock that `filelock` takes. No answer is proof on network mounts, where other hosts'
-    locks may be invisible.
+    exclusive lock that `filelock` takes. Where the mount has no flock, the process that the file
+    names tells. No answer is proof on network mounts, where other hosts' locks may be invisible.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -246,6 +248,9 @@ def lock_is_held(path: str) -> bool | None:
     except BlockingIOError:
         return True
     except OSError:
+        with contextlib.suppress(OSError):
+            holder = soft_lock.holder(os.pread(descriptor, 1024, 0))
+            return None if holder is None else not soft_lock.is_dead(*holder)
         return None
     else:
         return False

@@ -1,0 +1,167 @@
+"""Single changes relative to a directory that is open, never through a link.
+
+`openat2`, `renameat2` and their like, with what stands in for them on older kernels and other
+systems. Errors are the kernel's own OSError.
+"""
+
+import contextlib
+import ctypes
+import errno
+import functools
+import os
+import stat
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK = getattr(os, "O_PATH", 0) | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEEP = 64  # directories held open at once while a tree goes; deeper ones are moved up first
+_BLOCK = 512
+_OPENAT2 = 437  # on every architecture
+_NO_XDEV = 0x01  # RESOLVE_NO_XDEV
+
+
+@dataclass(slots=True, kw_only=True)
+class Removed:
+    """What went: names, and bytes of inodes that were seen to lose their last name."""
+
+    names: int = 0
+    bytes: int = 0
+
+
+class Tree:
+    """Removes a directory tree that is ours, with few descriptors however deep it is."""
+
+    def __init__(self, top: int, removed: Removed) -> None:
+        self.top = top
+        self.removed = removed
+        self.lifted = 0
+
+    def remove(self, name: str) -> None:
+        """Remove the tree of that name in the top directory."""
+        todo = [name]
+        while todo:
+            todo += self._one(self.top, todo.pop(), 0)
+
+    def _one(self, parent: int, name: str, depth: int) -> list[str]:
+        """Remove one tree; return the deep parts of it that were moved up instead."""
+        lifted: list[str] = []
+        descriptor = open_dir(name, parent)
+        try:
+            own = os.fstat(descriptor)
+            for child, status in _children(descriptor):
+                if not stat.S_ISDIR(status.st_mode):
+                    unlink(descriptor, child, status, self.removed)
+                elif depth < _DEEP:
+                    lifted += self._one(descriptor, child, depth + 1)
+                else:
+                    self.lifted += 1
+                    up = f".{name}.{self.lifted}"[-200:]
+                    rename(descriptor, child, self.top, up, exchange=False)
+                    lifted.append(up)
+            os.rmdir(name, dir_fd=parent)
+        finally:
+            os.close(descriptor)
+        self.removed.names += 1
+        self.removed.bytes += own.st_blocks * _BLOCK
+        return lifted
+
+
+def open_dir(name: str, parent: int) -> int:
+    """Open a directory in a directory; refused with EXDEV where something is mounted there.
+
+    A bind mount of the same file system has the same device number: only openat2(2) tells it.
+    """
+    call = _openat2()
+    if call is not None:
+        how = (ctypes.c_uint64 * 3)(DIR, 0, _NO_XDEV)
+        descriptor = call(_OPENAT2, parent, os.fsencode(name), ctypes.byref(how), 24)
+        if descriptor >= 0:
+            return int(descriptor)
+        number = ctypes.get_errno()
+        # Older kernels have no such call, and older sandboxes say EPERM to what they do not know.
+        if number not in (errno.ENOSYS, errno.EPERM, errno.EAGAIN):
+            mounted = "another file system is mounted there"
+            raise OSError(number, mounted if number == errno.EXDEV else os.strerror(number), name)
+    return os.open(name, DIR, dir_fd=parent)
+
+
+@functools.cache
+def _openat2() -> Callable[..., int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    call: Any = ctypes.CDLL(None, use_errno=True).syscall
+    call.restype = ctypes.c_long
+    call.argtypes = [
+        ctypes.c_long,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+    ]
+    found: Callable[..., int] = call
+    return found
+
+
+def _children(descriptor: int) -> list[tuple[str, os.stat_result]]:
+    with os.scandir(descriptor) as listed:
+        return [(entry.name, entry.stat(follow_symlinks=False)) for entry in listed]
+
+
+def unlink(parent: int, name: str, status: os.stat_result, removed: Removed) -> None:
+    """Remove a name, and see afterwards whether its inode has another."""
+    if status.st_blocks and stat.S_ISREG(status.st_mode) and _LOOK & getattr(os, "O_PATH", 0):
+        descriptor = os.open(name, _LOOK, dir_fd=parent)
+        try:
+            os.unlink(name, dir_fd=parent)
+            gone, blocks = _after(descriptor, status)
+        finally:
+            os.close(descriptor)
+    else:
+        os.unlink(name, dir_fd=parent)
+        gone, blocks = status.st_nlink == 1, status.st_blocks
+    removed.names += 1
+    if gone:
+        removed.bytes += blocks * _BLOCK
+
+
+def _after(descriptor: int, status: os.stat_result) -> tuple[bool, int]:
+    """Whether an inode is gone, and its blocks, once a name of it went."""
+    try:
+        after = os.fstat(descriptor)
+    except OSError:  # FUSE and NFS know no file without a name
+        return status.st_nlink == 1, status.st_blocks
+    return after.st_nlink == 0, after.st_blocks
+
+
+def rename(from_dir: int, old: str, to_dir: int, new: str, *, exchange: bool) -> None:
+    """renameat2(2), or renameatx_np(2) on macOS: never over something that is there."""
+    call = _no_replace()
+    flag = 2 if exchange else (4 if sys.platform == "darwin" else 1)
+    if call is not None:
+        if call(from_dir, os.fsencode(old), to_dir, os.fsencode(new), flag) == 0:
+            return
+        number = ctypes.get_errno()
+        if exchange or number not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+            raise OSError(number, os.strerror(number), old, None, new)
+    elif exchange:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), old, None, new)
+    # Some network and FUSE file systems have no such flag: look, then rename.
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(new, dir_fd=to_dir, follow_symlinks=False)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), old, None, new)
+    os.rename(old, new, src_dir_fd=from_dir, dst_dir_fd=to_dir)
+
+
+@functools.cache
+def _no_replace() -> Callable[..., int] | None:
+    library: Any = ctypes.CDLL(None, use_errno=True)
+    name = "renameatx_np" if sys.platform == "darwin" else "renameat2"
+    call = getattr(library, name, None)
+    if call is None:
+        return None
+    call.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    found: Callable[..., int] = call
+    return found

@@ -1,0 +1,94 @@
+"""A FUSE pass-through whose flock is refused, as on some network mounts: SRC MNT [ERRNO]."""
+
+import errno
+import os
+import sys
+from typing import Any
+
+import mfusepy as fuse
+
+SOURCE, MOUNT = sys.argv[1:3]
+REFUSAL = getattr(errno, sys.argv[3]) if len(sys.argv) > 3 else None
+STAT = ("st_mode", "st_nlink", "st_size", "st_uid", "st_gid", "st_blocks", "st_ino")
+
+
+class PassThrough(fuse.Operations):
+    use_ns = True
+
+    def at(self, path: str) -> str:
+        return SOURCE + path
+
+    def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
+        try:
+            found = os.lstat(self.at(path))
+        except OSError as error:
+            raise fuse.FuseOSError(error.errno) from error
+        times = {f"st_{t}time": getattr(found, f"st_{t}time_ns") for t in "amc"}
+        return {key: getattr(found, key) for key in STAT} | times
+
+    def readdir(self, path: str, fh: int) -> list[str]:
+        return [".", "..", *os.listdir(self.at(path))]
+
+    def create(self, path: str, mode: int, fi: object = None) -> int:
+        return os.open(self.at(path), os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
+
+    def open(self, path: str, flags: int) -> int:
+        return os.open(self.at(path), flags & ~(os.O_APPEND | os.O_NOATIME))
+
+    def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
+        return os.pread(fh, size, offset)
+
+    def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
+        return os.pwrite(fh, data, offset)
+
+    def truncate(self, path: str, length: int, fh: int | None = None) -> None:
+        os.truncate(self.at(path), length)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(self.at(path))
+
+    def rename(self, old: str, new: str, *flags: object) -> None:
+        os.rename(self.at(old), self.at(new))
+
+    def link(self, target: str, source: str) -> None:
+        os.link(self.at(source), self.at(target))
+
+    def mkdir(self, path: str, mode: int) -> None:
+        os.mkdir(self.at(path), mode)
+
+    def rmdir(self, path: str) -> None:
+        os.rmdir(self.at(path))
+
+    def symlink(self, target: str, source: str) -> None:
+        os.symlink(source, self.at(target))
+
+    def readlink(self, path: str) -> str:
+        return os.readlink(self.at(path))
+
+    def chmod(self, path: str, mode: int) -> None:
+        os.chmod(self.at(path), mode)
+
+    def chown(self, path: str, uid: int, gid: int) -> None:
+        os.chown(self.at(path), uid, gid, follow_symlinks=False)
+
+    def utimens(self, path: str, times: tuple[int, int] | None = None) -> None:
+        os.utime(self.at(path), ns=times, follow_symlinks=False)
+
+    def release(self, path: str, fh: int) -> None:
+        os.close(fh)
+
+
+class Lockless(PassThrough):
+    """With an answer to flock; without one the kernel sees to locks itself."""
+
+    def flock(self, path: str, fh: int, how: int) -> int:
+        raise fuse.FuseOSError(REFUSAL)
+
+
+fuse.FUSE(
+    Lockless() if REFUSAL else PassThrough(),
+    MOUNT,
+    foreground=True,
+    nothreads=False,
+    allow_other=True,
+)

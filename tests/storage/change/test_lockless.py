@@ -1,0 +1,165 @@
+"""Mounts whose flock is refused: locks by existence, as the Hub's client has them there."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from factories_caches import Caches, HubMaker, commit_of
+from factories_changes import carry_out, clean_plan, names_below, plan_of, states, top
+from factories_disks import fuse_without_locks
+from factories_races import EXPECTED, FILES, client
+from gradience.errors import StorageError
+from gradience.files.below import Below
+from gradience.storage.change.mounts import lock_refusal
+from hub_server import Repo, serve
+
+HOLD = """
+import sys
+from gradience.files.below import Below
+with Below(sys.argv[1]) as below, below.lock("x.lock") as ours:
+    print(ours, flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture(params=["ENOSYS", "ENOLCK"])
+def mount(tmp_path: Path, request: pytest.FixtureRequest):
+    with fuse_without_locks(tmp_path / "m", request.param) as path:
+        yield path
+
+
+def holding(root: Path) -> "subprocess.Popen[str]":
+    """A process that has a lock there, once its first line was read."""
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, root],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_keep_each_other_out_and_no_lock_file_stays(mount):
+    with holding(mount) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "True\n"
+        with Below(str(mount)) as below, below.lock("x.lock") as ours:
+            assert ours is False
+        other.communicate("\n")
+    with Below(str(mount)) as below:
+        with below.lock("x.lock") as ours:
+            assert ours is True
+        assert top(mount) == []
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(mount):
+    with holding(mount) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        other.kill()
+    assert top(mount) == ["x.lock"]
+    with Below(str(mount)) as below, below.lock("x.lock") as ours:
+        assert ours is True
+    assert top(mount) == []
+
+
+def test_a_lock_of_another_host_keeps_us_out_and_is_named(mount):
+    (mount / "a").write_bytes(b"x" * 5000)
+    (mount / ".gradience").mkdir()
+    plan = plan_of(mount, "a")
+    (mount / ".gradience/lock").write_text("12\nnode7\n")
+    with pytest.raises(StorageError, match="process 12 of node7 changes") as caught:
+        carry_out(plan)
+    assert f"{mount}/.gradience/lock" in caught.value.remedy
+    assert (mount / "a").exists()
+    (mount / ".gradience/lock").unlink()
+    assert states(carry_out(plan)) == ["done"]
+    assert top(mount) == []
+
+
+def test_a_lock_file_that_names_nobody_counts_for_what_is_young(mount):
+    hub = HubMaker(mount / "hub")
+    hub.add("org/m", "a", FILES)
+    orphan = hub.repo("org/m") / "blobs" / ("f" * 64)
+    locks = hub.hub / ".locks" / hub.repo("org/m").name
+    locks.mkdir(parents=True)
+    (locks / f"{orphan.name}.lock").touch()  # of a client whose lock was a flock once
+    orphan.write_bytes(b"o" * 9000)
+    receipt = carry_out(clean_plan(hub.hub))
+    assert "written less than a day ago" in receipt.outcomes[0].reasons[0]
+    old = time.time() - 2 * 86400
+    os.utime(orphan, (old, old))
+    assert carry_out(clean_plan(hub.hub)).complete
+    assert not orphan.exists()
+
+
+def test_the_plan_says_why_locks_are_not_to_be_relied_on(mount, tmp_path):
+    hub = HubMaker(mount / "hub")
+    hub.add("org/m", "a", FILES)
+    assert lock_refusal(str(hub.hub))
+    assert lock_refusal(str(tmp_path)) == ""
+    shown = Caches(tmp_path, HF_HUB_CACHE=str(hub.hub))("clean", "--dry-run", "--offline").stdout
+    assert "is on a mount without locks (flock: " in " ".join(shown.split())
+
+
+def test_the_real_client_can_download_again_after_a_clean(tmp_path):
+    with (
+        fuse_without_locks(tmp_path / "m") as mount,
+        serve(org__m=Repo(FILES, commit=commit_of("b"))) as server,
+        client(server, tmp_path / "home") as worker,
+    ):
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        hub = mount / "hub"
+        for _ in range(2):
+            print(hub, file=worker.stdin, flush=True)
+            assert worker.stdout.readline().strip() == EXPECTED
+            receipt = carry_out(clean_plan(hub, names=["org/m"]))
+            assert receipt.complete, receipt
+            assert not list(hub.glob("models--*"))
+            assert not list(hub.rglob("*.lock"))
+        worker.stdin.close()
+
+
+def test_what_the_real_client_is_downloading_stays(tmp_path):
+    half = Repo(FILES, commit=commit_of("b"), halting=frozenset({"w.safetensors"}))
+    with (
+        fuse_without_locks(tmp_path / "m") as mount,
+        serve(org__m=half) as server,
+        client(server, tmp_path / "home") as worker,
+    ):
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        hub = mount / "hub"
+        print(hub, file=worker.stdin, flush=True)
+        assert server.halfway.wait(20)
+        before = {name for name in names_below(hub) if "w.saf" in name or "incomplete" in name}
+        carry_out(clean_plan(hub, names=["org/m"], force=True))
+        assert before <= names_below(hub)
+        server.go_on.set()
+        assert worker.stdout.readline().strip() == EXPECTED
+        worker.stdin.close()
+
+
+@pytest.mark.parametrize("refusal", ["", "ENOSYS"])
+def test_nothing_of_ours_stays_where_open_files_keep_a_name(tmp_path, refusal):
+    with fuse_without_locks(tmp_path / "m", refusal) as mount:
+        (mount / "root").mkdir()
+        (mount / "root/a").write_bytes(b"x" * 5000)
+        assert states(carry_out(plan_of(mount / "root", "a"))) == ["done"]
+        assert top(mount / "root") == []
+
+
+def test_a_process_of_this_host_is_told_from_a_dead_one():
+    from gradience.files.soft_lock import holder, is_dead, marker  # noqa: PLC0415
+
+    found = holder(marker())
+    assert found == (os.getpid(), socket.gethostname())
+    assert not is_dead(*found)
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    assert is_dead(gone.pid, socket.gethostname())
