@@ -118,7 +118,7 @@ ILL: dict[str, Callable[[], Facts]] = {
         environ={"TMPDIR": "/gone"},
         places={"/gone": place("/gone", kind="missing")},
     ),
-    "leftovers": lambda: damaged("incomplete", age_seconds=9000.0),
+    "leftovers": lambda: damaged("incomplete", age_seconds=9000.0, held=False),
     "directory_unwritable": lambda: facts(
         places={HUB: place(HUB, writable=False, owner="root", mine=False)}
     ),
@@ -384,14 +384,18 @@ def test_a_late_variable_is_mended_in_front_of_the_command() -> None:
 def test_copies_are_merged_and_only_then_deleted() -> None:
     [finding] = found(two_caches(), "same_repo_in_two_caches")
     old, new = f"{OLD}/models--o--m", f"{HUB}/models--o--m"
-    assert finding.remedy == f"[ ! {old} -ef {new} ] && cp -aul {old}/. {new}/ && rm -r {old}"
+    assert finding.remedy == (
+        f"[ ! {old} -ef {new} ] && cp -aul {old}/. {new}/ && HF_HUB_CACHE={OLD} "
+        "gradience cache clean --kind hub --offline --force --revision a --revision b"
+    )
 
 
-def test_a_copy_with_shared_blobs_is_left_to_the_hubs_own_tool() -> None:
+def test_a_copy_with_shared_blobs_is_fetched_by_the_hubs_own_tool() -> None:
     [finding] = found(two_caches("shared blobs v1"), "same_repo_in_two_caches")
     assert finding.remedy == (
         f"hf download o/m --revision b --cache-dir {HUB} && "
-        f"hf cache rm model/o/m --cache-dir {OLD} --yes"
+        f"HF_HUB_CACHE={OLD} gradience cache clean --kind hub --offline --force "
+        "--revision a --revision b"
     )
 
 
@@ -410,7 +414,7 @@ def test_many_copies_are_one_finding() -> None:
     [finding] = found(ill, "same_repo_in_two_caches")
     assert "and 26 more" in finding.message
     assert len(finding.remedy) < 4000
-    assert finding.remedy.count("cp -aul") == finding.remedy.count("rm -r ") > 10
+    assert finding.remedy.count("cp -aul") == finding.remedy.count("--revision ") > 10
 
 
 def test_a_repo_being_downloaded_is_not_called_broken() -> None:

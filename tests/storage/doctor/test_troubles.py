@@ -1,6 +1,7 @@
 """Each of the four troubles is made for real, found by name, and mended by the command given."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -38,22 +39,29 @@ class Patient:
         self.environ["HOME"] = str(home)
 
     def asks(self, *arguments: str, before: str = "true") -> dict[str, Any]:
-        """The diagnosis, after running `before` in the same shell."""
+        """The diagnosis, after running `before` in the same shell and agreeing to what it asks."""
         command = [sys.executable, "-m", "gradience", "doctor", "--json", *arguments]
-        done = self.runs(f'{before}\n"$@"', *command)
+        done = self.runs(f'exec 3>&1 1>&2\n{before}\nexec 1>&3 3>&-\n"$@"', *command)
         assert done.returncode in {0, 1}, done.stderr
         content: dict[str, Any] = json.loads(done.stdout)["content"]
         return content
 
     def runs(self, script: str, *words: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            ["bash", "-c", script, "bash", *words],
-            env=self.environ,
-            cwd=self.work,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        master, terminal = os.openpty()
+        os.write(master, b"y\n" * 20)
+        try:
+            return subprocess.run(
+                ["bash", "-c", script, "bash", *words],
+                env=self.environ,
+                cwd=self.work,
+                stdin=terminal,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        finally:
+            os.close(master)
+            os.close(terminal)
 
 
 @pytest.fixture
@@ -189,7 +197,16 @@ def test_a_cache_that_a_group_cannot_share_is_found_and_opened(foreign_cache: Pa
     diagnosis = json.loads(as_nobody(LOOK_AS_NOBODY, foreign_cache))
     finding = the(diagnosis, "group_sharing_broken")
     assert the(diagnosis, "umask_shuts_group_out")["remedy"] == "umask 002"
-    subprocess.run(["bash", "-c", finding["remedy"]], check=True, capture_output=True)
+    assert "gradience" in finding["remedy"]
+    agreed = subprocess.run(
+        ["bash", "-c", f"{finding['remedy']} --yes"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {"HOME": str(foreign_cache), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+    )
+    assert agreed.returncode == 0, agreed.stderr
     after = json.loads(as_nobody(LOOK_AS_NOBODY, foreign_cache))
     assert "group_sharing_broken" not in codes(after)
     assert (hub / "models--o--m").stat().st_mode & 0o2070 == 0o2070
@@ -326,7 +343,21 @@ def test_a_cache_left_behind_is_found_and_moved(patient: Patient) -> None:
     after = patient.asks(*HUB, before=finding["remedy"])
     assert codes(after) == set()
     assert (new / "models--o--m").is_dir()
-    assert not old.exists()
+    assert old.samefile(new)
+
+
+def test_a_cache_left_behind_is_poured_into_the_one_in_use(patient: Patient) -> None:
+    old, new = patient.home / ".cache/huggingface/hub", patient.home / "data/hub"
+    with serve(o__m=Repo({"config.json": b"{}", "model.bin": b"1"}), o__n=Repo({"x": b"x"})) as hub:
+        download(patient, hub.url, old)
+    (new / "models--o--n").mkdir(parents=True)
+    (new / "models--o--n/x").write_bytes(b"x")
+    patient.environ["HF_HUB_CACHE"] = str(new)
+    finding = the(patient.asks(*HUB), "cache_left_behind")
+    after = patient.asks(*HUB, before=finding["remedy"])
+    assert "cache_left_behind" not in codes(after)
+    assert (new / "models--o--m/refs/main").is_file()
+    assert not (old / "models--o--m").exists()
 
 
 def test_a_cache_that_is_a_link_is_one_cache_and_none_is_left_behind(patient: Patient) -> None:
@@ -378,6 +409,22 @@ def test_leftovers_and_damage_in_a_real_cache_are_found_and_mended(patient: Pati
     assert codes(patient.asks(*HUB, before=mends)) == set()
     assert not partial.exists()
     assert not link.is_symlink()
+
+
+def test_idle_locks_go_and_one_that_is_held_stays_however_old(patient: Patient) -> None:
+    hub_dir = patient.home / ".cache/huggingface/hub"
+    with serve(o__m=Repo({"config.json": b"{}", "model.bin": b"1"})) as hub:
+        download(patient, hub.url, hub_dir)
+    locks = hub_dir / ".locks/models--o--m"
+    for number in range(1001):
+        (locks / f"{number}.lock").touch()
+    for lock in locks.iterdir():
+        os.utime(lock, (1_700_000_000, 1_700_000_000))
+    finding = the(patient.asks(*HUB), "idle_locks")
+    with (locks / "7.lock").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "idle_locks" not in codes(patient.asks(*HUB, before=finding["remedy"]))
+        assert [lock.name for lock in locks.iterdir()] == ["7.lock"]
 
 
 def test_zero_filled_weights_are_found_and_fetched_again(patient: Patient) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from gradience.storage.change.hub_pieces import Hub
 from gradience.storage.inventory.caches.kind import Look
 from gradience.storage.inventory.records import Cache, Damage, Entry
-from gradience.storage.inventory.selection import listed
+from gradience.storage.inventory.selection import listed, settled
 from gradience.storage.inventory.take import Survey
 
 JUNK = frozenset(
@@ -37,8 +37,6 @@ FOREIGN = "other"
 _SOME_FILES = ("downloads", "local_dir")
 """Things whose path is a directory in which other things lie too."""
 _NOT_CHOSEN = ("bookkeeping", "trash", "store", "link", "directory")
-LOCKLESS_SECONDS = 86400.0
-"""Where no lock can tell (another host's, on a network mount), what is younger is left alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,17 +152,6 @@ def young(candidate: Candidate, look: Look, min_age: float) -> bool:
         return False
     used = candidate.entry.last_used
     return used is not None and look.age(used) < min_age
-
-
-def settled(damage: Damage, min_age: float) -> bool:
-    """Whether a part of a download was abandoned, as far as lock and age can tell."""
-    if damage.held:
-        return False
-    if damage.age_seconds is None:
-        return True
-    no_lock = damage.code == "incomplete" and damage.held is None
-    # An age of nothing is asked for by somebody who knows that no writer is left.
-    return damage.age_seconds >= (LOCKLESS_SECONDS if no_lock and min_age else min_age)
 
 
 def downloading(cache: Cache, min_age: float) -> dict[str, Damage]:

@@ -89,14 +89,14 @@ LEFTOVERS = _add(
     _INFO,
     "Parts of interrupted downloads, blobs without a snapshot, temporary files of dead writers: "
     "nothing uses them again. A warning above 1 GB.",
-    "Delete them while no download runs.",
+    "Remove them with `gradience cache clean`: what is being written stays.",
 )
 IDLE_LOCKS = _add(
     Trouble.SPACE,
     "idle_locks",
     _INFO,
     "Thousands of lock files that the hub never removes.",
-    "Delete those that are older than a day.",
+    "Delete those that are older than a day and that nobody holds.",
 )
 UNWRITABLE = _add(
     Trouble.PERMISSION,

@@ -15,6 +15,7 @@ from gradience.storage.doctor.facts import Facts
 from gradience.storage.doctor.questions import MODELS
 from gradience.storage.doctor.values import TRUE, listed, quoted, version_of
 from gradience.storage.inventory.records import Cache, Damage, Entry
+from gradience.storage.inventory.selection import settled
 from gradience.storage.verify.records import Problem
 from gradience.units import format_size
 
@@ -42,7 +43,7 @@ def _caches(facts: Facts) -> tuple[Cache, ...]:
 
 
 def _idle(damage: Damage) -> bool:
-    return not damage.held and (damage.age_seconds is None or damage.age_seconds > BUSY_SECONDS)
+    return settled(damage, BUSY_SECONDS)
 
 
 def _damage(cache: Cache, codes: Iterable[str]) -> Iterator[tuple[Entry, Damage]]:
@@ -97,31 +98,47 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
         sizes = [format_size(sum(p[side][1].physical_bytes for p in twice)) for side in (0, 1)]
         yield kinds.DUPLICATE.found(
             f"{names} in {kept} ({sizes[0]}) and in {second} ({sizes[1]}).",
-            remedy=" && ".join(_fitting([_merge(*pair) for pair in twice])),
+            remedy=_merge(second, twice),
         )
 
 
-def _merge(kept: Copy, other: Copy) -> str:
-    """Bring what only the other copy has into the kept one, then delete the other."""
+def _merge(second: str, twice: list[tuple[Copy, Copy]]) -> str:
+    """Bring what only the second cache has into the first, then clean the second of it."""
+    steps = [" && ".join([*_bring(*pair), ""]) for pair in twice]
+    named = [
+        " ".join(f"--revision {part.revision}" for part in entry.parts if part.revision)
+        for _, (_, entry) in twice
+    ]
+    fit = len(_fitting([f"{step} {words}" for step, words in zip(steps, named, strict=True)]))
+    revisions = " ".join(words for words in named[:fit] if words)
+    # What lies in the first cache by now is no last copy, and pinned or needed there.
+    clean = _clean_alone(second, f"--offline --force {revisions}") if revisions else ""
+    left = any(entry.damage or not entry.parts for _, (_, entry) in twice[:fit])
+    junk = _clean_alone(second, "--min-age 0s") if left else ""
+    return "".join(steps[:fit]) + " && ".join(filter(None, [clean, junk]))
+
+
+def _bring(kept: Copy, other: Copy) -> list[str]:
+    """Commands that bring what only the other copy has into the kept one."""
     if not other[0].layout.startswith("shared"):
         # Blobs are named by their content and links are relative, so files of two copies merge.
         # On one disk links take the place of copies: no space is needed.
         link = "l" if kept[0].device == other[0].device else ""
-        new, old = kept[1].path, other[1].path
-        return (
-            f"[ ! {quoted(old)} -ef {quoted(new)} ] && "
-            f"cp -au{link} {quoted(old)}/. {quoted(new)}/ && rm -r {quoted(old)}"
-        )
+        new, old = quoted(kept[1].path), quoted(other[1].path)
+        return [f"[ ! {old} -ef {new} ]", f"cp -au{link} {old}/. {new}/"]
     kind, name = other[1].repo_type, other[1].name
     have = {part.revision for part in kept[1].parts}
     type_ = "" if kind == "model" else f"--repo-type {kind} "
-    missing = [p.revision for p in other[1].parts if p.revision and p.revision not in have]
-    fetch = [
-        f"hf download {name} {type_}--revision {r} --cache-dir {quoted(kept[0].root)}"
-        for r in missing
+    return [
+        f"hf download {name} {type_}--revision {part.revision} --cache-dir {quoted(kept[0].root)}"
+        for part in other[1].parts
+        if part.revision and part.revision not in have
     ]
-    remove = f"hf cache rm {kind}/{name} --cache-dir {quoted(other[0].root)} --yes"
-    return " && ".join([*fetch, remove])
+
+
+def _clean_alone(hub: str, words: str) -> str:
+    """Clean one hub cache and no other: it shows the plan, and asks."""
+    return f"HF_HUB_CACHE={quoted(hub)} gradience cache clean --kind hub {words}"
 
 
 def left_behind(facts: Facts) -> Iterator[Finding]:
@@ -135,23 +152,31 @@ def left_behind(facts: Facts) -> Iterator[Finding]:
         own = [name for key, e in _repos(cache).items() if key not in kept for name in (e.name,)]
         if cache.root in used or not own:
             continue
-        shared = cache.layout.startswith("shared")
         yield kinds.SECOND_CACHE.found(
             f"{cache.root} holds {format_size(cache.physical_bytes)} ({listed(own, 3)}) where no "
             f"library looks; they use {target}.",
-            remedy=f"export HF_HUB_CACHE={quoted(cache.root)}"
-            if shared
-            else _pour(cache.root, target),
+            remedy=_bring_back(cache, target, facts),
         )
+
+
+def _bring_back(cache: Cache, target: str, facts: Facts) -> str:
+    """The command that puts a cache where the libraries look."""
+    place = facts.places.get(target)
+    if place is not None and not place.exists:
+        return f"gradience cache move {quoted(cache.root)} {quoted(target)}"
+    if cache.layout.startswith("shared"):
+        return f"export HF_HUB_CACHE={quoted(cache.root)}"
+    return _pour(cache.root, target)
 
 
 def _pour(old: str, new: str) -> str:
     """Bring all of a cache into another; on one disk by links, which take no space."""
     copy = f"{quoted(old)}/. {quoted(new)}/"
+    clean = _clean_alone(old, "--offline --force '*'")
     return (
         # Two names of one directory: nothing to bring, and nothing that may go.
         f"[ ! {quoted(old)} -ef {quoted(new)} ] && mkdir -p {quoted(new)} && "
-        f"{{ cp -aul {copy} 2>/dev/null || cp -au {copy}; }} && rm -r {quoted(old)}"
+        f"{{ cp -aul {copy} 2>/dev/null || cp -au {copy}; }} && {clean}"
     )
 
 
@@ -181,7 +206,7 @@ def leftovers(facts: Facts) -> Iterator[Finding]:
         what = listed(f"{sum(d.code == c for d in found)} {_WORDS[c]}" for c in codes)
         finding = kinds.LEFTOVERS.found(
             f"{cache.root} holds {what}: {format_size(size)} that nothing uses.",
-            remedy=_remove([d.path for d in found]),
+            remedy=_clean(cache),
         )
         yield _warning(finding) if size > _MUCH else finding
 
@@ -195,11 +220,12 @@ def _warning(finding: Finding) -> Finding:
     )
 
 
-def _remove(paths: list[str]) -> str:
-    named = _fitting([quoted(path) for path in paths])
-    more = len(paths) - len(named)
-    note = f"  # then ask again: {more} more" if more else ""
-    return f"rm -rf -- {' '.join(named)}{note}"
+def _clean(cache: Cache) -> str:
+    """The command that removes what nothing uses from caches of this kind; it asks."""
+    where = f"--at {cache.kind}={quoted(cache.root)}"
+    if cache.kind == "project":
+        where = f"--project {quoted(cache.root)}"
+    return f"gradience cache clean --kind {cache.kind} {where}"
 
 
 def _fitting(words: list[str]) -> list[str]:
@@ -219,7 +245,7 @@ def broken_repos(facts: Facts) -> Iterator[Finding]:
         told = listed((f"{name}: {found[0].message}" for name, found in by_repo.items()), 3)
         yield kinds.BROKEN_REPO.found(
             f"{len(by_repo)} of the repositories in {cache.root} ({told})",
-            remedy=_remove([d.path for found in by_repo.values() for d in found]),
+            remedy=_clean(cache),
         )
 
 
@@ -278,7 +304,9 @@ def idle_locks(facts: Facts) -> Iterator[Finding]:
             yield kinds.IDLE_LOCKS.found(
                 f"{root}/.locks holds {count} lock files that nobody has used for a day: harmless, "
                 "but each takes an inode.",
-                remedy=f"find {quoted(root)}/.locks -name '*.lock' -mmin +1440 -delete",
+                # Under the lock itself: one that is held is old too, for it is never written to.
+                remedy=f"find {quoted(root)}/.locks -name '*.lock' -mmin +1440 "
+                "-exec flock -n {} rm {} ';'",
             )
 
 

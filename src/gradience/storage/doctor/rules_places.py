@@ -122,6 +122,8 @@ def _more_space(room: Room, facts: Facts) -> str:
     other = roomier(facts, room.free_bytes or 0, not_on=here)
     if uses and other is not None and (mend := moved(uses, other, facts)):
         return mend
+    if room.free_bytes is not None and room.free_bytes < LOW_BYTES:
+        return f"gradience cache clean --min-free {format_size(LOW_BYTES).replace(' ', '')}"
     return "gradience cache du  # what takes the space, and what may go"
 
 

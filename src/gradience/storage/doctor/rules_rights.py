@@ -118,9 +118,14 @@ def group_sharing(facts: Facts) -> Iterator[Finding]:
                 f"{cache} is shared with the group {place.group}, but "
                 f"{listed(_closed(p, cache) for p in closed)}: others of the group get "
                 "'permission denied'.",
-                remedy=f"chgrp -R {place.group} {quoted(cache)} && chmod -R g+rwX {quoted(cache)} "
-                f"&& find {quoted(cache)} -type d -exec chmod g+s {{}} +",
+                remedy=_share(cache, place.group, mine=all(p.owner == facts.user for p in closed)),
             )
+
+
+def _share(cache: Path, group: str, *, mine: bool) -> str:
+    """The command that shares all of it, but for a login; only root may do so for others."""
+    command = "gradience" if mine else 'sudo "$(command -v gradience)"'
+    return f"{command} cache share {quoted(cache)} --group {group}"
 
 
 def _closed(part: ForeignPart, cache: Path) -> str:

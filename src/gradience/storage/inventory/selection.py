@@ -6,8 +6,10 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
-from gradience.storage.inventory.records import Cache, Entry, Inventory
+from gradience.storage.inventory.records import Cache, Damage, Entry, Inventory
 
+LOCKLESS_SECONDS = 86400.0
+"""Where no lock can tell (another host's, on a network mount), what is younger is left alone."""
 SORTS: dict[str, Callable[[Entry], tuple[float | str, ...]]] = {
     "size": lambda e: (-e.physical_bytes, e.name),
     "frees": lambda e: (-e.frees_bytes, e.name),
@@ -75,6 +77,17 @@ def select(
 def is_idle(entry: Entry, idle: timedelta, now: float) -> bool:
     """Whether an entry was last used longer ago than `idle`; no if that is not known."""
     return entry.last_used is not None and now - entry.last_used >= idle.total_seconds()
+
+
+def settled(damage: Damage, min_age: float) -> bool:
+    """Whether what a writer left was abandoned, as far as lock and age can tell."""
+    if damage.held:
+        return False
+    if damage.age_seconds is None:
+        return True
+    no_lock = damage.code == "incomplete" and damage.held is None
+    # An age of nothing is asked for by somebody who knows that no writer is left.
+    return damage.age_seconds >= (LOCKLESS_SECONDS if no_lock and min_age else min_age)
 
 
 def listed(cache: Cache) -> tuple[Entry, ...]:
