@@ -130,8 +130,8 @@ def test_a_typo_in_a_policy_names_the_key_and_the_file(gradience, hub, tmp_path)
 @pytest.mark.root
 def test_emergency_frees_a_disk_without_a_byte_left(gradience, tmp_path):
     with tmpfs(tmp_path / "inductor", "size=1m") as disk:
-        (disk / "abc").mkdir()
-        (disk / "abc" / "kernel.py").write_bytes(b"x" * 500_000)
+        (disk / "ke").mkdir()
+        (disk / "ke" / "ckernel.py").write_bytes(b"x" * 500_000)
         with pytest.raises(OSError, match="No space"):
             (disk / "fill").write_bytes(b"x" * 2**20)
         start = time.perf_counter()
@@ -184,3 +184,58 @@ def test_pick_marks_by_eye_and_shows_the_plan_of_what_was_marked(hub):
 def test_pick_without_a_terminal_says_so(gradience, hub):
     done = gradience("clean", "--pick", stdin="")
     assert (done.returncode, "needs a terminal" in done.stderr) == (2, True)
+
+
+def test_a_name_with_a_typo_is_answered_with_the_nearest_one(gradience, hub):
+    done = gradience("clean", "org/odl*", "--dry-run", *OLD)
+    assert done.returncode == 2
+    assert "nothing in the caches is named org/odl*" in done.stderr
+    assert "Did you mean 'org/old'?" in done.stderr
+    assert "org/old" in gradience("ls", "odl").stdout
+    assert gradience("clean", "zzz", "--dry-run", *OLD).returncode == 2
+
+
+def test_what_is_too_young_to_be_called_abandoned_is_counted(gradience, hub):
+    (hub.repo("org/new") / "blobs" / f"{'e' * 64}.incomplete").touch()
+    said = " ".join(gradience("clean", "--dry-run", "--offline").stdout.split())
+    assert "Nothing to do." in said
+    assert "2 parts of downloads and builds that may go on" in said
+    assert "--min-age" in said
+
+
+def test_processes_that_cannot_be_seen_matter_only_where_others_may_enter(hub):
+    from gradience.storage.change.mounts import is_open_to_others  # noqa: PLC0415
+
+    for directory in (hub.hub, *hub.hub.parents):
+        if not directory.stat().st_mode & 0o011:
+            assert not is_open_to_others(str(hub.hub))
+            break
+    hub.hub.parent.chmod(0o700)
+    assert not is_open_to_others(str(hub.hub))
+
+
+def test_many_things_without_a_telling_name_share_a_row(gradience, hub, tmp_path):
+    for two in ("aa", "bb", "cc", "dd", "ee", "ff", "gg"):
+        code = tmp_path / "inductor" / two / f"c{two}x.py"
+        code.parent.mkdir(parents=True)
+        code.write_bytes(b"x" * 5000)
+    shown = gradience("clean", "--kind", "inductor", "--dry-run", *OLD).stdout
+    assert "aa, bb, cc and 4 more" in shown
+    assert "Delete 7 things, 7 names" in shown
+    every = gradience("clean", "--kind", "inductor", "--dry-run", "--all", *OLD).stdout
+    assert "and 4 more" not in every
+
+
+def test_empty_directories_are_no_entries(gradience, hub, tmp_path):
+    (tmp_path / "inductor/aa").mkdir(parents=True)
+    (tmp_path / "hf/xet/logs").mkdir(parents=True)
+    listed = gradience("ls").stdout
+    assert "2 entries" in listed
+    assert "logs" not in listed
+
+
+def test_the_help_of_a_clean_has_every_option_under_a_heading(gradience):
+    said = gradience("clean", "--help").stdout
+    for heading in ("What goes:", "What stays:", "Where:", "How:"):
+        assert heading in said
+    assert "[NAME]..." not in said.partition("What goes:")[2]

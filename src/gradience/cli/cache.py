@@ -90,7 +90,7 @@ def places(*, kinds: bool = True) -> "Callable[[Callable[..., int]], Callable[..
     return add
 
 
-@click.command()
+@click.command(short_help="List every repo, dataset and checkpoint.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @places()
 @click.option(
@@ -156,7 +156,7 @@ def ls(
     if as_json:
         return _json(found)
     if everything.caches and not found.caches:
-        return _show(everything, report.no_match(everything))
+        return _show(everything, report.no_match(everything, names))
     if as_tree:
         return _show(found, report.tree(found, limit=limit))
     if by == "kind":
@@ -166,7 +166,7 @@ def ls(
     return _show(found, report.by_entry(found, limit=limit, sort=sort))
 
 
-@click.command()
+@click.command(short_help="Show what each cache takes and holds.")
 @places()
 @click.option("--json", "as_json", is_flag=True, help="Print the inventory as JSON, all of it.")
 def du(

@@ -36,7 +36,7 @@ class _Asked:
         return datetime.now(UTC).timestamp()
 
 
-@click.command("apply")
+@click.command("apply", short_help="Carry out a plan written with --plan.")
 @click.argument("plan_file", type=click.Path(path_type=Path), metavar="FILE")
 @places(kinds=False)
 @click.option(

@@ -10,6 +10,7 @@ import click
 
 from gradience.cli.acting import acting, all_roots, new_id, settle, settle_roots
 from gradience.cli.cache import host_and_places, places
+from gradience.cli.sections import Sectioned
 from gradience.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,26 +49,55 @@ class Wish:
     force: bool
     offline: bool
     trash: bool
+    named: tuple[str, ...] = ()
 
 
-@click.command()
+_SECTIONS = {
+    "What goes": (
+        "idle",
+        "larger",
+        "keep_last",
+        "revisions",
+        "kinds",
+        "max_size",
+        "min_free",
+        "junk",
+        "policy",
+        "pick",
+        "emergency",
+    ),
+    "What stays": ("needed_by", "min_age", "force", "offline"),
+    "Where": ("also", "projects"),
+    "How": ("dry_run", "yes", "trash", "plan_file", "as_json", "show_all"),
+}
+
+
+@click.command(
+    cls=Sectioned, sections=_SECTIONS, short_help="Remove what nothing uses, and what you ask for."
+)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @places()
-@click.option("--idle", metavar="DURATION", help="What was not used for so long: 30d, 12h.")
-@click.option("--larger", metavar="SIZE", help="What takes so much: 10GB.")
-@click.option("--revision", "revisions", multiple=True, metavar="COMMIT", help="This revision.")
+@click.option("--idle", metavar="DURATION", help="Not used for so long: 30d, 12h.")
+@click.option("--larger", metavar="SIZE", help="Takes so much or more: 10GB.")
+@click.option(
+    "--revision",
+    "revisions",
+    multiple=True,
+    metavar="COMMIT",
+    help="This one, by its commit.",
+)
 @click.option(
     "--keep-last",
     type=click.IntRange(min=0),
     metavar="N",
     help="All but the last N revisions of each repo, or checkpoints of each run.",
 )
-@click.option("--max-size", metavar="SIZE", help="The least valuable, until no more is taken.")
+@click.option("--max-size", metavar="SIZE", help="The least valuable, until all takes no more.")
 @click.option("--min-free", metavar="SIZE", help="The least valuable, until so much is free.")
 @click.option(
     "--junk/--no-junk",
     default=True,
-    help="With what nothing uses: orphans, abandoned downloads, refs to nothing.",
+    help="With or without what nothing uses: orphans, abandoned downloads, refs to nothing.",
 )
 @click.option(
     "--policy",
@@ -101,7 +131,8 @@ def clean(*, names: tuple[str, ...], emergency: bool, pick: bool, **options: Any
     """Remove what nothing uses, and what you ask for; show the plan and ask first.
 
     Without an option: what nothing uses, in every cache. NAME is a shell pattern, such as 'org/*'.
-    What is open in a process, mapped, or being downloaded is never removed.
+    Names, --kind, --idle, --larger, --keep-last and --revision must all hold. What is open in a
+    process, mapped, or being downloaded is never removed.
 
     \b
     gradience cache clean                          # orphans, abandoned downloads, refs to nothing
@@ -171,6 +202,7 @@ def _wish(
         force=force,
         offline=offline,
         trash=trash,
+        named=names,
     )
 
 
@@ -208,7 +240,9 @@ def _rules(
 
 
 def _plan(wish: Wish) -> "Plan":
-    return plan_for(wish, look(wish), wish.rules)
+    survey = look(wish)
+    _check_names(survey, wish.named)
+    return plan_for(wish, survey, wish.rules)
 
 
 def plan_to_free(nbytes: int) -> "Plan":
@@ -292,6 +326,22 @@ def plan_for(wish: Wish, survey: "Survey", rules: "Sequence[Rule]") -> "Plan":
         verb="trash" if wish.trash else "delete",
         notes=[*notes, *mounts.notes(survey.inventory.caches)],
     )
+
+
+def _check_names(survey: "Survey", patterns: "Sequence[str]") -> None:
+    """What was named must be there: "nothing to do" is no answer to a typo."""
+    from gradience.storage.change.candidates import candidates  # noqa: PLC0415
+    from gradience.storage.inventory.selection import fits, nearest  # noqa: PLC0415
+
+    known = {candidate.name.partition("@")[0] for candidate in candidates(survey, 0.0)}
+    for pattern in patterns:
+        if not any(fits(name, (pattern,)) for name in known):
+            close = nearest(pattern, known)
+            raise UsageError(
+                f"nothing in the caches is named {pattern}",
+                remedy=f"Did you mean {close!r}? " * bool(close)
+                + "`gradience cache ls` lists the names; patterns need quotes.",
+            )
 
 
 def _free(survey: "Survey", rules: "Sequence[Rule]") -> "Mapping[int, int]":

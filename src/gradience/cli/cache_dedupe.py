@@ -22,7 +22,7 @@ OLLAMA = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Let equal files share their bytes.")
 @places(kinds=False)
 @OLLAMA
 @acting

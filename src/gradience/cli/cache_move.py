@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gradience.storage.change.records import Plan
 
 
-@click.command()
+@click.command(short_help="Move a cache, and leave a link.")
 @click.argument("old", type=click.Path(path_type=Path), metavar="SRC")
 @click.argument("new", type=click.Path(path_type=Path), metavar="DST")
 @click.option("--abandon", is_flag=True, help="Remove what an unfinished move has copied so far.")

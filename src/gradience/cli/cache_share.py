@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gradience.storage.change.share import Group
 
 
-@click.command()
+@click.command(short_help="One cache for a group, or several projects.")
 @click.argument(
     "root", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR"
 )

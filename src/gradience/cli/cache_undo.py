@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gradience.storage.change.trash import Returned, Trash
 
 
-@click.command()
+@click.command(short_help="Bring back, or empty, the trash.")
 @click.argument("change", required=False, metavar="[ID]")
 @places(kinds=False)
 @click.option("--list", "as_list", is_flag=True, help="Show what is in the trash.")

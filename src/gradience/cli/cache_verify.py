@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gradience.storage.verify.records import Verification
 
 
-@click.command()
+@click.command(short_help="Check files against known sizes and hashes.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @places(kinds=False)
 @click.option("--deep", is_flag=True, help="Read every file and hash it.")

@@ -22,7 +22,7 @@ _SHORTEST_SECONDS = 0.05
 _SOON_SECONDS = 1.0
 
 
-@click.command()
+@click.command(short_help="Watch free space and growth, live.")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[DIR]...")
 @click.option(
     "--interval",

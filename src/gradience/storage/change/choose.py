@@ -10,11 +10,11 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from fnmatch import fnmatchcase
 
 from gradience.storage.change.candidates import PARTS, Candidate, newest_first, within
 from gradience.storage.change.ledger import Ledger
 from gradience.storage.inventory.report import ago
+from gradience.storage.inventory.selection import fits
 from gradience.units import format_size
 
 _DAY = 86400.0
@@ -194,7 +194,7 @@ def _fitting(found: Sequence[Candidate], rule: Rule, now: float) -> list[Candida
 def _named(candidate: Candidate, rule: Rule) -> bool:
     name = candidate.name.partition("@")[0]
     return (not rule.kinds or candidate.kind in rule.kinds) and (
-        not rule.names or any(fnmatchcase(name, pattern) for pattern in rule.names)
+        not rule.names or fits(name, rule.names)
     )
 
 

@@ -3,15 +3,17 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from gradience.storage.change import build
-from gradience.storage.change.candidates import Candidate, candidates, hubs
+from gradience.html.wording import plural
+from gradience.storage.change import build, mounts
+from gradience.storage.change.candidates import JUNK, Candidate, candidates, hubs
 from gradience.storage.change.choose import Choice, Key, Rule, Space, choose, fitting
 from gradience.storage.change.hub_pieces import Hub
 from gradience.storage.change.ledger import Ledger
 from gradience.storage.change.protect import Facts, Why, lifts, protection
-from gradience.storage.change.records import Action, Item, Kept, Plan, text_of
+from gradience.storage.change.records import Action, Item, Kept, Plan, path_of, text_of
 from gradience.storage.change.remote import WORDS, Fate, Revision
 from gradience.storage.inventory.report import counted
+from gradience.storage.inventory.selection import settled
 from gradience.storage.inventory.take import Survey
 
 Ask = Callable[[Iterable[Revision]], Mapping[Revision, Fate]]
@@ -52,7 +54,7 @@ def plan_clean(
         items=tuple(planner.item(choice) for choice in choices),
         actions=tuple(actions),
         kept=tuple(planner.kept()),
-        notes=(*notes, *planner.notes()),
+        notes=(*notes, *planner.notes(actions)),
         frees_bytes=sum(action.frees_bytes for action in actions),
         min_age=facts.min_age,
         needed_by=tuple(map(text_of, facts.needed_by)),
@@ -184,21 +186,39 @@ class _Planner:
             if damage.code in ("no_manifest", "unknown_layout")
         ]
 
-    def notes(self) -> list[str]:
-        """What could not be found out."""
+    def notes(self, actions: Sequence[Action]) -> list[str]:
+        """What could not be found out, and what is too young to tell."""
         found = []
+        if young := self._unsettled():
+            found.append(
+                f"Left alone: {plural(young, 'part')} of downloads and builds that may go on. "
+                "--min-age says what is young; where no lock tells, a day is."
+            )
         unknown = sum(fate == "unknown" for fate in self.fates.values())
         if unknown:
             which = "one revision" if unknown == 1 else f"{unknown} revisions"
             found.append(
                 f"The Hub was not asked about {which}: that it would give them back is not certain."
             )
-        if unseen := self.facts.holders.unseen:
-            which = "One process" if unseen == 1 else f"{unseen} processes"
+        roots = {action.root for action in actions}
+        unseen = self.facts.holders.unseen
+        if unseen and any(mounts.is_open_to_others(path_of(root)) for root in roots):
             found.append(
-                f"{which} of other users could not be looked at: what is open there is not known."
+                f"{plural(unseen, 'process', 'processes')} could not be looked at: what is open "
+                "there is not known."
             )
         return found
+
+    def _unsettled(self) -> int:
+        """How much of what rules ask for is too young, or held, to be called junk."""
+        kinds = {kind for rule in self.rules for kind in rule.kinds}
+        return sum(
+            damage.code in JUNK and not settled(damage, self.facts.min_age)
+            for cache in self.survey.inventory.caches
+            if not kinds or cache.kind in kinds
+            for entry in cache.entries
+            for damage in entry.damage
+        )
 
 
 def _is_remote(candidate: Candidate) -> bool:

@@ -1,4 +1,4 @@
-"""What a mount keeps from being seen: other machines, and locks."""
+"""What of a cache others may use unseen: machines that mount it, users who may enter it."""
 
 import fcntl
 import os
@@ -31,6 +31,18 @@ def notes(caches: Iterable[Cache]) -> list[str]:
         for root, why in refused.items()
     ]
     return found
+
+
+def is_open_to_others(path: str) -> bool:
+    """Whether others than its owner and root may enter a directory, and those above it."""
+    while path != "/":
+        try:
+            if not os.stat(path).st_mode & 0o011:  # noqa: PTH116 - perhaps no UTF-8
+                return False
+        except OSError:
+            return True
+        path = os.path.dirname(path)  # noqa: PTH120
+    return True
 
 
 def _is_network(root: str) -> bool:

@@ -1,14 +1,20 @@
 """A plan and a receipt as pages to read. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from gradience.html.wording import plural
 from gradience.page import Page, Table, Text
 from gradience.storage.change.records import LIFTABLE, Kept, Outcome, Plan, Receipt
 from gradience.storage.inventory.report import ago
 from gradience.units import format_seconds, format_size
 
 _FEW = 40
+_ALIKE = 5  # rows of one sort, above which they share one
+_NAMED = 3
+_HEAD = ("name", "kind", "what", "frees", "last used", "why")
+_KINDS_OF_NAMES = frozenset({"hub", "datasets", "project", "dataset_downloads"})
+"""Kinds whose things a user knows by name."""
 _DIFFERS = 0.02
 _NOISE = 64 * 2**20
 
@@ -18,23 +24,63 @@ def plan_page(plan: Plan, *, limit: int | None = _FEW) -> Page:
     if not plan.items:
         return (Text(text="Nothing to do.", tone="good"), *_kept(plan, limit), *_notes(plan.notes))
     sizes = _sizes(plan)
-    order = sorted(range(len(plan.items)), key=lambda i: (-sizes[i], plan.items[i].name))
-    rows = []
-    for index in order[:limit]:
-        item = plan.items[index]
-        used = "-" if item.last_used is None else ago(max(0.0, plan.made - item.last_used))
-        why = "; ".join((*item.reasons, *(f"BUT {warning}" for warning in item.warnings)))
-        rows.append((item.name, item.kind, item.what, format_size(sizes[index]), used, why))
-    hidden = len(plan.items) - len(rows)
+    rows = [_row(plan, group, sizes) for group in _groups(plan, sizes, limit)]
+    hidden = len(rows) - len(rows[:limit])
+    columns = [
+        at for at in range(len(_HEAD)) if at not in (3, 4) or {row[at] for row in rows} - {"-"}
+    ]
     table = Table(
-        title=f"{_doing(plan)} {_count(len(plan.items), 'thing')}, "
-        f"{_count(len(plan.actions), 'name')}: would free {format_size(plan.frees_bytes)}",
-        head=("name", "kind", "what", "frees", "last used", "why"),
-        rows=tuple(rows),
-        left=frozenset({0, 1, 2, 4, 5}),
+        title=_title(plan),
+        head=tuple(_HEAD[at] for at in columns),
+        rows=tuple(tuple(row[at] for at in columns) for row in rows[:limit]),
+        left=frozenset(number for number, at in enumerate(columns) if at != 3),
         note=f"{hidden} more: --all shows them." if hidden else "",
     )
     return (table, *_again(plan, sizes), *_kept(plan, limit), *_notes(plan.notes))
+
+
+def _title(plan: Plan) -> str:
+    if plan.title == "move":
+        return f"Move {plan.items[0].what}"
+    frees = f": would free {format_size(plan.frees_bytes)}" if plan.frees_bytes else ""
+    return (
+        f"{_doing(plan)} {plural(len(plan.items), 'thing')}, "
+        f"{plural(len(plan.actions), 'name')}{frees}"
+    )
+
+
+def _groups(plan: Plan, sizes: dict[int, int], limit: int | None) -> list[list[int]]:
+    """Indexes of the items of each row, the largest first: small things of a sort share one.
+
+    The code that a compiler made lies in hundreds of directories whose names say nothing.
+    """
+    sorts: dict[tuple[str, str, tuple[str, ...]], list[int]] = defaultdict(list)
+    for index in sorted(sizes, key=lambda index: (-sizes[index], plan.items[index].name)):
+        item = plan.items[index]
+        sorts[item.kind, item.what, item.warnings].append(index)
+    groups: list[list[int]] = []
+    for (kind, _, _), alike in sorts.items():
+        shared = limit is not None and len(alike) > _ALIKE and kind not in _KINDS_OF_NAMES
+        groups += [alike] if shared else [[index] for index in alike]
+    return sorted(groups, key=lambda group: -sum(sizes[index] for index in group))
+
+
+def _row(plan: Plan, group: Sequence[int], sizes: dict[int, int]) -> tuple[str, ...]:
+    items = [plan.items[index] for index in group]
+    first = items[0]
+    name = first.name
+    if len(items) > 1:
+        name = f"{', '.join(item.name for item in items[:_NAMED])} and {len(items) - _NAMED} more"
+    used = [item.last_used for item in items if item.last_used is not None]
+    why = "; ".join((*first.reasons, *(f"BUT {warning}" for warning in first.warnings)))
+    return (
+        name,
+        first.kind,
+        first.what,
+        format_size(sum(sizes[index] for index in group)) if plan.frees_bytes else "-",
+        ago(max(0.0, plan.made - max(used))) if used else "-",
+        why,
+    )
 
 
 def _doing(plan: Plan) -> str:
@@ -45,7 +91,7 @@ def _doing(plan: Plan) -> str:
 
 
 def _sizes(plan: Plan) -> dict[int, int]:
-    sizes: dict[int, int] = defaultdict(int)
+    sizes = dict.fromkeys(range(len(plan.items)), 0)
     for action in plan.actions:
         sizes[action.item] += action.frees_bytes
     return sizes
@@ -55,7 +101,7 @@ def _again(plan: Plan, sizes: dict[int, int]) -> Iterable[Text]:
     """How to have things back, once per way."""
     ways: dict[str, int] = defaultdict(int)
     for index, item in enumerate(plan.items):
-        if item.how:
+        if item.how and sizes[index]:
             ways[item.how] += sizes[index]
     for way, size in sorted(ways.items(), key=lambda pair: -pair[1]):
         yield Text(text=f"{format_size(size)}: {way}", tone="dim")
@@ -72,7 +118,7 @@ def _kept(plan: Plan, limit: int | None) -> Iterable[Text | Table]:
     hidden = len(plan.kept) - len(rows)
     lifted = any(code in LIFTABLE for code in by_code)
     yield Table(
-        title=f"{_count(len(plan.kept), 'thing')} asked for and kept",
+        title=f"{plural(len(plan.kept), 'thing')} asked for and kept",
         head=("name", "kind", "would free", "reason", "why"),
         rows=rows,
         left=frozenset({0, 1, 3, 4}),
@@ -81,6 +127,7 @@ def _kept(plan: Plan, limit: int | None) -> Iterable[Text | Table]:
             for part in (
                 f"{hidden} more: --all shows them." if hidden else "",
                 "--force lifts all but in_use and downloads under way." if lifted else "",
+                "--min-age says what is young." if "in_flight" in by_code else "",
             )
             if part
         ),
@@ -90,10 +137,11 @@ def _kept(plan: Plan, limit: int | None) -> Iterable[Text | Table]:
 def receipt_page(receipt: Receipt) -> Page:
     """What was done, measured."""
     done = [o for o in receipt.outcomes if o.state == "done"]
+    freed = f"Freed {format_size(receipt.freed)}; " if receipt.freed or receipt.planned else ""
     lines: list[Text | Table] = [
         Text(
-            text=f"Freed {format_size(receipt.freed)}; {_count(len(done), 'thing')} of "
-            f"{len(receipt.outcomes)} as planned, in {format_seconds(receipt.seconds)}.",
+            text=f"{freed}{plural(len(done), 'thing')} of {len(receipt.outcomes)} as planned, in "
+            f"{format_seconds(receipt.seconds)}.",
             tone="good" if receipt.complete else "warn",
         )
     ]
@@ -139,7 +187,3 @@ def _disks(receipt: Receipt) -> Iterable[Text]:
 def _notes(notes: Iterable[str]) -> Iterable[Text]:
     for note in notes:
         yield Text(text=note, tone="dim")
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

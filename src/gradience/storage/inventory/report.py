@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from gradience.page import Page, Table, Text
 from gradience.storage.inventory.records import Cache, Entry, Inventory
-from gradience.storage.inventory.selection import SORTS, listed
+from gradience.storage.inventory.selection import SORTS, listed, nearest
 from gradience.units import format_size
 
 _DAY = 86400.0
@@ -301,10 +301,14 @@ def _refused(inventory: Inventory) -> Iterator[Text]:
             yield Text(text=f"  {path.path}: {path.reason}", tone="dim")
 
 
-def no_match(inventory: Inventory) -> Page:
+def no_match(inventory: Inventory, names: Sequence[str] = ()) -> Page:
     """What is shown where there are caches, and nothing in them was asked for."""
-    count = sum(len(listed(cache)) for cache in inventory.caches)
-    return (Text(text=f"Nothing matches: {count} entries were looked at.", tone="warn"),)
+    known = [entry.name for cache in inventory.caches for entry in listed(cache)]
+    close = [name for pattern in names if (name := nearest(pattern, known))]
+    meant = f" Did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
+    return (
+        Text(text=f"Nothing matches: {len(known)} entries were looked at.{meant}", tone="warn"),
+    )
 
 
 def nothing(absent: Iterable[str]) -> Page:

@@ -1,7 +1,8 @@
 """Which entries of an inventory to show, and in which order. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -50,7 +51,7 @@ def select(
 
     def wanted(entry: Entry) -> bool:
         return (
-            (not names or any(fnmatchcase(entry.name, pattern) for pattern in names))
+            (not names or fits(entry.name, names))
             and entry.physical_bytes >= at_least
             and (not damaged or bool(entry.damage))
             and (idle is None or is_idle(entry, idle, inventory.made))
@@ -74,6 +75,11 @@ def select(
     )
 
 
+def fits(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a name is one of these shell patterns; case matters, as on the Hub."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def is_idle(entry: Entry, idle: timedelta, now: float) -> bool:
     """Whether an entry was last used longer ago than `idle`; no if that is not known."""
     return entry.last_used is not None and now - entry.last_used >= idle.total_seconds()
@@ -91,5 +97,27 @@ def settled(damage: Damage, min_age: float) -> bool:
 
 
 def listed(cache: Cache) -> tuple[Entry, ...]:
-    """The entries of a cache that mean something to a user: not locks, tags and directories."""
-    return tuple(e for e in cache.entries if e.what != "bookkeeping" or e.damage)
+    """The entries of a cache that mean something to a user: not locks, tags, empty directories."""
+    return tuple(e for e in cache.entries if e.damage or (e.what != "bookkeeping" and _holds(e)))
+
+
+def _holds(entry: Entry) -> bool:
+    """Whether there is anything in it; what a link leads to is not counted with it."""
+    return entry.files > 0 or entry.what == "link"
+
+
+def nearest(pattern: str, names: Iterable[str]) -> str | None:
+    """The name that a pattern which fits none was most likely meant for; None without one.
+
+    Examples
+    --------
+    >>> nearest("openai/wisper*", ["openai/whisper-small", "org/m"]), nearest("x", ["org/m"])
+    ('openai/whisper-small', None)
+    """
+    word = pattern.strip("*").casefold()
+    known: dict[str, str] = {}
+    for name in names:
+        known[name.casefold()] = known[name.casefold().rpartition("/")[2]] = name
+    inside = [name for name in known if word and word in name]
+    close = inside or get_close_matches(word, known, n=1)
+    return known[close[0]] if close else None

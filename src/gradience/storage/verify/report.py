@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from gradience.html.wording import plural
 from gradience.page import Page, Table, Text
 from gradience.storage.verify.records import PROBLEMS, Verification
 from gradience.units import format_size
@@ -30,14 +31,17 @@ def _headline(found: Verification) -> Iterator[Text]:
         yield Text(text="Nothing could be checked", tone="warn")
     else:
         sound = "Everything that can be checked is as it should be"
-        yield Text(text=f"{wrong} problems" if wrong else sound, tone="bad" if wrong else "good")
+        yield Text(
+            text=plural(wrong, "problem") if wrong else sound, tone="bad" if wrong else "good"
+        )
     hashed = (
         f"{found.by_hash} hashed ({format_size(found.bytes_read)} read)"
         if found.deep
         else "none hashed: --deep reads and hashes them"
     )
     yield Text(
-        text=f"{found.files} files: {found.by_size} held against a size, {hashed}.", tone="dim"
+        text=f"{plural(found.files, 'file')}: {found.by_size} held against a size, {hashed}.",
+        tone="dim",
     )
 
 

@@ -82,7 +82,7 @@ def plan_move(
 def _item(ends: Ends, nodes: Sequence[Node], *, one_disk: bool) -> Item:
     files = sum(node.is_file for node in nodes)
     way = (
-        "one rename: both places are on one disk"
+        "one rename, since both places are on one disk: nothing is copied, and nothing freed"
         if one_disk
         else "copied, compared byte by byte, swapped with a link; then the old bytes go"
     )
