@@ -66,7 +66,7 @@ def test_yes_carries_it_out_and_json_is_the_receipt(gradience, hub):
 
 def test_trash_is_listed_brought_back_and_emptied(gradience, hub):
     done = gradience("clean", "org/old", "--trash", "--yes", *OLD)
-    assert "frees no byte" in done.stdout
+    assert "to the trash: " in done.stdout
     assert "gradience cache undo" in done.stdout
     assert repos(hub) == {"models--org--new"}
     assert "org/old@" in gradience("undo", "--list").stdout

@@ -58,8 +58,15 @@ def settle(
     plan_file: Path | None = None,
     show_all: bool = False,
     in_place: bool = False,
+    agreed: "Callable[[Plan], None] | None" = None,
 ) -> int:
-    """Show a plan, and carry it out once that is agreed; the exit code."""
+    """Show a plan, and carry it out once that is agreed; the exit code.
+
+    Parameters
+    ----------
+    agreed : callable, optional
+        Given the plan after that, before anything is changed.
+    """
     from gradience.storage.change.records import PLAN_SCHEMA  # noqa: PLC0415
 
     if plan_file is not None:
@@ -80,6 +87,8 @@ def settle(
         _show_plan(plan, as_json=False, show_all=show_all)
     if not yes:
         _ask()
+    if agreed is not None:
+        agreed(plan)
     receipt = carry_out(plan, in_place=in_place)
     _show_receipt(receipt, as_json=as_json)
     return int(ExitCode.OK if receipt.complete else ExitCode.BAD_NEWS)

@@ -108,13 +108,18 @@ def apply_plan(
     if not dry_run:
         settle_roots(dict.fromkeys(os.path.realpath(path) for path in _roots(asked.plan)))
     plan = _AGAIN[asked.plan.title](asked)
-    if not dry_run and plan.title == "share":
+    code = settle(
+        plan, dry_run=dry_run, yes=yes, as_json=as_json, show_all=show_all, agreed=_before
+    )
+    stayed = not dry_run and len(plan.actions) < len(asked.plan.actions)
+    return max(code, int(ExitCode.BAD_NEWS) if stayed else int(ExitCode.OK))
+
+
+def _before(plan: "Plan") -> None:
+    if plan.title == "share":
         from gradience.cli.cache_share import keep_back  # noqa: PLC0415
 
         keep_back(plan)
-    code = settle(plan, dry_run=dry_run, yes=yes, as_json=as_json, show_all=show_all)
-    stayed = not dry_run and len(plan.actions) < len(asked.plan.actions)
-    return max(code, int(ExitCode.BAD_NEWS) if stayed else int(ExitCode.OK))
 
 
 def _roots(plan: "Plan") -> list[str]:

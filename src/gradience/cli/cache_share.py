@@ -65,10 +65,14 @@ def share(
     else:
         absolute = [os.path.abspath(link) for link in links]  # noqa: PTH100 - the link itself
         plan = plan_links(place, absolute, change=new_id(now), now=now.timestamp())
-    if changes:
-        keep_back(plan)
     return settle(
-        plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
+        plan,
+        dry_run=dry_run,
+        yes=yes,
+        as_json=as_json,
+        plan_file=plan_file,
+        show_all=show_all,
+        agreed=keep_back,
     )
 
 

@@ -42,11 +42,12 @@ def plan_page(plan: Plan, *, limit: int | None = _FEW) -> Page:
 def _title(plan: Plan) -> str:
     if plan.title == "move":
         return f"Move {plan.items[0].what}"
-    frees = f": would free {format_size(plan.frees_bytes)}" if plan.frees_bytes else ""
-    return (
-        f"{_doing(plan)} {plural(len(plan.items), 'thing')}, "
-        f"{plural(len(plan.actions), 'name')}{frees}"
-    )
+    size = format_size(plan.frees_bytes)
+    things = f"{plural(len(plan.items), 'thing')}, {plural(len(plan.actions), 'name')}"
+    if _is_trash(plan):
+        return f"Move {things} to the trash: {size}, which stay taken until it is emptied"
+    frees = f": would free {size}" if plan.frees_bytes else ""
+    return f"{_doing(plan)} {things}{frees}"
 
 
 def _groups(plan: Plan, sizes: dict[int, int], limit: int | None) -> list[list[int]]:
@@ -83,10 +84,12 @@ def _row(plan: Plan, group: Sequence[int], sizes: dict[int, int]) -> tuple[str, 
     )
 
 
+def _is_trash(plan: Plan) -> bool:
+    return any(action.verb == "trash" for action in plan.actions)
+
+
 def _doing(plan: Plan) -> str:
     verbs = {action.verb for action in plan.actions}
-    if "trash" in verbs:
-        return "Move to the trash (which frees no byte, and no quota, until it is emptied):"
     return "Delete" if verbs <= {"delete", "prune"} else plan.title.capitalize()
 
 
@@ -137,7 +140,8 @@ def _kept(plan: Plan, limit: int | None) -> Iterable[Text | Table]:
 def receipt_page(receipt: Receipt) -> Page:
     """What was done, measured."""
     done = [o for o in receipt.outcomes if o.state == "done"]
-    freed = f"Freed {format_size(receipt.freed)}; " if receipt.freed or receipt.planned else ""
+    counts = receipt.freed or (receipt.planned and not receipt.trash)
+    freed = f"Freed {format_size(receipt.freed)}; " if counts else ""
     lines: list[Text | Table] = [
         Text(
             text=f"{freed}{plural(len(done), 'thing')} of {len(receipt.outcomes)} as planned, in "
