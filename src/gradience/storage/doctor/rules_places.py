@@ -123,7 +123,7 @@ def _more_space(room: Room, facts: Facts) -> str:
     if uses and other is not None and (mend := moved(uses, other, facts)):
         return mend
     if room.free_bytes is not None and room.free_bytes < LOW_BYTES:
-        return f"gradience cache clean --min-free {format_size(LOW_BYTES).replace(' ', '')}"
+        return f"gradience cache clean --min-free {LOW_BYTES // 10**9}GB"
     return "gradience cache du  # what takes the space, and what may go"
 
 
