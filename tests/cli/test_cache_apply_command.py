@@ -270,3 +270,22 @@ def test_a_plan_of_another_release_is_refused_by_its_title(gradience, hub, tmp_p
     done = gradience("apply", "p.json", "--yes")
     assert done.returncode == 2
     assert "'compress'" in done.stderr
+
+
+def test_a_plan_that_spares_nothing_young_says_so(gradience, hub, tmp_path):
+    gradience("clean", "--plan", "p.json", *OLD)
+    shown = gradience("apply", "p.json", "--dry-run")
+    assert "What is young is not spared" in said(shown)
+    edit(tmp_path / "p.json", lambda plan: plan.update(min_age=900.0))
+    assert "not spared" not in said(gradience("apply", "p.json", "--dry-run"))
+
+
+@pytest.mark.parametrize("title", ["move", "share", "share (back)", "dedupe"])
+def test_acts_of_another_sort_than_the_title_are_not_done(gradience, hub, tmp_path, title):
+    gradience("clean", "--idle", "30d", "--plan", "p.json", *OLD)
+    edit(tmp_path / "p.json", lambda plan: plan.update(title=title))
+    before = names_below(tmp_path / "hf")
+    done = gradience("apply", "p.json", "--yes", "--offline")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert names_below(tmp_path / "hf") == before

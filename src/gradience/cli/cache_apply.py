@@ -149,9 +149,13 @@ def _check_reach(asked: _Asked, plan_file: Path) -> None:
 
 
 def _clean(asked: _Asked) -> "Plan":
+    import msgspec  # noqa: PLC0415 - with the records
+
     from gradience.cli.cache_clean import Wish, look, plan_for  # noqa: PLC0415
+    from gradience.storage.change.policy import DEFAULT_MIN_AGE  # noqa: PLC0415
     from gradience.storage.change.records import path_of  # noqa: PLC0415
     from gradience.storage.change.renew import renewed, rules  # noqa: PLC0415
+    from gradience.units import parse_duration  # noqa: PLC0415
 
     plan = asked.plan
     needed_by = [*map(Path, map(path_of, plan.needed_by)), *asked.needed_by, *asked.projects]
@@ -173,7 +177,11 @@ def _clean(asked: _Asked) -> "Plan":
         trash=any(action.verb == "trash" for action in plan.actions),
     )
     survey = look(wish)
-    return renewed(plan, plan_for(wish, survey, rules(plan, survey)))
+    found = renewed(plan, plan_for(wish, survey, rules(plan, survey)))
+    if plan.min_age >= parse_duration(DEFAULT_MIN_AGE).total_seconds():
+        return found
+    young = f"What is young is not spared: it was planned with --min-age {plan.min_age:g}s."
+    return msgspec.structs.replace(found, notes=(*found.notes, young))
 
 
 def _dedupe(asked: _Asked) -> "Plan":
@@ -189,6 +197,11 @@ def _move(asked: _Asked) -> "Plan":
     from gradience.storage.change.renew import renewed  # noqa: PLC0415
 
     action = asked.plan.actions[0]  # a plan of the same title has no second one
+    if action.verb != "move" or not action.target.startswith("/"):
+        raise ArtifactError(
+            f"the act on {action.where} is no move to an absolute place",
+            remedy="Make the plan again.",
+        )
     return renewed(asked.plan, plan_for(path_of(action.where), path_of(action.target)))
 
 
@@ -200,12 +213,10 @@ def _share(asked: _Asked) -> "Plan":
 
 
 def _share_back(asked: _Asked) -> "Plan":
-    from gradience.storage.change.records import path_of  # noqa: PLC0415
     from gradience.storage.change.renew import renewed  # noqa: PLC0415
     from gradience.storage.change.share import plan_back  # noqa: PLC0415
 
-    root = path_of(asked.plan.items[0].name)
-    return renewed(asked.plan, plan_back(asked.plan, root, now=asked.now))
+    return renewed(asked.plan, plan_back(asked.plan, now=asked.now))
 
 
 _AGAIN: dict[str, Callable[[_Asked], "Plan"]] = {

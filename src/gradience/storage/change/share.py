@@ -197,26 +197,26 @@ def back(plan: Plan) -> Plan:
     )
 
 
-def is_back(action: Action, root: str) -> bool:
+def is_back(action: Action) -> bool:
     """Whether an act of a plan from a file takes sharing back, and nothing else.
 
     It does if sharing would give what it takes away: so it can open nothing that was closed before.
     """
-    if action.verb != "mode" or not f"{action.where}/".startswith(f"{root}/"):
+    if action.verb != "mode":
         return False
     try:
         (_, now), (_, old) = mode.rights(action.target)
     except OSError:
         return False
-    login = action.where in {f"{root}/{file}" for file in LOGIN}
-    return now in {shared(old, is_dir=is_dir, login=login) for is_dir in (True, False)}
+    logins = (False, True) if action.path.rpartition("/")[2] in LOGIN else (False,)
+    return now in {shared(old, is_dir=d, login=login) for d in (False, True) for login in logins}
 
 
-def plan_back(planned: Plan, root: str, *, now: float) -> Plan:
+def plan_back(planned: Plan, *, now: float) -> Plan:
     """The plan that takes sharing back, as one from a file asks for it."""
-    actions = tuple(action for action in planned.actions if is_back(action, text_of(root)))
+    actions = tuple(action for action in planned.actions if is_back(action))
     item = Item(
-        name=text_of(root),
+        name=os.path.commonpath([action.where for action in actions]) if actions else "",
         kind="directory",
         what="back",
         reasons=("the groups and modes from before it was shared",),
