@@ -199,7 +199,7 @@ def test_a_kind_takes_what_its_program_made_and_names_what_others_put_there(tmp_
     assert all("Not put there by" in kept.why for kept in found.kept if kept.code == "foreign")
 
 
-@pytest.mark.parametrize("kind", ["pip", "wandb", "xet", "inductor", "torch"])
+@pytest.mark.parametrize("kind", ["pip", "wandb", "xet", "inductor", "torch", "conda"])
 def test_a_plain_name_alone_does_not_make_a_directory_a_programs_own(tmp_path, kind):
     root = tmp_path / "cache"
     write(
@@ -208,8 +208,10 @@ def test_a_plain_name_alone_does_not_make_a_directory_a_programs_own(tmp_path, k
         "http/notes.txt",
         "artifacts/paper/figure.pdf",
         "logs/2026/run.log",
-        "staging/site/index.html",
+        "site/staging/index.html",
         "de/wörter.txt",
+        "fr/mots/x.txt",
+        "book/info/about.txt",
         "hub/checkpoints-of-mine/x.pt",
     )
     before = names_below(root)

@@ -20,7 +20,9 @@ _CODE = re.compile("[a-z2-7]{2}")
 def _owns(child: Directory) -> bool:
     if _NAMED.fullmatch(child.name):
         return True
-    return bool(_CODE.fullmatch(child.name)) and all(f.name[1:3] == child.name for f in child.files)
+    if not _CODE.fullmatch(child.name) or (child.dirs and not child.files):
+        return False
+    return all(file.name[1:3] == child.name for file in child.files)
 
 
 INDUCTOR = children(

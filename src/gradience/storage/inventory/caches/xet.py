@@ -3,12 +3,15 @@
 Chunk caches are leftovers: the wheel's default for their size has been 0 for long.
 """
 
+import re
+
 from gradience.storage.inventory.caches.kind import CacheKind, Listing, Look, never
 from gradience.storage.inventory.caches.plain import other, rest, whole
 from gradience.storage.inventory.records import Entry
 from gradience.storage.inventory.scan import Directory
 
 _HOW = "Made again during the next transfer."
+_ADDRESS = re.compile("https?_+.+")
 _WHAT = {
     "shard-cache": ("shards", "What was uploaded before, so that it is not sent twice."),
     "chunk-cache": ("chunks", "Pieces of downloads, kept by old versions of hf_xet only."),
@@ -23,12 +26,18 @@ def entries(look: Look) -> Listing:
     for directory in look.tree.dirs:
         if directory.name == "logs" and not directory.dirs:
             found.append(_part(look, directory, "logs", "logs", "Nothing needs them."))
-        elif not any(part.name in _WHAT for part in directory.dirs):
+        elif not _is_endpoint(directory):
             found.append(other(look, directory, "hf_xet"))
         else:
             endpoints.append(directory)
             found += [_of_endpoint(look, directory, part) for part in directory.dirs]
     return [*found, rest(look, look.tree, *endpoints)], ""
+
+
+def _is_endpoint(directory: Directory) -> bool:
+    """By its name, an address, or by what no other program calls so: anybody has a `staging`."""
+    parts = {part.name for part in directory.dirs}
+    return bool(_ADDRESS.fullmatch(directory.name) or parts & {"shard-cache", "chunk-cache"})
 
 
 def _of_endpoint(look: Look, endpoint: Directory, part: Directory) -> Entry:
