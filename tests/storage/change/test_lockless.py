@@ -12,12 +12,20 @@ import pytest
 from factories_caches import Caches, HubMaker, commit_of
 from factories_changes import carry_out, clean_plan, names_below, plan_of, states, top
 from factories_disks import fuse_without_locks
-from factories_races import EXPECTED, FILES, client
 from gradience.errors import StorageError
 from gradience.files.below import Below
 from gradience.storage.change.mounts import lock_refusal
 from hub_server import Repo, serve
 
+FILES = {"w.safetensors": b"w" * 300_000, "config.json": b"{}"}
+SIZE = "300002\n"
+GET = """
+import sys
+from pathlib import Path
+from huggingface_hub import snapshot_download
+found = Path(snapshot_download("org/m", cache_dir=sys.argv[1]))
+print(sum(file.stat().st_size for file in found.iterdir()))
+"""
 HOLD = """
 import sys
 from gradience.files.below import Below
@@ -106,43 +114,45 @@ def test_the_plan_says_why_locks_are_not_to_be_relied_on(mount, tmp_path):
     assert "is on a mount without locks (flock: " in " ".join(shown.split())
 
 
+def client(url: str, hub: Path) -> "subprocess.Popen[str]":
+    """The real client, downloading; it prints the size of what it has then."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    own = {"HF_ENDPOINT": url, "HF_HOME": str(hub.parent / "home"), "NO_PROXY": "127.0.0.1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", GET, hub],
+        env=kept | own | {"HF_HUB_DISABLE_XET": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
 def test_the_real_client_can_download_again_after_a_clean(tmp_path):
     with (
         fuse_without_locks(tmp_path / "m") as mount,
         serve(org__m=Repo(FILES, commit=commit_of("b"))) as server,
-        client(server, tmp_path / "home") as worker,
     ):
-        assert worker.stdin is not None
-        assert worker.stdout is not None
         hub = mount / "hub"
         for _ in range(2):
-            print(hub, file=worker.stdin, flush=True)
-            assert worker.stdout.readline().strip() == EXPECTED
+            with client(server.url, hub) as download:
+                assert download.communicate(timeout=60)[0] == SIZE
             receipt = carry_out(clean_plan(hub, names=["org/m"]))
             assert receipt.complete, receipt
             assert not list(hub.glob("models--*"))
             assert not list(hub.rglob("*.lock"))
-        worker.stdin.close()
 
 
 def test_what_the_real_client_is_downloading_stays(tmp_path):
     half = Repo(FILES, commit=commit_of("b"), halting=frozenset({"w.safetensors"}))
-    with (
-        fuse_without_locks(tmp_path / "m") as mount,
-        serve(org__m=half) as server,
-        client(server, tmp_path / "home") as worker,
-    ):
-        assert worker.stdin is not None
-        assert worker.stdout is not None
+    with fuse_without_locks(tmp_path / "m") as mount, serve(org__m=half) as server:
         hub = mount / "hub"
-        print(hub, file=worker.stdin, flush=True)
-        assert server.halfway.wait(20)
-        before = {name for name in names_below(hub) if "w.saf" in name or "incomplete" in name}
-        carry_out(clean_plan(hub, names=["org/m"], force=True))
-        assert before <= names_below(hub)
-        server.go_on.set()
-        assert worker.stdout.readline().strip() == EXPECTED
-        worker.stdin.close()
+        with client(server.url, hub) as download:
+            assert server.halfway.wait(20)
+            before = {name for name in names_below(hub) if not name.startswith(".locks/")}
+            carry_out(clean_plan(hub, names=["org/m"], force=True))
+            assert before <= names_below(hub)
+            server.go_on.set()
+            assert download.communicate(timeout=60)[0] == SIZE
 
 
 @pytest.mark.parametrize("refusal", ["", "ENOSYS"])
