@@ -1,6 +1,7 @@
 """`GradienceCallback` in a Trainer of this process: what it promises beside surviving."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from factories_checkpoints import make_checkpoint
 from factories_disks import tmpfs
 from gradience.errors import StorageError, UsageError
+from gradience.integrations.hf_scope import unguarded
 from gradience.storage.checkpoints.judge import judge
 from gradience.vnext.integrations.hf import GradienceCallback, guard
 from survival_run import fill, make_data, make_model
@@ -273,6 +275,64 @@ def test_events_go_to_the_sink_and_a_sink_that_fails_harms_nothing(tmp_path):
     assert [event.kind for event in told] == ["start", "saved", "saved"]
     assert told[1].step == 2
     assert told[1].facts["bytes"] > 0
+
+
+@pytest.mark.root
+def test_a_run_with_room_is_told_in_one_line_and_one_that_had_to_act_in_another(tmp_path, capfd):
+    make_trainer(tmp_path / "out", GradienceCallback(), save_total_limit=1).train()
+    (line,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("gradience:")]
+    for part in (f"{tmp_path / 'out'}: 2 saves of 2.5", "2 at once", "held back", "can be written"):
+        assert part in line
+    with tmpfs(tmp_path / "disk", "size=16m") as place:
+        out = place / "out"
+        trainer = make_trainer(out, Fill(out, 3), GradienceCallback())
+        trainer.train()
+        assert trainer.state.global_step == 4
+        lines = [x for x in capfd.readouterr().err.splitlines() if x.startswith("gradience:")]
+        assert lines[1:] == [
+            "gradience: Room was short: 1 x the reserve was released. checkpoint-4 is complete."
+        ]
+
+
+def test_whoever_raised_the_level_of_our_logger_is_told_no_good_news(tmp_path, capfd):
+    logger = logging.getLogger("gradience")
+    logger.setLevel(logging.WARNING)
+    try:
+        make_trainer(tmp_path / "out", GradienceCallback()).train()
+    finally:
+        logger.setLevel(logging.NOTSET)
+    assert "gradience:" not in capfd.readouterr().err
+
+
+UNGUARDED = {
+    "DeepSpeed": lambda trainer: setattr(trainer, "is_deepspeed_enabled", True),
+    "FSDP": lambda trainer: setattr(trainer, "is_fsdp_enabled", True),
+    "push_to_hub": lambda trainer: setattr(trainer.args, "push_to_hub", True),
+    "save_on_each_node": lambda trainer: setattr(trainer.args, "save_on_each_node", True),
+    "hyper-parameter search": lambda trainer: setattr(trainer, "hp_search_backend", "optuna"),
+}
+
+
+@pytest.mark.parametrize("name", UNGUARDED)
+def test_saves_that_are_not_guarded_are_named(tmp_path, name):
+    trainer = make_trainer(tmp_path / "out")
+    assert unguarded(trainer) == ""
+    UNGUARDED[name](trainer)
+    assert name in unguarded(trainer)
+
+
+def test_a_run_whose_saves_are_not_guarded_says_so_at_its_start_and_saves_as_it_would(
+    tmp_path, caplog
+):
+    told = []
+    callback = GradienceCallback(on_event=told.append)
+    trainer = make_trainer(tmp_path / "out", callback, save_on_each_node=True, save_total_limit=1)
+    trainer.train()
+    assert [event.kind for event in told] == ["unguarded"]
+    (line,) = [r.message for r in caplog.records if r.name == "gradience.guard"]
+    assert "not guarded: save_on_each_node" in line
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["checkpoint-4", "run.jsonl"]
 
 
 def test_what_a_caller_decides_on_the_start_goes(tmp_path):

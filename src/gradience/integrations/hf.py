@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from gradience.errors import StorageError, UsageError
 from gradience.integrations.hf_ranks import Ranks
+from gradience.integrations.hf_scope import show, unguarded
 from gradience.integrations.hf_state import (
     RandomStates,
     kept,
@@ -37,6 +38,10 @@ from gradience.storage.guard.watcher import EVERY_SECONDS, Watcher
 from gradience.storage.preflight.start import start
 
 OnFull = Literal["warn", "stop", "error"]
+_UNGUARDED = (
+    "The saves of this run are not guarded: {why}. Broken checkpoints were set aside and the disk "
+    "is watched, but no room is kept or made for a save."
+)
 Preflight = Callable[[Guard, int, int | None], Start]
 """Asked before a run with its guard, how often it saves, and how many checkpoints it keeps."""
 
@@ -115,6 +120,7 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         self._guard: Guard | None = None
         self._ranks = Ranks()
         self._watcher: Watcher | None = None
+        self._guarding = False  # from the start of a run whose saves are guarded to its end
         self._staging = False
         self._weighed = False
         self._stepping: int | None = None  # the step that was counted when the optimizer moved on
@@ -171,11 +177,18 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         self.attach(trainer)
         self._telemetry.begin(trainer, args, state)
         saves = planned_saves(args, state)
-        if not saves or not self._guards(None):
+        if not saves:
             return
-        self._weighed = False
-        self._take_weight(trainer, args)
-        self._start(args, control, saves)
+        if why := unguarded(trainer):
+            self._held.tell("unguarded", _UNGUARDED.format(why=why), grave=True)
+        else:
+            self._weighed = False
+            self._take_weight(trainer, args)
+            self._start(args, control, saves)
+            self._guarding = not self.stopped
+        if self._watcher is None and not self.stopped:
+            self._watcher = self._held.watcher(every=self._watch_seconds)
+            self._watcher.start()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -187,21 +200,20 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Remember the random states; pass on what the watcher saw."""
-        if self._watcher is None or self._trainer is None:
-            return
-        self._random = (state.global_step, RandomStates())
-        if not self._weighed:
-            self._take_weight(self._trainer, args)
-            self._weighed = True
-            self._hold_reserve()
-        if news := self._watcher.news():
+        if self._guarding and self._trainer is not None:
+            self._random = (state.global_step, RandomStates())
+            if not self._weighed:
+                self._take_weight(self._trainer, args)
+                self._weighed = True
+                self._hold_reserve()
+        if self._watcher is not None and (news := self._watcher.news()):
             self._held.tell("room", news, state.global_step, grave=True)
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
     ) -> None:
         """An evaluation draws random numbers; its numbers go into the log."""
-        if self._watcher is not None:
+        if self._guarding:
             self._random = (state.global_step, RandomStates())
         self._telemetry.evaluated(state, more.get("metrics") or {})
 
@@ -335,7 +347,7 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
     def _rescue(self, error: Exception) -> None:
         """A run dies: if its disk is full, save what is in memory before it goes."""
         trainer = self._trainer
-        if trainer is None or self._watcher is None or self.stopped or not self._guards(None):
+        if trainer is None or not self._guarding or self.stopped:
             return
         if self._ranks.several or not self._held.disk_was_why(error):
             return  # other processes may still be in the middle of a step
@@ -352,6 +364,8 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
 
     def _sink(self, event: GuardEvent) -> None:
         self._telemetry.guarded(event)
+        if event.kind in ("start", "end") and not event.grave and self._ranks.first:
+            show(event.message)
         if self._on_event is not None:
             self._on_event(event)
 
@@ -371,14 +385,7 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         return str(Path(str(self._trainer.args.output_dir)) / staged.name)
 
     def _guards(self, trial: Any) -> bool:
-        """Not the runs of a hyper-parameter search, nor a directory that is pushed to the Hub."""
-        trainer = self._trainer
-        return (
-            trainer is not None
-            and trial is None
-            and trainer.hp_search_backend is None
-            and not trainer.args.push_to_hub
-        )
+        return trial is None and self._trainer is not None and not unguarded(self._trainer)
 
     def _sweep(self) -> None:
         if self._ranks.first:
@@ -405,26 +412,26 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
             self._held.tell("stopped", message, grave=True)
             control.should_training_stop = True
             return
-        self._held.tell("start", words, grave=asked.refused or asked.tight)
+        grave = asked.refused or asked.tight
+        brief = f"{self._held.run}: {asked.brief}" if asked.brief and not grave else words
+        self._held.tell("start", brief, grave=grave)
         if self._ranks.first:
             self._held.claim()
         self._hold_reserve()
-        if self._watcher is None:
-            self._watcher = self._held.watcher(every=self._watch_seconds)
-            self._watcher.start()
 
     def _hold_reserve(self) -> None:
         if self._ranks.first:
             self._held.hold_reserve()
 
     def _finish(self, error: BaseException | None = None) -> None:
-        self._telemetry.end(self._state, error, self.stopped)
         if self._watcher is not None:
             self._watcher.stop()
             self._watcher = None
+        self._guarding = False
         self._random = None
         if self._ranks.first:
             self._held.leave()
+        self._telemetry.end(self._state, error, self.stopped)
 
 
 def _elsewhere() -> StorageError:

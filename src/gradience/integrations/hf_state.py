@@ -80,9 +80,7 @@ def write_smallest(trainer: Any, folder: Path, *, optimizer: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     model = unwrapped(trainer)
     writes = trainer.args.should_save  # in one process of several
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        trainer.save_model(str(folder), _internal_call=True)
-    elif writes and is_peft(model):
+    if writes and is_peft(model):
         model.save_pretrained(str(folder))
     elif writes:
         _save_trained(model, folder)

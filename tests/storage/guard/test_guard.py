@@ -14,7 +14,7 @@ from factories_checkpoints import cut, make_checkpoint
 from factories_disks import btrfs_with_quota, fuse_with_quota, tmpfs
 from gradience import files
 from gradience.storage.checkpoints.judge import judge
-from gradience.storage.guard.ballast import Ballast
+from gradience.storage.guard.ballast import SPARE, Ballast
 from gradience.storage.guard.own import OwnDir
 from gradience.storage.guard.records import Act, Answer, Need
 from gradience.storage.guard.room import disk_was_why, fits
@@ -80,6 +80,47 @@ def test_a_reserve_holds_inodes_too(tmp_path):
         ballast.release()
         for number in range(10):
             (place / f"last-{number}").touch()
+
+
+@pytest.mark.root
+def test_a_reserve_leaves_room_for_logs_and_where_that_is_too_little_it_is_not_held(small_disk):
+    ballast = Ballast(small_disk / "ballast")
+    (small_disk / "filler").write_bytes(os.urandom(10 * MB))
+    assert ballast.reserve(Need(bytes=5 * MB, inodes=4), count_inodes=True) == ""
+    assert fill(small_disk / "log") >= SPARE.bytes - MB // 2
+    ballast.release()
+    assert ballast.reserve(Need(bytes=3 * MB, inodes=4), count_inodes=True)
+    assert ballast.held == Need(bytes=0, inodes=0)
+    with (small_disk / "later").open("wb") as file:
+        file.write(os.urandom(4 * MB))
+        os.fsync(file.fileno())
+
+
+def test_a_reserve_that_cannot_be_held_is_said_once(tmp_path):
+    told = []
+    guard = Guard(tmp_path, sink=told.append)
+    guard.smallest = Need(bytes=2**62, inodes=1)
+    guard.hold_reserve()
+    guard.hold_reserve()
+    assert [event.kind for event in told] == ["reserve"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("answer", [ValueError("no such cache"), "much", None])
+def test_a_cleaning_of_the_user_that_fails_anyhow_does_not_end_the_save(tmp_path, answer):
+    def clean(nbytes):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with tmpfs(tmp_path / "disk", "size=8m") as place:
+        told = []
+        guard = Guard(place, clean=clean, sink=told.append)
+        guard.whole = Need(bytes=20 * MB, inodes=1)
+        guard.smallest = Need(bytes=MB, inodes=1)
+        assert guard.make_room(4, "") is Act.SMALLEST
+        assert [event.kind for event in told] == ["cleaned"]
+        assert told[0].grave is (answer is not None)
 
 
 def test_a_reserve_grows_by_what_is_missing(tmp_path):
@@ -230,11 +271,7 @@ def test_killed_at_any_point_of_a_publication_a_complete_checkpoint_is_there(tmp
 @pytest.mark.root
 def test_room_is_made_by_an_older_checkpoint_then_by_cleaning_then_by_the_reserve(tmp_path):
     with tmpfs(tmp_path / "disk", "size=8m") as place:
-        for step in (1, 2, 3):
-            folder = make_checkpoint(place, step)
-            (folder / "more.txt").write_bytes(bytes(MB))
         cleanable = place / "cache"
-        cleanable.write_bytes(bytes(MB))
         told = []
 
         def clean(nbytes: int) -> int:
@@ -244,6 +281,10 @@ def test_room_is_made_by_an_older_checkpoint_then_by_cleaning_then_by_the_reserv
         guard = Guard(place, clean=clean, sink=told.append)
         guard.smallest = Need(bytes=MB, inodes=1)
         guard.hold_reserve()
+        for step in (1, 2, 3):
+            folder = make_checkpoint(place, step)
+            (folder / "more.txt").write_bytes(bytes(MB))
+        cleanable.write_bytes(bytes(MB))
         for need, kinds in ((3, ["rotated"]), (4, ["cleaned"]), (5, ["released"])):
             told.clear()
             guard.whole = Need(bytes=need * MB, inodes=1)

@@ -2,6 +2,9 @@
 
 Let go by unlinking: btrfs at its quota refuses to truncate. Inodes are held too where the file
 system counts them, as empty files: a disk may be full of files with bytes to spare.
+
+It never takes the last of a disk: what logs and the like write until the next save is tried beside
+it, and given back at once.
 """
 
 import contextlib
@@ -11,7 +14,9 @@ from gradience import files
 from gradience.errors import StorageError
 from gradience.storage.guard.records import Need
 
-_BYTES = "bytes"
+SPARE = Need(bytes=2**22, inodes=4)
+"""What is left to everybody else: some thousand lines of a log, and a few new files."""
+_HELD, _SPARE = "held", "spare"
 
 
 class Ballast:
@@ -28,28 +33,41 @@ class Ballast:
         self.held = Need(bytes=0, inodes=0)
 
     def reserve(self, need: Need, *, count_inodes: bool) -> str:
-        """Hold this much; why it could not be held, "" where it is.
+        """Hold this much, where `SPARE` is left beside it; why it could not be held, "" if it is.
 
         What is held already stays, and only what is missing is added.
         """
-        missing = need.bytes - self.held.bytes
-        inodes = need.inodes - self.held.inodes if count_inodes else 0
+        missing = max(0, need.bytes - self.held.bytes)
+        inodes = max(0, need.inodes - self.held.inodes) if count_inodes else 0
+        if not missing and not inodes:
+            return ""
         try:
-            if missing > 0:
-                files.reserve(self._place / f"{_BYTES}-{self.held.bytes}", missing)
-            self.held = Need(bytes=max(self.held.bytes, need.bytes), inodes=self.held.inodes)
-            for number in range(max(0, inodes)):
-                files.reserve(self._place / f"inode-{self.held.inodes + number}", 0)
+            self._make(_SPARE, SPARE.bytes, SPARE.inodes if count_inodes else 0)
+            self._make(_HELD, missing, 0)
+            self.held = Need(bytes=self.held.bytes + missing, inodes=self.held.inodes)
+            self._make(_HELD, 0, inodes)
+            self.held = Need(bytes=self.held.bytes, inodes=self.held.inodes + inodes)
         except (OSError, StorageError) as error:
             return str(error)
-        self.held = Need(bytes=self.held.bytes, inodes=self.held.inodes + max(0, inodes))
+        finally:
+            self._remove(f"{_SPARE}-*")
         return ""
 
     def release(self) -> Need:
         """Give everything back; what was held."""
         held, self.held = self.held, Need(bytes=0, inodes=0)
+        self._remove("*")
         with contextlib.suppress(OSError):
-            for path in self._place.iterdir():
-                path.unlink(missing_ok=True)
             self._place.rmdir()
         return held
+
+    def _make(self, name: str, nbytes: int, inodes: int) -> None:
+        if nbytes:
+            files.reserve(self._place / f"{name}-bytes-{self.held.bytes}", nbytes)
+        for number in range(self.held.inodes, self.held.inodes + inodes):
+            files.reserve(self._place / f"{name}-inode-{number}", 0)
+
+    def _remove(self, names: str) -> None:
+        for path in self._place.glob(names):
+            with contextlib.suppress(OSError):
+                path.unlink()

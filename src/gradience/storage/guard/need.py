@@ -70,11 +70,14 @@ class Start:
         It can, but not with all the checkpoints that it would like to keep.
     lines : tuple of str
         The arithmetic.
+    brief : str
+        The same in one line, for a run that has room.
     """
 
     refused: bool
     tight: bool
     lines: tuple[str, ...]
+    brief: str = ""
 
 
 def least(need: Need, *, saves: int, complete: int) -> Need:
@@ -127,10 +130,12 @@ def judge_start(
         f"The reserve for a last save takes {format_size(reserve.bytes)}: "
         f"{format_size(wished)} in all, {format_size(at_least)} at least.",
     ]
-    if room is None:
-        lines.append("What can be written there is not known.")
-    else:
-        lines.append(f"{format_size(room)} can be written ({limit_name}).")
+    known = (
+        "What can be written there is not known."
+        if room is None
+        else f"{format_size(room)} can be written ({limit_name})."
+    )
+    lines.append(known)
     if rotatable_bytes:
         lines.append(f"Older checkpoints there could give {format_size(rotatable_bytes)}.")
     inodes = need.inodes + reserve.inodes
@@ -142,4 +147,6 @@ def judge_start(
         refused=few or (available is not None and available < at_least),
         tight=available is not None and available < wished,
         lines=tuple(lines),
+        brief=f"{saves} saves of {format_size(need.bytes)}, {together} at once, and "
+        f"{format_size(reserve.bytes)} held back for a last one: {format_size(wished)}. {known}",
     )

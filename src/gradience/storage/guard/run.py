@@ -6,6 +6,7 @@ save, tells it what went wrong, and writes into the place that it names.
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from gradience.storage.guard.records import (
 )
 from gradience.storage.guard.room import disk_was_why, fits, room_at
 from gradience.storage.guard.watcher import Watcher
-from gradience.storage.guard.words import how_to_go_on
+from gradience.storage.guard.words import how_to_go_on, what_was_done
 from gradience.units import format_size
 
 _log = logging.getLogger("gradience.guard")
@@ -70,6 +71,8 @@ class Guard:
         self.whole = Need(bytes=0, inodes=0)
         self.smallest = Need(bytes=0, inodes=0)
         self.stopped = ""
+        self._done: Counter[str] = Counter()  # acts for want of room, by their kind
+        self._unheld = ""
         self._clean = clean
         self._rotate = rotate
         self._sink = sink
@@ -131,17 +134,21 @@ class Guard:
     def hold_reserve(self) -> None:
         """Hold the ballast, as far as it is not held; say so where it cannot be."""
         count = room_at(self.run, self._environ, self._home).inodes is not None
-        problem = self.ballast.reserve(self.smallest, count_inodes=count)
-        if problem:
+        said, self._unheld = self._unheld, self.ballast.reserve(self.smallest, count_inodes=count)
+        if self._unheld and self._unheld != said:
             self.tell(
                 "reserve",
                 f"{format_size(self.smallest.bytes)} could not be held back for a last save: "
-                f"{problem}",
+                f"{self._unheld}",
                 grave=True,
             )
 
     def leave(self) -> None:
-        """Give back everything that was held."""
+        """Give back everything that was held; say what was done for want of room, if anything."""
+        if self._done:
+            newest = self.newest()
+            self.tell("end", what_was_done(self._done, Path(newest.path).name if newest else ""))
+            self._done.clear()
         self.ballast.release()
         self.own.leave()
 
@@ -185,6 +192,7 @@ class Guard:
     def failed(self, step: int, error: BaseException, staged: Path) -> None:
         """A save failed for want of space: take away what is half written, and count it."""
         self._failures += 1
+        self._done["failed"] += 1
         self._freed = 0
         self.own.discard(staged)
         words = str(error).partition("\n")[0] or type(error).__name__
@@ -282,33 +290,36 @@ class Guard:
         return answer
 
     def _do(self, act: Act, facts: Facts, step: int) -> None:
-        if act is Act.ROTATE:
-            self._remove(facts.rotatable[0], step)
-        elif act is Act.CLEAN:
+        if act is Act.ROTATE and not self._remove(facts.rotatable[0], step):
+            return
+        self._done[act] += 1
+        if act is Act.CLEAN:
             self._run_clean(step)
-        else:
+        elif act is Act.RELEASE:
             held = self.ballast.release()
             self._freed += held.bytes
             self.tell("released", f"The reserve of {format_size(held.bytes)} was released.", step)
 
-    def _remove(self, checkpoint: Checkpoint, step: int | None = None) -> None:
+    def _remove(self, checkpoint: Checkpoint, step: int | None = None) -> bool:
         path = Path(checkpoint.path)
         try:
             self.own.remove(path)
         except StorageError as error:
             self._rotate = False  # or the same one would be chosen for ever
             self.tell("rotated", str(error), step, grave=True)
-            return
+            return False
         self._freed += checkpoint.bytes
         self.tell("rotated", f"{path.name} went for a newer one.", step, bytes=checkpoint.bytes)
+        return True
 
     def _run_clean(self, step: int) -> None:
         self._cleaned = True
         assert self._clean is not None
         try:
-            freed = self._clean(self.whole.bytes)
-        except (StorageError, OSError) as error:
-            self.tell("cleaned", f"Cleaning failed: {error}", step, grave=True)
+            freed = int(self._clean(self.whole.bytes) or 0)
+        except Exception as error:  # noqa: BLE001 - the boundary to other people's code: the save goes on
+            words = str(error) or type(error).__name__
+            self.tell("cleaned", f"Cleaning failed: {words}", step, grave=True)
             return
         self._freed += freed
         self.tell("cleaned", f"Cleaning freed {format_size(freed)}.", step, bytes=freed)

@@ -1,5 +1,6 @@
 """What a run is told when its disk is full: pure text."""
 
+from collections.abc import Mapping
 from pathlib import PurePath
 from shlex import quote
 
@@ -16,6 +17,12 @@ _FULL = (
     "database or disk is full",
 )
 _FULL_NUMPY = " requested and "
+_DEEDS = {
+    "rotate": "an older checkpoint went for a newer one",
+    "clean": "the allowed cleaning ran",
+    "release": "the reserve was released",
+    "failed": "a save was refused by the disk and taken away",
+}
 
 
 def speaks_of_full_disk(messages: list[str]) -> bool:
@@ -50,6 +57,19 @@ def how_to_go_on(run: str, checkpoint: str | None, *, short_bytes: int | None) -
         f"{free}, then run the same program with trainer.train(resume_from_checkpoint=True): it "
         f"goes on from {PurePath(checkpoint).name}."
     )
+
+
+def what_was_done(counts: Mapping[str, int], newest: str) -> str:
+    """What a run's disk asked of it, in one line at its end.
+
+    Examples
+    --------
+    >>> what_was_done({"release": 1}, "checkpoint-8")
+    'Room was short: 1 x the reserve was released. checkpoint-8 is complete.'
+    """
+    done = ", ".join(f"{counts[k]} x {deed}" for k, deed in _DEEDS.items() if counts.get(k))
+    ending = f"{newest} is complete." if newest else "There is no complete checkpoint."
+    return f"Room was short: {done}. {ending}"
 
 
 def growth(place: str, seconds: float, per_second: float, free: int | None) -> str:

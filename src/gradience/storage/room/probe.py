@@ -128,13 +128,11 @@ def _why_not(directory: Path, nbytes: int) -> tuple[Verdict, str, str] | None:
     if nbytes > space.f_bfree * space.f_frsize:
         free = format_size(space.f_bfree * space.f_frsize)
         return Verdict.REFUSED, f"Only {free} are free on the whole file system.", "ENOSPC"
-    if kind == "tmpfs":
-        return _why_not_memory(nbytes)
     free_bytes = space.f_bavail * space.f_frsize
     if nbytes > _SPARE_BYTES and nbytes > free_bytes - spare_bytes(free_bytes):
         sentence = "Asking would hold nearly all free space for a moment: others would fail."
         return Verdict.UNPROVEN, sentence, ""
-    return None
+    return _why_not_memory(nbytes) if kind == "tmpfs" else None
 
 
 def spare_bytes(free_bytes: int) -> int:

@@ -1,0 +1,32 @@
+"""Which saves the guard can stand before, and a line to the user where nothing is wrong."""
+
+import logging
+import sys
+from typing import Any
+
+from tqdm.auto import tqdm
+
+_log = logging.getLogger("gradience.guard")
+
+
+def unguarded(trainer: Any) -> str:
+    """Why the saves of this Trainer go as without the guard; "" where it stands before them."""
+    reasons = (
+        (trainer.is_deepspeed_enabled, "DeepSpeed saves in a form of its own"),
+        (trainer.is_fsdp_enabled, "FSDP saves in a form of its own"),
+        (trainer.args.push_to_hub, "push_to_hub reads the output directory while it changes"),
+        (trainer.args.save_on_each_node, "save_on_each_node writes to the disks of other machines"),
+        (trainer.hp_search_backend is not None, "a hyper-parameter search saves by trial"),
+    )
+    return next((why for so, why in reasons if so), "")
+
+
+def show(message: str) -> None:
+    """One line on standard error, past a progress bar.
+
+    Python shows warnings where nobody set up logging, but nothing below. This line is shown unless
+    logging shows it anyhow, or the level of the logger "gradience" was raised.
+    """
+    logged = _log.isEnabledFor(logging.INFO) and _log.hasHandlers()
+    if not logged and logging.getLogger("gradience").level <= logging.INFO:
+        tqdm.write(f"gradience: {message}", file=sys.stderr)
