@@ -1,26 +1,28 @@
 """What becomes of a training run whose disk fills up: with the guard and without it.
 
     python benchmarks/survival.py                 # as root: every disk that this machine can mount
-    python benchmarks/survival.py --disk tmpfs    # or btrfs, fuse
+    python benchmarks/survival.py --disk tmpfs    # or btrfs, fuse, shim
     python benchmarks/survival.py --quick         # one setting on each disk
-    python benchmarks/survival.py --model minilm  # a real pretrained model; larger disks
 
 Each line is a real Trainer on a real limited file system. Something fills it at a given moment;
 then space is freed and the same program is run again with `resume_from_checkpoint=True`. The
-weights it ends with are compared, bit for bit, with those of a run that nobody disturbed.
+weights and the loss it ends with are compared, bit for bit, with those of a run that nobody
+disturbed. The shim needs no mount: preloaded, it refuses what a program writes after so many bytes.
 """
 
 import argparse
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 import factories_disks
+import survival_run
 from survival_run import FILLER, Spec
 from survival_run import main as run_main
 
@@ -41,6 +44,11 @@ SETTINGS = {
     "adapter, limit 1": {"limit": 1, "adapter": True},
     "adapter, limit 2, best": {"limit": 2, "best": True, "adapter": True},
 }
+PRETRAINED = {
+    "MiniLM full, limit 1": {"model": "minilm", "limit": 1},
+    "MiniLM full, limit 2, best": {"model": "minilm", "limit": 2, "best": True},
+    "MiniLM adapter, limit 1": {"model": "minilm", "limit": 1, "adapter": True},
+}
 FAULTS = {
     "first save": {"fault": "fill", "at_step": 2, "leave": 0.1},
     "third save": {"fault": "fill", "at_step": 6, "leave": 0.1},
@@ -51,8 +59,24 @@ FAULTS = {
     "no inodes": {"fault": "inodes", "at_step": 6},
     "kill -9 in save": {"fault": "kill", "at_step": 4},
 }
-DISKS = ("btrfs", "tmpfs", "fuse")
-COUNTED = ("tmpfs",)  # the disks that run out of inodes
+DISKS = ("btrfs", "tmpfs", "fuse", "shim")
+_TWO = ("full, limit 1", "adapter, limit 1")
+_BYTES = tuple(name for name in FAULTS if name != "no inodes")
+_SAVES = ("first save", "third save", "in optimizer.pt", "before rotation")
+_KILLED = "kill -9 in save"
+MATRIX: tuple[tuple[str, Iterable[str], Iterable[str]], ...] = (
+    ("btrfs", SETTINGS, _BYTES),
+    ("tmpfs", _TWO, FAULTS),  # counts inodes
+    ("fuse", _TWO, _BYTES),
+    ("shim", _TWO, _SAVES),
+    ("btrfs", ("MiniLM full, limit 1",), ("first save", "in optimizer.pt", "log write", _KILLED)),
+    ("btrfs", ("MiniLM full, limit 2, best",), ("third save",)),
+    ("btrfs", ("MiniLM adapter, limit 1",), ("first save", _KILLED)),
+    ("tmpfs", ("MiniLM full, limit 1",), ("third save",)),
+    ("fuse", ("MiniLM full, limit 1",), ("before rotation",)),
+    ("shim", ("MiniLM full, limit 1",), ("in optimizer.pt",)),
+)
+"""What is tried: on a disk, with some settings, some faults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +108,7 @@ def disk(kind: str, where: Path, size: int) -> Iterator[Path]:
         ),
         "tmpfs": lambda: factories_disks.tmpfs(where, f"size={size},nr_inodes=400"),
         "fuse": lambda: factories_disks.fuse_with_quota(where, size),
+        "shim": lambda: contextlib.nullcontext(where),
     }
     try:
         with makers[kind]() as place:
@@ -110,23 +135,43 @@ class Lab:
         self._context.set_forkserver_preload(["survival_run"])
         self._calm: dict[Spec, dict[str, Any]] = {}
 
-    def row(self, kind: str, setting: str, fault: str, *, model: str = "tiny") -> Row:
+    def row(self, kind: str, setting: str, fault: str) -> Row:
         """One fault on one disk, without the guard and with it."""
-        spec = Spec(out="", report=str(self.work / "report.json"), model=model, **SETTINGS[setting])
-        spec = replace(spec, **FAULTS[fault])
+        chosen = {**SETTINGS, **PRETRAINED}[setting] | FAULTS[fault]
+        spec = Spec(out="", report=str(self.work / "report.json"), **chosen)
         without, guarded = (self._outcome(kind, replace(spec, guarded=g)) for g in (False, True))
         return Row(disk=kind, setting=setting, fault=fault, without=without, guarded=guarded)
 
-    def run(self, spec: Spec) -> dict[str, Any]:
-        """What a run reported, or how it died."""
+    def run(self, spec: Spec, preloaded: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What a run reported, or how it died.
+
+        `preloaded` is the environment of a process of its own.
+        """
         report = Path(spec.report)
         report.unlink(missing_ok=True)
-        process = self._context.Process(target=run_main, args=(spec,))
-        process.start()
-        process.join()
+        if preloaded:
+            command = [sys.executable, survival_run.__file__, json.dumps(asdict(spec))]
+            environ = os.environ | preloaded
+            done = subprocess.run(command, env=environ, check=False, capture_output=True)
+            code = done.returncode
+        else:
+            process = self._context.Process(target=run_main, args=(spec,))
+            process.start()
+            process.join()
+            code = process.exitcode or 0
         if not report.exists():
-            return {"died": "killed" if process.exitcode == -9 else f"exit {process.exitcode}"}
+            return {"died": "killed" if code == -9 else f"exit {code}"}
         return dict(json.loads(report.read_text()))
+
+    def shim(self, spec: Spec) -> dict[str, str]:
+        """The environment in which a run can write what its fault leaves, and no more."""
+        written = spec.at_step // spec.save_steps - 1 + spec.leave
+        return {
+            "LD_PRELOAD": str(factories_disks.preloadable(self.work)),
+            "QB_DIR": spec.out,
+            "QB_BYTES": str(round(written * spec.checkpoint_bytes)),
+            "QB_ERRNO": str(errno.EDQUOT),
+        }
 
     def undisturbed(self, spec: Spec) -> dict[str, Any]:
         """The same run where nothing goes wrong, and the size of its checkpoints."""
@@ -147,17 +192,20 @@ class Lab:
         with disk(kind, self.work / "disk", 24 * MB + 6 * calm["bytes"]) as place:
             out = place / "out"
             spec = replace(spec, out=str(out), checkpoint_bytes=calm["bytes"])
-            first = self.run(spec)
+            if kind == "shim":
+                first = self.run(replace(spec, fault=""), self.shim(spec))
+            else:
+                first = self.run(spec)
             wipe(out)
             start = newest(out)
             second = self.run(replace(spec, fault="", resume=start > 0))
         ended = first.get("died") or ("stops by itself" if first["stopped"] else "completes")
         if "died" in second:
             return Outcome(ended=ended, resumed=f"dies: {second['died']}", survived=False)
-        same = second["weights"] == calm["weights"]
+        same = all(second[name] == calm[name] for name in ("weights", "loss"))
         words = f"from step {start}" if start else "from the start"
         if not same:
-            words += ", OTHER weights"
+            words += ", to ANOTHER end"
         return Outcome(ended=ended, resumed=words, survived=same)
 
 
@@ -175,12 +223,12 @@ def newest(out: Path) -> int:
 
 def cells(arguments: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
     """Disk, setting and fault of every line that was asked for."""
-    for kind in arguments.disk or DISKS:
-        everything = list(SETTINGS) if kind == DISKS[0] else [*SETTINGS][1::4]
-        settings = arguments.setting or (["full, limit 1"] if arguments.quick else everything)
+    asked = ["full, limit 1"] if arguments.quick else arguments.setting
+    for kind, settings, faults in MATRIX:
         for setting in settings:
-            for fault in arguments.fault or FAULTS:
-                if fault != "no inodes" or kind in COUNTED:
+            for fault in faults:
+                wanted = ((kind, arguments.disk), (setting, asked), (fault, arguments.fault))
+                if all(not some or name in some for name, some in wanted):
                     yield kind, setting, fault
 
 
@@ -202,8 +250,8 @@ def table(rows: list[Row]) -> str:
             *lines,
             "",
             f"Without the guard {lost} of {len(rows)} runs could not be resumed.",
-            f"With it {kept} of {len(rows)} were, and ended with the weights of a run that nobody "
-            "disturbed, bit for bit.",
+            f"With it {kept} of {len(rows)} were, and ended with the weights and the loss of a run "
+            "that nobody disturbed, bit for bit.",
         ]
     )
 
@@ -218,9 +266,8 @@ def short(text: str) -> str:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--disk", action="append", choices=DISKS)
-    parser.add_argument("--setting", action="append", choices=list(SETTINGS))
+    parser.add_argument("--setting", action="append", choices=[*SETTINGS, *PRETRAINED])
     parser.add_argument("--fault", action="append", choices=list(FAULTS))
-    parser.add_argument("--model", default="tiny", choices=["tiny", "minilm"])
     parser.add_argument("--quick", action="store_true", help="one setting on each disk")
     parser.add_argument("--dir", help="where the disks are made")
     return parser.parse_args()
@@ -234,7 +281,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.dir) as name:
         lab = Lab(Path(name))
         for cell in cells(arguments):
-            rows.append(lab.row(*cell, model=arguments.model))
+            rows.append(lab.row(*cell))
             print(*cell, "survives" if rows[-1].guarded.survived else "IS LOST", file=sys.stderr)
     print(table(rows))
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)

@@ -219,11 +219,12 @@ def train(spec: Spec) -> dict[str, Any]:
         trainer.train(resume_from_checkpoint=True if spec.resume else None)
     finally:
         Path(spec.report).with_suffix(".events").write_text("\n".join(events))
-    losses = [h["loss"] for h in trainer.state.log_history if "loss" in h]
+    # By step: resumed from its last checkpoint, a Trainer makes one more step, with a rate of 0.
+    losses = {h["step"]: h["loss"] for h in trainer.state.log_history if "loss" in h}
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
     return {
         "step": trainer.state.global_step,
-        "loss": losses[-1],
+        "loss": losses.get(spec.steps),
         "weights": digest(trained),
         "stopped": guard.stopped if spec.guarded else "",
     }

@@ -132,6 +132,18 @@ def _served(where: Path, server: Path, *arguments: str) -> Iterator[Path]:
         process.wait()
 
 
+def preloadable(where: Path) -> Path:
+    """The shim that, preloaded, refuses what a program writes below QB_DIR after QB_BYTES."""
+    source = SHARED / "tools" / "quota_preload.c"
+    if not source.is_file() or shutil.which("gcc") is None or not sys.platform.startswith("linux"):
+        pytest.skip("needs gcc and ../shared/tools/quota_preload.c")
+    library = where / "quota_preload.so"
+    if not library.exists():
+        command = ["gcc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"]
+        subprocess.run(command, check=True)
+    return library
+
+
 def as_nobody(code: str, directory: Path) -> str:
     """What a program prints when user 65534 runs what stands below `###`, root what is above."""
     source = str(Path(gradience.__file__).parents[1])
