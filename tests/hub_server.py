@@ -19,8 +19,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "c0ffee" + "0" * 34
 _API = re.compile(r"/api/\w+/(?P<repo>[^/]+/[^/]+)(?:/revision/(?P<revision>[^/]+))?")
-_TREE = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)")
-_FILE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+_TREE = re.compile(r"/api/\w+/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)")
+_FILE = re.compile(r"(?:/datasets)?/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 _LARGE = (".safetensors", ".bin")
 
 
@@ -28,7 +28,8 @@ _LARGE = (".safetensors", ".bin")
 class Repo:
     """A repository: its files at one commit, which `revisions` name, and earlier commits of it.
 
-    A file in `halting` is sent by half; the rest follows when the hub's `go_on` is set.
+    A file in `halting` is sent by half; the rest follows when the hub's `go_on` is set. The `card`
+    is the metadata of its README.md.
     """
 
     files: Mapping[str, bytes]
@@ -37,6 +38,7 @@ class Repo:
     gated: bool = False
     earlier: tuple["Repo", ...] = ()
     halting: frozenset[str] = frozenset()
+    card: Mapping[str, object] = field(default_factory=dict)
 
     def at(self, revision: str) -> "Repo | None":
         """The repository as of a branch or a commit."""
@@ -324,9 +326,8 @@ def _model_info(name: str, repo: Repo, *, sizes: bool) -> bytes:
         {"rfilename": file, **({"size": len(data)} if sizes else {})}
         for file, data in repo.files.items()
     ]
-    return json.dumps(
-        {"id": name, "modelId": name, "sha": repo.commit, "siblings": siblings, "tags": []}
-    ).encode()
+    info = {"id": name, "modelId": name, "sha": repo.commit, "siblings": siblings, "tags": []}
+    return json.dumps({**info, **({"cardData": repo.card} if repo.card else {})}).encode()
 
 
 def _tree(repo: Repo) -> bytes:

@@ -68,11 +68,11 @@ def test_flags_go_before_the_values_of_the_file(model, tmp_path):
     assert "all-linear, the largest choice, was assumed" in " ".join(done.stdout.split())
 
 
-def test_a_bench_is_a_run_whose_steps_are_trials(model, tmp_path):
-    (tmp_path / "bench.yaml").write_text(
+def write_bench(folder: Path, model: object) -> None:
+    (folder / "bench.yaml").write_text(
         f"""
 name: b
-model: {{id: {model}}}
+model: {{id: "{model}"}}
 task: {{name: classification}}
 lora: {{rank: 8, alpha: 16, targets: [q_proj]}}
 train: {{learning_rate: 0.001, batch_size: 8, steps: 10}}
@@ -81,8 +81,24 @@ seeds: [0, 1]
 claim: {{margin: 0.02}}
 """
     )
+
+
+def test_a_bench_is_a_run_whose_steps_are_trials(model, tmp_path):
+    write_bench(tmp_path, model)
     done = preflight("bench.yaml", cwd=tmp_path)
     assert (done.returncode, "save 12 " in done.stdout) == (0, True), done.stderr + done.stdout
+
+
+def test_the_model_of_a_bench_may_lie_in_a_package(model, tmp_path):
+    (tmp_path / "weights_pkg").mkdir()
+    model.rename(tmp_path / "weights_pkg" / "model")
+    write_bench(tmp_path, "package:weights_pkg/model")
+    done = preflight("bench.yaml", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, "save 12 " in done.stdout) == (0, True), done.stderr + done.stdout
+    write_bench(tmp_path, "package:no_such_thing/model")
+    done = preflight("bench.yaml", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "the package 'no_such_thing' is not installed" in " ".join(done.stderr.split())
 
 
 def test_without_anything_to_go_by_it_asks_for_it(tmp_path):

@@ -65,6 +65,18 @@ def run(home: Path, *words: object, url: str = "", **more: str):
     return done.returncode, json.loads(done.stdout)["content"]
 
 
+def fetch(url: str, home: Path, repo: str, name: str, kind: str) -> None:
+    """Download a file with the real client, into the cache that `run` looks at."""
+    code = (
+        "import sys; from huggingface_hub import hf_hub_download as get; "
+        "get(sys.argv[1], sys.argv[2], repo_type=sys.argv[3])"
+    )
+    environ = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(home / "hf")}
+    environ.pop("HF_HUB_OFFLINE", None)
+    words = [sys.executable, "-c", code, repo, name, kind]
+    subprocess.run(words, check=True, env=environ, capture_output=True)
+
+
 def sizes(content):
     return {w["what"]: w.get("bytes") for d in content["disks"] for w in d["writes"]}
 
@@ -83,12 +95,7 @@ def test_only_what_will_be_fetched_counts_and_what_is_cached_does_not(hub, tmp_p
     assert sizes(found)["adapter"] == pytest.approx(LAYERS * 2 * 2 * 8 * WIDTH * 4, abs=1500)
     assert not hub.fetched().count("pytorch_model.bin")
 
-    code = (
-        "from huggingface_hub import hf_hub_download as get\nget('org/base', 'model.safetensors')"
-    )
-    environ = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
-    environ.pop("HF_HUB_OFFLINE", None)
-    subprocess.run([sys.executable, "-c", code], check=True, env=environ, capture_output=True)
+    fetch(hub.url, tmp_path, "org/base", "model.safetensors", "model")
     _, found = run(tmp_path, *LORA, url=hub.url)
     assert sizes(found)["model download"] == fetched - want["model.safetensors"]
 
@@ -97,6 +104,65 @@ def test_only_what_will_be_fetched_counts_and_what_is_cached_does_not(hub, tmp_p
     assert (code, found["verdict"]) == (1, "unknown")
     assert "whether all files of org/base are cached is not known" in found["unknown"][0]
     assert sizes(found)["adapter"]
+
+
+TRAIN = b"p" * 30_000
+CARD = {
+    "dataset_info": {
+        "dataset_size": 90_000,
+        "splits": [{"name": "test", "num_examples": 10}, {"name": "train", "num_examples": 400}],
+    }
+}
+FINE_TUNE = ("--batch-size", 8, "--epochs", 2, "--save-strategy", "no", "--map-copies", 2)
+
+
+def dataset_files():
+    files = {"README.md": b"# Data", "data/train.parquet": TRAIN, "data/test.parquet": b"p" * 1000}
+    return {**files, "images/logo.png": b"x" * 5000}
+
+
+def test_a_dataset_is_as_large_as_its_card_says_and_a_run_as_long_as_its_training_split(tmp_path):
+    with serve(org__data=Repo(files=dataset_files(), card=CARD)) as hub:
+        asked = ("--dataset", "org/data", *FINE_TUNE)
+        _, found = run(tmp_path, *asked, url=hub.url)
+        assert sizes(found) == {
+            "dataset download": 31_000,
+            "dataset as Arrow": 90_000,
+            "copies by map()": 180_000,
+        }
+        known = {w["what"]: w["known"] for d in found["disks"] for w in d["writes"]}
+        assert known["dataset download"] == known["dataset as Arrow"] == "listed"
+        assert found["schedule"]["steps"] == 100  # 2 epochs of 400 examples, 8 at a time
+
+        fetch(hub.url, tmp_path, "org/data", "data/train.parquet", "dataset")
+        _, found = run(tmp_path, *asked, url=hub.url)
+        assert sizes(found)["dataset download"] == 1000
+
+
+def test_a_dataset_whose_card_says_nothing_is_reckoned_by_a_rule_that_is_named(tmp_path):
+    several = {"dataset_info": [CARD["dataset_info"], {"config_name": "more"}]}
+    for card in ({}, several):
+        with serve(org__data=Repo(files=dataset_files(), card=card)) as hub:
+            _, found = run(tmp_path, "--dataset", "org/data", *FINE_TUNE, url=hub.url)
+        assert sizes(found)["dataset as Arrow"] == 3 * 31_000
+        assert "dataset as Arrow: 3 x .parquet." in found["assumed"]
+        assert "steps" not in found["schedule"]
+
+
+def test_the_hub_is_asked_once_where_it_does_not_answer(hub, tmp_path):
+    hub.down = True
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_ENDPOINT": hub.url}
+    done = subprocess.run(
+        [sys.executable, "-m", "gradience", "preflight", "--model", "org/base"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=environ,
+    )
+    assert done.stderr == "", "no word of the client's"
+    assert "the Hub did not answer" in " ".join(done.stdout.split())
+    assert len([path for _, path in hub.requests if "org/base" in path]) == 1
 
 
 def test_a_hub_that_does_not_answer_is_said_and_nothing_is_guessed(hub, tmp_path):

@@ -4,7 +4,8 @@ Every trial is reckoned as large as the probe's, with its optimizer's state, whi
 scratch directory until the budget wants it: an upper bound.
 """
 
-from gradience.bench.settings import BenchSettings, LadderSettings
+from gradience.bench.base_model import PACKAGE, base_directory
+from gradience.bench.settings import BenchSettings, LadderSettings, ModelSettings
 from gradience.storage.preflight.settings import RunSettings
 
 _CONTROLS = 3  # of each seed, beside the ladders
@@ -17,14 +18,18 @@ def as_run(settings: BenchSettings, output_dir: str) -> RunSettings:
     ----------
     output_dir : str
         Where the bench keeps its trials.
+
+    Raises
+    ------
+    BaseModelError
+        If the model lies in a package that is not installed.
     """
-    model = settings.model
     hub = [source for source in settings.task.train if source.startswith("hub:")]
     dataset = hub[0].removeprefix("hub:").partition(":")[0].partition("#")[0] if hub else None
     rungs = sum(map(_rungs, settings.variants))
     return RunSettings(
         output_dir=output_dir,
-        model=f"{model.id}@{model.revision}" if model.revision else model.id,
+        model=_model(settings.model),
         dataset=dataset,
         adapter_rank=settings.lora.rank,
         targets=settings.lora.targets,
@@ -33,6 +38,13 @@ def as_run(settings: BenchSettings, output_dir: str) -> RunSettings:
         save_steps=1,
         export="none",
     )
+
+
+def _model(model: ModelSettings) -> str:
+    """As a preflight takes it: a directory, or a Hub id with its revision."""
+    if model.id.startswith(PACKAGE):
+        return str(base_directory(model))
+    return f"{model.id}@{model.revision}" if model.revision else model.id
 
 
 def _rungs(ladder: LadderSettings) -> int:

@@ -18,6 +18,7 @@ _ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 RepoType = Literal["model", "dataset"]
 Source = Literal["listed", "measured"]
+_ANSWER_SECONDS = 5.0
 T = TypeVar("T")
 
 
@@ -51,7 +52,7 @@ class HubRepo:
     doubt : str
         Why more may have to be fetched than is known; "" where all is known.
     card : mapping
-        Of a dataset: what its card says of sizes.
+        The metadata of its card: that of a dataset says sizes.
     """
 
     id: str
@@ -131,6 +132,10 @@ def _listing(
     from huggingface_hub.hf_api import RepoFile  # noqa: PLC0415 - as above
 
     api = HfApi()
+    # Asked first, and once: where the Hub does not answer, the client asks for a listing six times.
+    info = api.repo_info(
+        name, revision=revision, repo_type=kind, timeout=_ANSWER_SECONDS, expand=["cardData"]
+    )
     sizes: dict[str, int] = {}
     blobs: dict[str, tuple[str, ...]] = {}
     for entry in api.list_repo_tree(name, recursive=True, revision=revision, repo_type=kind):
@@ -138,11 +143,8 @@ def _listing(
             sizes[entry.path] = entry.lfs.size if entry.lfs else entry.size
             digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
             blobs[entry.path] = (digest, entry.xet_hash or "")
-    card: Mapping[str, Any] = {}
-    if kind == "dataset":
-        info = api.dataset_info(name, revision=revision)
-        card = dict(info.card_data.to_dict()) if info.card_data else {}  # type: ignore[no-untyped-call]
-    return sizes, blobs, card
+    card = getattr(info, "card_data", None)
+    return sizes, blobs, dict(card.to_dict()) if card else {}
 
 
 def _asked(ask: Callable[[], T]) -> tuple[T | None, str]:

@@ -40,8 +40,6 @@ class Model:
     download_bytes : int or None
         Not cached yet; 0 of a directory; None where that is not known.
     download_files : int
-    largest_bytes : int
-        The largest file that is fetched.
     tokenizer_bytes : int
     known : str
     note : str
@@ -52,7 +50,6 @@ class Model:
     tensors: Mapping[str, Tensor] | None
     download_bytes: int | None
     download_files: int = 0
-    largest_bytes: int = 0
     tokenizer_bytes: int = 0
     known: Known = "measured"
     note: str = ""
@@ -129,7 +126,6 @@ def _on_hub(repo: hub.HubRepo, *, online: bool) -> Model:
         tensors=tensors if tensors and not (missing and len(doubts) > bool(repo.doubt)) else None,
         download_bytes=None if unsure else sum(f.bytes for f in absent),
         download_files=len(absent),
-        largest_bytes=max((f.bytes for f in absent), default=0),
         tokenizer_bytes=sum(repo.files[n].bytes for n in others if _any(n, _TOKENIZER)),
         known="unknown" if unsure else repo.source,
         note=f"{len(files)} files, {cached * 100 // max(1, sum(f.bytes for f in files))}% cached",
