@@ -25,6 +25,7 @@ from gradience.findings import Severity
 from gradience.storage.doctor.facts import (
     Assignment,
     Candidate,
+    DeadRun,
     Facts,
     ForeignPart,
     HubClient,
@@ -175,6 +176,11 @@ ILL: dict[str, Callable[[], Facts]] = {
     ),
     "broken_repo": lambda: damaged("broken_link"),
     "broken_weights": lambda: facts(verification=verification("zero_filled")),
+    "dead_run": lambda: facts(
+        dead_runs=(
+            DeadRun(place=Path("/r"), held=(Path("/r/.gradience/ballast"),), bytes=2 * 10**9),
+        )
+    ),
     "idle_locks": lambda: facts(idle_locks={HUB: 5000}),
     "broken_checkpoint": lambda: damaged("broken_checkpoint"),
     "cache_unreadable": lambda: facts(

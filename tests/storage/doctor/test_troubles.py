@@ -469,3 +469,45 @@ def test_a_checkpoint_that_cannot_be_resumed_is_found_and_moved_aside(
     after = patient.asks(*HUB, "--project", str(run), before=finding["remedy"])
     assert "broken_checkpoint" not in codes(after)
     assert (run / "broken-checkpoint-4").is_dir()
+
+
+HOLDS = """
+import os, socket, sys
+from pathlib import Path
+from gradience.storage.guard.records import Need
+from gradience.storage.guard.run import Guard
+
+run = Path(sys.argv[1])
+guard = Guard(run)
+guard.claim()
+guard.smallest = Need(bytes=3_000_000, inodes=1)
+guard.hold_reserve()
+saving = guard.own.stage("checkpoint-2")
+saving.mkdir()
+(saving / "optimizer.pt").write_bytes(bytes(1_000_000))
+(run / f".gradience-ballast-{socket.gethostname()}-{os.getpid()}").write_bytes(bytes(500_000))
+print("holds", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_killed_run_holds_is_found_and_given_back_and_not_while_the_run_goes_on(
+    patient: Patient,
+) -> None:
+    run = patient.work / "run s"
+    run.mkdir()
+    asked = (*HUB, "--project", str(patient.work))
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, run], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert not {"dead_run", "broken_checkpoint"} & codes(patient.asks(*asked))
+        process.kill()
+    diagnosis = patient.asks(*asked)
+    assert "broken_checkpoint" not in codes(diagnosis), "no resume would choose it"
+    finding = the(diagnosis, "dead_run")
+    assert "4.5" in finding["message"]
+    after = patient.asks(*asked, before=finding["remedy"])
+    assert "dead_run" not in codes(after)
+    assert sorted(p.name for p in run.rglob("*")) == [".gradience", "in-use.lock", "replaced"]

@@ -1,14 +1,22 @@
-"""Files of the checkpoints in an inventory that are cut off, as far as ends and headers tell."""
+"""Training runs in an inventory: checkpoints that are cut off, and what dead runs still hold."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from gradience.storage.checkpoints.find import in_use
 from gradience.storage.checkpoints.judge import bad_files as bad_files_in
-from gradience.storage.doctor.facts import BadFile
+from gradience.storage.checkpoints.judge import weigh
+from gradience.storage.checkpoints.names import BALLAST, OWN_DIR, SAVING
+from gradience.storage.doctor.facts import BadFile, DeadRun
+from gradience.storage.doctor.places import mount_of
+from gradience.storage.doctor.rules_contents import BUSY_SECONDS
 from gradience.storage.inventory.records import Inventory
+from gradience.storage.inventory.scan import Directory
+from gradience.storage.outside.reserve import left
 
 
 def bad_files(inventory: Inventory) -> tuple[BadFile, ...]:
-    """One record for each file that is cut off."""
+    """One record for each file that is cut off, as far as ends and headers tell."""
     folders = [
         Path(entry.path)
         for cache in inventory.caches
@@ -20,3 +28,45 @@ def bad_files(inventory: Inventory) -> tuple[BadFile, ...]:
         for folder in folders
         for path, why in bad_files_in(folder)
     )
+
+
+def dead_runs(projects: Iterable[Directory], *, now: float) -> tuple[DeadRun, ...]:
+    """Directories in which a run that is over holds room: a reserve, or a save that did not end.
+
+    The next guarded run there gives it back; until then nobody does.
+
+    Parameters
+    ----------
+    now : float
+        Seconds since 1970.
+    """
+    found = []
+    waiting = list(projects)
+    while waiting:
+        directory = waiting.pop()
+        waiting += [child for child in directory.dirs if child.name != OWN_DIR]
+        place = Path(directory.path)
+        held = _kept(directory) if _is_over(directory, now) else []
+        if any(file.name.startswith(".gradience-") for file in directory.files):
+            held += left(place)
+        if held:
+            nbytes = sum(weigh(p)[0] if p.is_dir() else p.stat().st_blocks * 512 for p in held)
+            found.append(DeadRun(place=place, held=tuple(sorted(held)), bytes=nbytes))
+    return tuple(found)
+
+
+def _kept(run: Directory) -> list[Path]:
+    """What a guard keeps there; its parts are made at the start of a run, and empty mostly."""
+    own = run.child(OWN_DIR)
+    parts = [] if own is None else [own.child(name) for name in (BALLAST, SAVING)]
+    return [Path(part.path) for part in parts if part is not None and (part.dirs or part.files)]
+
+
+def _is_over(run: Directory, now: float) -> bool:
+    """By its lock; where locks may do nothing, also by its silence: a run writes its log."""
+    if run.child(OWN_DIR) is None or in_use(Path(run.path)):
+        return False
+    mount = mount_of(Path(run.path))
+    newest = max([run.newest_mtime, *(child.newest_mtime for child in run.dirs)])
+    local = mount is not None and not (mount.network or mount.fuse)
+    return local or now - newest > BUSY_SECONDS

@@ -225,6 +225,15 @@ class BadFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeadRun:
+    """A run that is over, and what still takes room for it: reserves, unfinished saves."""
+
+    place: Path
+    held: tuple[Path, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """An environment variable that a program sets for itself."""
 
@@ -311,6 +320,7 @@ class Facts:
     inventory: Inventory | None = None
     verification: Verification | None = None
     bad_files: tuple[BadFile, ...] = ()
+    dead_runs: tuple[DeadRun, ...] = ()
     idle_locks: Mapping[str, int] = field(default_factory=dict)
     program: Program | None = None
     unasked: tuple[str, ...] = ()

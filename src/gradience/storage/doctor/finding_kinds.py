@@ -91,6 +91,14 @@ LEFTOVERS = _add(
     "nothing uses them again. A warning above 1 GB.",
     "Remove them with `gradience cache clean`: what is being written stays.",
 )
+DEAD_RUN = _add(
+    Trouble.SPACE,
+    "dead_run",
+    _INFO,
+    "A run that was killed left its reserve, or a save that it did not finish; the next run there "
+    "gives it back. A warning above 1 GB.",
+    "Run it again, or delete what it holds.",
+)
 IDLE_LOCKS = _add(
     Trouble.SPACE,
     "idle_locks",

@@ -11,9 +11,10 @@ from gradience import system
 from gradience.errors import GradienceError, StorageError
 from gradience.paths import as_path
 from gradience.storage.doctor import places as look
-from gradience.storage.doctor.checkpoints import bad_files
+from gradience.storage.doctor.checkpoints import bad_files, dead_runs
 from gradience.storage.doctor.facts import (
     BadFile,
+    DeadRun,
     Facts,
     HubClient,
     Interpreter,
@@ -150,6 +151,7 @@ def gather(
         inventory=contents.inventory,
         verification=contents.verification,
         bad_files=contents.bad_files,
+        dead_runs=contents.dead_runs,
         idle_locks=contents.idle_locks,
         unasked=(*contents.unasked, *facts.unasked),
     )
@@ -281,6 +283,7 @@ class _Contents:
     inventory: Inventory | None = None
     verification: Verification | None = None
     bad_files: tuple[BadFile, ...] = ()
+    dead_runs: tuple[DeadRun, ...] = ()
     idle_locks: Mapping[str, int] = field(default_factory=dict)
     unasked: tuple[str, ...] = ()
 
@@ -328,6 +331,10 @@ def _contents(
         inventory=inventory,
         verification=checked,
         bad_files=bad_files(inventory),
+        dead_runs=dead_runs(
+            (look.tree for look in found.looks if look.kind == "project"),
+            now=machine.now.timestamp(),
+        ),
         idle_locks=locks,
     )
 

@@ -211,6 +211,17 @@ def leftovers(facts: Facts) -> Iterator[Finding]:
         yield _warning(finding) if size > _MUCH else finding
 
 
+def dead_runs(facts: Facts) -> Iterator[Finding]:
+    """Room that runs which are over still hold, one finding for each."""
+    for run in facts.dead_runs:
+        finding = kinds.DEAD_RUN.found(
+            f"The run in {run.place} is over, and {format_size(run.bytes)} that it held back or "
+            "had not finished saving are still taken.",
+            remedy=_remove([str(path) for path in run.held]),
+        )
+        yield _warning(finding) if run.bytes > _MUCH else finding
+
+
 def _warning(finding: Finding) -> Finding:
     return Finding(
         code=finding.code,

@@ -55,15 +55,24 @@ class Reserve:
         return held
 
 
+def left(place: Path) -> list[Path]:
+    """What holders of this machine that died left under a name in a directory."""
+    return [
+        path
+        for path in place.glob(".gradience-ballast-*")
+        if (match := _NAME.fullmatch(path.name))
+        and match["host"] == socket.gethostname()
+        and not _alive(int(match["pid"]))
+    ]
+
+
 def sweep(place: Path) -> int:
-    """Remove what a holder of this machine that died left under a name; the bytes of it."""
+    """Remove what holders that died left there; the bytes of it."""
     freed = 0
-    for path in place.glob(".gradience-ballast-*"):
-        match = _NAME.fullmatch(path.name)
-        if match and match["host"] == socket.gethostname() and not _alive(int(match["pid"])):
-            with contextlib.suppress(OSError):
-                freed += path.stat().st_blocks * 512
-                path.unlink()
+    for path in left(place):
+        with contextlib.suppress(OSError):
+            freed += path.stat().st_blocks * 512
+            path.unlink()
     return freed
 
 

@@ -134,7 +134,11 @@ def _listing(
     api = HfApi()
     # Asked first, and once: where the Hub does not answer, the client asks for a listing six times.
     info = api.repo_info(
-        name, revision=revision, repo_type=kind, timeout=_ANSWER_SECONDS, expand=["cardData"]
+        name,
+        revision=revision,
+        repo_type=kind,
+        timeout=_ANSWER_SECONDS,
+        expand=["cardData"],  # type: ignore[arg-type] - annotated as one, documented as a list
     )
     sizes: dict[str, int] = {}
     blobs: dict[str, tuple[str, ...]] = {}

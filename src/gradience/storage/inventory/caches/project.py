@@ -8,7 +8,14 @@ resume needs.
 
 from collections.abc import Iterator
 
-from gradience.storage.checkpoints.names import CHECKPOINT, RESUME, STATE, WEIGHTS, lacking
+from gradience.storage.checkpoints.names import (
+    CHECKPOINT,
+    OWN_DIR,
+    RESUME,
+    STATE,
+    WEIGHTS,
+    lacking,
+)
 from gradience.storage.inventory.caches.kind import (
     CacheKind,
     Listing,
@@ -41,7 +48,8 @@ def entries(look: Look) -> Listing:
         notes = _notes(directory)
         if notes is not None:
             found.append(_local_dir(look, directory, notes))
-        stack += [d for d in directory.dirs if d.name not in (".git", "node_modules")]
+        # What lies in OWN_DIR is no checkpoint yet, or not any more.
+        stack += [d for d in directory.dirs if d.name not in (".git", "node_modules", OWN_DIR)]
     return found, ""
 
 
