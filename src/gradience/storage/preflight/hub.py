@@ -138,7 +138,8 @@ def _listing(
         revision=revision,
         repo_type=kind,
         timeout=_ANSWER_SECONDS,
-        expand=["cardData"],  # type: ignore[arg-type] - annotated as one, documented as a list
+        # Annotated as one name, and documented as a list.
+        expand=["cardData"],  # type: ignore[arg-type]
     )
     sizes: dict[str, int] = {}
     blobs: dict[str, tuple[str, ...]] = {}
