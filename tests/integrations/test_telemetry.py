@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -192,3 +193,47 @@ def test_tensorboard_gets_what_it_got_before(tmp_path):
     (written,) = {p.parent for p in tmp_path.rglob("events.out.tfevents.*")}
     seen = read.EventAccumulator(str(written)).Reload().Scalars("train/loss")
     assert [s.step for s in seen] == steps(tmp_path)
+
+
+WITH_WANDB = """
+import sys
+from test_telemetry import make_trainer
+from gradience.vnext.integrations.hf import GradienceCallback
+import wandb
+
+make_trainer(sys.argv[1], GradienceCallback(), report_to=["wandb"]).train()
+wandb.finish()
+"""
+
+
+@pytest.mark.slow
+def test_wandb_gets_what_it_got_before(tmp_path):
+    pytest.importorskip("wandb", reason="needs wandb: pip install wandb")
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    environ = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    environ |= {"WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", WITH_WANDB, str(tmp_path / "out")]
+    subprocess.run(command, env=environ, check=True, capture_output=True)
+    (written,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    sent = {row["train/global_step"]: row for row in wandb_history(written) if "train/loss" in row}
+    ours = {e.step: e.loss for e in events(tmp_path / "out") if isinstance(e, TrainStep)}
+    assert {step: row["train/loss"] for step, row in sent.items()} == ours
+    assert list(ours) == [1, 2, 3, 4]
+
+
+def wandb_history(path: Path) -> list[dict[str, object]]:
+    """The rows in W&B's own file: a header of 7 bytes, then records as in a log of LevelDB."""
+    protocol = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    data, block, head = path.read_bytes(), 2**15, 7
+    at, record, rows = head, b"", []
+    while at + head <= len(data):
+        if block - at % block < head:
+            at += block - at % block
+            continue
+        _, size, kind = struct.unpack("<IHB", data[at : at + head])
+        record, at = record + data[at + head : at + head + size], at + head + size
+        if kind in (1, 4):  # whole, or the last part
+            history = protocol.Record.FromString(record).history
+            rows.append({i.key or i.nested_key[0]: json.loads(i.value_json) for i in history.item})
+            record = b""
+    return rows
