@@ -229,6 +229,44 @@ def test_what_the_policy_allows_is_cleaned_before_the_program_is_asked(tmp_path,
         assert "asked to stop" not in err
 
 
+def in_a_fresh_home(home: Path, *words: str, **more: str) -> tuple[set[str], str]:
+    """The variables that the program got beyond those it was started with, and what was said."""
+    environ = {"PATH": os.environ["PATH"], "HOME": str(home), **more}
+    show = "import os; print(*os.environ, sep='\\n')"
+    command = ["-m", "gradience", "run", *words, "--", sys.executable, "-c", show]
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=home,
+        env=environ,
+    )
+    return set(done.stdout.split()) - {*environ, "LC_CTYPE"}, done.stderr
+
+
+def test_the_program_gets_the_variables_of_gradience_env_and_each_is_named(tmp_path):
+    set_by_us, said = in_a_fresh_home(tmp_path)
+    env = [sys.executable, "-m", "gradience", "env", "--format", "dotenv"]
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(env, capture_output=True, text=True, check=True, env=environ)
+    lines = [line for line in done.stdout.splitlines() if "=" in line and line[0] != "#"]
+    assert set_by_us == {line.partition("=")[0] for line in lines}
+    assert all(name in said for name in set_by_us)
+
+
+def test_a_place_that_a_variable_of_the_user_decides_stays(tmp_path):
+    ours, _ = in_a_fresh_home(tmp_path, HF_HOME=str(tmp_path / "mine"))
+    assert "TORCH_HOME" in ours
+    assert not {n for n in ours if n.startswith("HF_")}
+    assert not list(tmp_path.rglob("hub")), "and no directory is made for it"
+
+
+def test_without_the_environment_nothing_is_set_or_made(tmp_path):
+    assert in_a_fresh_home(tmp_path, "--no-env")[0] == set()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_cleaning_that_cannot_be_meant_is_refused_before_the_program_starts(tmp_path, policy):
     policy.write_text("clean: [--no-such-option]\n")
     code, _, err = run(tmp_path, "--policy", policy, "--", "touch", tmp_path / "started")

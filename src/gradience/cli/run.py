@@ -1,6 +1,7 @@
 """`gradience run`: a program of any kind, with its disks looked after."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where the preflight says that it does not fit.",
 )
-@click.option("--no-env", is_flag=True, help="Leave the environment as it is.")
+@click.option("--no-env", is_flag=True, help="Set no variables and make no caches' directories.")
 @run_options
 @click.option("--offline", is_flag=True, help="Do not ask the Hub: what is cached must do.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
@@ -59,6 +60,15 @@ def run(
     Input, output and signals are the command's own. Before a disk is full: what the policy allows
     is cleaned, a reserve is released, then the program is asked by a signal or a file. Nothing is
     killed. A summary goes to standard error. Options of `gradience preflight` make it look first.
+
+    \b
+    What it changes:
+        variables     for COMMAND alone, those of `gradience env` for whose place no variable
+                      decides yet; it names them. None with --no-env, `environment: false`, or
+                      where caches lie elsewhere by now
+        directories   of these variables, --output-dir and `watch` are made
+        reserve       a file without a name on each disk, until COMMAND is asked or ends
+        stop_file     is made when COMMAND is asked
 
     \b
     gradience run -- python train.py --output_dir runs/a
@@ -142,20 +152,25 @@ def _preflight(
 
 
 def _environment() -> dict[str, str]:
-    """The environment with what `gradience env` would set, where nothing is set yet."""
+    """The environment with what `gradience env` would set, where no variable decides yet."""
     from gradience.storage.environment.choose import environment  # noqa: PLC0415
     from gradience.storage.environment.directories import create_directories  # noqa: PLC0415
     from gradience.storage.environment.machine import read_machine  # noqa: PLC0415
+    from gradience.storage.environment.readers import undecided  # noqa: PLC0415
 
-    chosen = environment(read_machine(os.environ))
-    missing = {n: v for n, v in chosen.layout.values.items() if n not in os.environ}
+    machine = read_machine(os.environ)
+    chosen = environment(machine)
+    missing = undecided(chosen.layout.values, os.environ, machine.home, host=machine.host)
     if not missing or not chosen.here:
         return dict(os.environ)
     if chosen.left_behind:
         _say("caches lie elsewhere by now, so no variable was set: see `gradience env --explain`.")
         return dict(os.environ)
-    create_directories(chosen.layout)
-    _say(f"{len(missing)} variables were set as by `gradience env`, below {chosen.layout.root}.")
+    layout = chosen.layout
+    create_directories(
+        replace(layout, settings=tuple(s for s in layout.settings if s.name in missing))
+    )
+    _say(f"set as by `gradience env`, below {layout.root}: {', '.join(missing)}.")
     return {**os.environ, **missing}
 
 

@@ -95,6 +95,32 @@ def resolve(
     return places
 
 
+def undecided(
+    values: Mapping[str, str], environ: Mapping[str, str], home: Path, *, host: Host | None = None
+) -> dict[str, str]:
+    """Of these variables, those that would move no place for which an environment decides already.
+
+    Parameters
+    ----------
+    values : mapping of str to str
+        Variables that may be set.
+
+    Examples
+    --------
+    >>> values = {"HF_HUB_CACHE": "/a/hub", "TORCH_HOME": "/a/torch"}
+    >>> undecided(values, {"HF_HOME": "/mine"}, Path("/home/me"))
+    {'TORCH_HOME': '/a/torch'}
+    """
+    now = resolve(environ, home, host=host)
+    found = {}
+    for name, value in values.items():
+        then = resolve({**environ, name: value}, home, host=host)
+        moved = [now[p] for p in now.keys() & then.keys() if then[p].decided_by == name]
+        if name not in environ and all(place.decided_by == DEFAULT for place in moved):
+            found[name] = value
+    return found
+
+
 def expand_home(value: str, home: str) -> str:
     """`os.path.expanduser` for `~` alone; `~name` stays, as it needs the user database."""
     if value == "~" or value.startswith("~/"):
