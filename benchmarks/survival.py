@@ -16,6 +16,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -257,9 +258,11 @@ def table(rows: list[Row]) -> str:
 
 
 def short(text: str) -> str:
-    """The beginning of a message, for a cell."""
+    """The beginning of a message, for a cell: its words, without places and numbers."""
     text = text.replace("|", "/").replace("Error while serializing: I/O error: ", "")
-    text = text.replace("[enforce fail at inline_container.cc:", "[")
+    text = re.sub(
+        r"\[[^]]*\][ .]*| \(os er.*|: '.*|: No such .*|(?<=unexpected pos) \d.*", "", text
+    )
     return text if len(text) <= 46 else f"{text[:43]}..."
 
 
