@@ -122,9 +122,7 @@ def main() -> None:
     print(f"watcher, one look   {tick * 1e3:9.3f} ms  {share:.4%} of {EVERY_SECONDS:g} s")
     print(f"together            {'':12}  {(own + line) / step + share:.4%}")
     shortest = (own + line) / (_MOST - share)
-    print(
-        f"{_MOST:.1%} of a step are reached by one of {shortest * 1e3:.0f} ms that logs each step"
-    )
+    print(f"{_MOST:.1%} of a step      {shortest * 1e3:9.0f} ms would be that step")
 
 
 if __name__ == "__main__":
