@@ -80,7 +80,7 @@ def preflight(*, config: Path | None, offline: bool, as_json: bool, **flags: Any
     gradience preflight --offline --model ./base --steps 1000 --json
 
     Exit codes: 0 fits; 1 fits until a step, or something that decides is not known; 2 usage;
-    5 does not fit.
+    3 the model of a bench lies in a package that is not installed; 5 does not fit.
     """
     from gradience.cli.render import show  # noqa: PLC0415 - `--help` need not pay
     from gradience.storage.preflight.report import page  # noqa: PLC0415 - as above
