@@ -123,6 +123,21 @@ def test_a_cleaning_of_the_user_that_fails_anyhow_does_not_end_the_save(tmp_path
         assert told[0].grave is (answer is not None)
 
 
+@pytest.mark.root
+def test_a_reserve_of_which_a_part_could_be_held_is_completed_when_there_is_room_again(tmp_path):
+    with tmpfs(tmp_path / "disk", "size=20m,nr_inodes=40") as place:
+        (place / "many").mkdir()
+        for number in range(20):
+            (place / "many" / str(number)).touch()
+        ballast = Ballast(place / "ballast")
+        assert ballast.reserve(Need(bytes=MB, inodes=30), count_inodes=True)
+        assert 0 < ballast.held.inodes < 30
+        for path in (place / "many").iterdir():
+            path.unlink()
+        assert ballast.reserve(Need(bytes=MB, inodes=30), count_inodes=True) == ""
+        assert ballast.held == Need(bytes=MB, inodes=30)
+
+
 def test_a_reserve_grows_by_what_is_missing(tmp_path):
     ballast = Ballast(tmp_path / "ballast")
     for size in (3 * MB, 2 * MB, 5 * MB):

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from gradience.storage.checkpoints.find import in_use
 from gradience.storage.checkpoints.judge import bad_files as bad_files_in
-from gradience.storage.checkpoints.judge import weigh
 from gradience.storage.checkpoints.names import BALLAST, OWN_DIR, SAVING
 from gradience.storage.doctor.facts import BadFile, DeadRun
 from gradience.storage.doctor.places import mount_of
 from gradience.storage.doctor.rules_contents import BUSY_SECONDS
 from gradience.storage.inventory.records import Inventory
 from gradience.storage.inventory.scan import Directory
-from gradience.storage.outside.reserve import left
+from gradience.storage.inventory.tally import Tally
+from gradience.storage.outside.reserve import RESERVE, left
 
 
 def bad_files(inventory: Inventory) -> tuple[BadFile, ...]:
@@ -46,20 +46,25 @@ def dead_runs(projects: Iterable[Directory], *, now: float) -> tuple[DeadRun, ..
         directory = waiting.pop()
         waiting += [child for child in directory.dirs if child.name != OWN_DIR]
         place = Path(directory.path)
-        held = _kept(directory) if _is_over(directory, now) else []
-        if any(file.name.startswith(".gradience-") for file in directory.files):
-            held += left(place)
-        if held:
-            nbytes = sum(weigh(p)[0] if p.is_dir() else p.stat().st_blocks * 512 for p in held)
-            found.append(DeadRun(place=place, held=tuple(sorted(held)), bytes=nbytes))
+        sizes = _kept(directory) if _is_over(directory, now) else {}
+        reserves = {file.name: file for file in directory.files if file.name.startswith(RESERVE)}
+        if reserves:
+            sizes |= {p: reserves[p.name].frees_bytes for p in left(place) if p.name in reserves}
+        if sizes:
+            held = tuple(sorted(sizes))
+            found.append(DeadRun(place=place, held=held, bytes=sum(sizes.values())))
     return tuple(found)
 
 
-def _kept(run: Directory) -> list[Path]:
+def _kept(run: Directory) -> dict[Path, int]:
     """What a guard keeps there; its parts are made at the start of a run, and empty mostly."""
     own = run.child(OWN_DIR)
     parts = [] if own is None else [own.child(name) for name in (BALLAST, SAVING)]
-    return [Path(part.path) for part in parts if part is not None and (part.dirs or part.files)]
+    return {
+        Path(part.path): Tally().add_tree(part).frees_bytes
+        for part in parts
+        if part is not None and (part.dirs or part.files)
+    }
 
 
 def _is_over(run: Directory, now: float) -> bool:

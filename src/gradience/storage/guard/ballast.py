@@ -8,6 +8,7 @@ it, and given back at once.
 """
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 from gradience import files
@@ -42,11 +43,15 @@ class Ballast:
         if not missing and not inodes:
             return ""
         try:
-            self._make(_SPARE, SPARE.bytes, SPARE.inodes if count_inodes else 0)
-            self._make(_HELD, missing, 0)
-            self.held = Need(bytes=self.held.bytes + missing, inodes=self.held.inodes)
-            self._make(_HELD, 0, inodes)
-            self.held = Need(bytes=self.held.bytes, inodes=self.held.inodes + inodes)
+            files.reserve(self._place / f"{_SPARE}-bytes", SPARE.bytes)
+            for number in range(SPARE.inodes if count_inodes else 0):
+                files.reserve(self._place / f"{_SPARE}-inode-{number}", 0)
+            if missing:
+                files.reserve(self._place / f"{_HELD}-bytes-{self.held.bytes}", missing)
+                self.held = replace(self.held, bytes=self.held.bytes + missing)
+            for _ in range(inodes):
+                files.reserve(self._place / f"{_HELD}-inode-{self.held.inodes}", 0)
+                self.held = replace(self.held, inodes=self.held.inodes + 1)
         except (OSError, StorageError) as error:
             return str(error)
         finally:
@@ -60,12 +65,6 @@ class Ballast:
         with contextlib.suppress(OSError):
             self._place.rmdir()
         return held
-
-    def _make(self, name: str, nbytes: int, inodes: int) -> None:
-        if nbytes:
-            files.reserve(self._place / f"{name}-bytes-{self.held.bytes}", nbytes)
-        for number in range(self.held.inodes, self.held.inodes + inodes):
-            files.reserve(self._place / f"{name}-inode-{number}", 0)
 
     def _remove(self, names: str) -> None:
         for path in self._place.glob(names):

@@ -14,7 +14,9 @@ from pathlib import Path
 from gradience import files
 from gradience.errors import StorageError
 
-_NAME = re.compile(r"\.gradience-ballast-(?P<host>.+)-(?P<pid>\d+)")
+RESERVE = ".gradience-ballast-"
+"""How the name of a reserve begins; then come host and process."""
+_NAME = re.compile(rf"{re.escape(RESERVE)}(?P<host>.+)-(?P<pid>\d+)")
 
 
 class Reserve:
@@ -27,7 +29,7 @@ class Reserve:
     """
 
     def __init__(self, place: Path) -> None:
-        self._path = place / f".gradience-ballast-{socket.gethostname()}-{os.getpid()}"
+        self._path = place / f"{RESERVE}{socket.gethostname()}-{os.getpid()}"
         self._descriptor: int | None = None
         self.bytes = 0
 
@@ -59,7 +61,7 @@ def left(place: Path) -> list[Path]:
     """What holders of this machine that died left under a name in a directory."""
     return [
         path
-        for path in place.glob(".gradience-ballast-*")
+        for path in place.glob(f"{RESERVE}*")
         if (match := _NAME.fullmatch(path.name))
         and match["host"] == socket.gethostname()
         and not _alive(int(match["pid"]))
