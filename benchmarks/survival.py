@@ -260,9 +260,7 @@ def table(rows: list[Row]) -> str:
 def short(text: str) -> str:
     """The beginning of a message, for a cell: its words, without places and numbers."""
     text = text.replace("|", "/").replace("Error while serializing: I/O error: ", "")
-    text = re.sub(
-        r"\[[^]]*\][ .]*| \(os er.*|: '.*|: No such .*|(?<=unexpected pos) \d.*", "", text
-    )
+    text = re.sub(r": \[Errno 2\].*|\[[^]]*\][ .]*| \(o.*|: '.*|(?<=unexpected pos) \d.*", "", text)
     return text if len(text) <= 46 else f"{text[:43]}..."
 
 
