@@ -56,8 +56,8 @@ BASE_NORMS_UNCHECKED = BASE.add(
     Severity.INFO,
     "Norms of the base model were taken from a file on its word: they make sense, and nobody held "
     "any of them against the weights. UDR is as right as that file.",
-    "Check a sample once, where the model can be read: "
-    "gradience norms import FILE --base-model MODEL",
+    "Check a sample once, where the model can be read, with "
+    "`gradience norms import FILE --base-model MODEL`.",
 )
 BASE_NORMS_MISSING = BASE.add(
     "base_norms_missing",
