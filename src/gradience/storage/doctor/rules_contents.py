@@ -217,7 +217,7 @@ def dead_runs(facts: Facts) -> Iterator[Finding]:
         finding = kinds.DEAD_RUN.found(
             f"The run in {run.place} is over, and {format_size(run.bytes)} that it held back or "
             "had not finished saving are still taken.",
-            remedy=_remove([str(path) for path in run.held]),
+            remedy=f"rm -rf -- {quoted(*run.held)}",
         )
         yield _warning(finding) if run.bytes > _MUCH else finding
 
