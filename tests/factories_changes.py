@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,15 @@ from gradience.storage.change import fingerprint
 from gradience.storage.change.apply import apply
 from gradience.storage.change.choose import Rule
 from gradience.storage.change.clean import plan_clean
+from gradience.storage.change.copies import groups
+from gradience.storage.change.dedupe import plan_dedupe
 from gradience.storage.change.journal import DiskJournal
 from gradience.storage.change.needs import needs, revisions_of
 from gradience.storage.change.protect import Facts
 from gradience.storage.change.records import Action, Item, Plan, Receipt, text_of
 from gradience.storage.change.remote import Fate
 from gradience.storage.change.site import Site
+from gradience.storage.inventory.places import Place
 from gradience.storage.inventory.take import survey
 from gradience.system.holders import Held, Holder, Holders
 
@@ -102,15 +105,25 @@ class DyingJournal:
         self._step()
 
 
-def dies(plan: Plan, steps: int) -> bool:
-    """Carry out a plan in a child that is killed at a step; whether it came so far."""
+def in_a_child(act: Callable[[], object]) -> bool:
+    """Do it in a child; whether that was killed, as by `kill -9`, before it came to its end."""
     child = os.fork()
     if child == 0:
-        apply(plan, holders=nobody, new_journal=lambda: DyingJournal(steps))
+        try:
+            act()
+        except BaseException:  # noqa: BLE001 - a test that forked must not go on as two
+            os._exit(1)
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL
-    return os.WIFSIGNALED(status)
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    assert killed or status == 0
+    return killed
+
+
+def dies(plan: Plan, steps: int) -> bool:
+    """Carry out a plan in a child that is killed at a step; whether it came so far."""
+    journal = lambda: DyingJournal(steps)  # noqa: E731
+    return in_a_child(lambda: carry_out(plan, new_journal=journal))
 
 
 def names_below(root: Path) -> set[str]:
@@ -160,3 +173,21 @@ def clean_plan(
         ask=lambda revisions: dict.fromkeys(revisions, fate),
         verb=verb,
     )
+
+
+def dedupe_plan(
+    *hubs: Path,
+    projects: tuple[Path, ...] = (),
+    ollama: tuple[Path, ...] = (),
+    holders: Holders | None = None,
+) -> Plan:
+    """The plan that lets equal files of these caches share their bytes."""
+    found = survey(
+        environ={"HF_HUB_CACHE": str(hubs[0])},
+        home=hubs[0].parent,
+        now=datetime.now(UTC),
+        kinds=["hub", "project"],
+        projects=projects,
+        also=[Place(kind="hub", path=path, chosen_by="--at") for path in hubs[1:]],
+    )
+    return plan_dedupe(groups(found, ollama), change="test", now=0.0, holders=holders or nobody())

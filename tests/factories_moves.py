@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from factories_changes import nobody
+from factories_changes import in_a_child, nobody
 from gradience.storage.change.move.plan import plan_move
 from gradience.storage.change.move.resume import resume
 from gradience.storage.change.move.run import move
@@ -107,22 +107,25 @@ def at(step: str, act: Callable[[], object], times: int = 1) -> Callable[[str], 
     return reached
 
 
+def dying(steps: int) -> Callable[[str], None]:
+    """What kills this process at its nth step."""
+    left = [steps]
+
+    def reached(_: str) -> None:
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+
+    return reached
+
+
 def dies(plan: Plan, steps: int) -> bool:
     """Carry out a move in a child that is killed at its nth step; whether it came so far."""
-    child = os.fork()
-    if child == 0:
-        left = [steps]
 
-        def reached(_: str) -> None:
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
+    def act() -> None:
+        assert carry_out(plan, reached=dying(steps)).complete
 
-        receipt = carry_out(plan, reached=reached)
-        os._exit(0 if receipt.complete else 9)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
+    return in_a_child(act)
 
 
 def again(old: Path, new: Path) -> None:

@@ -2,15 +2,17 @@
 
 import fcntl
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from factories_caches import HubMaker, codes, commit_of, du, hub_cache
-from factories_changes import carry_out, clean_plan, dies, holding, nobody, top
+from factories_changes import carry_out, clean_plan, holding, in_a_child, nobody, top
 from gradience.storage.change.records import Plan
 from gradience.storage.change.recover import recover
+from gradience.system.holders import Holders
 
 DAY = 86400.0
 SHARED = {"w.safetensors": b"w" * 90_000, "config.json": b"{}"}
@@ -275,37 +277,6 @@ def test_budgets_and_filters_take_the_least_valuable(make, wish, expected):
     assert all(item.reasons for item in plan.items)
 
 
-@layouts
-def test_killed_at_any_step_no_link_dangles_and_no_kept_file_is_lost(tmp_path, shared):
-    step = 0
-    while True:
-        hub = HubMaker(tmp_path / str(step), shared=shared)
-        stays = hub.add("org/m", "a", SHARED)
-        hub.add("org/m", "b", {**SHARED, "x": b"x" * 5000}, ref="v2")
-        killed = dies(clean_plan(hub.hub, revisions=["bbbb"]), step)
-        for point in range(2):
-            links = [p for p in hub.hub.glob("models--*/*/*/*") if p.is_symlink()]
-            assert [p for p in links if not p.exists()] == []
-            assert (stays / "w.safetensors").read_bytes() == SHARED["w.safetensors"]
-            assert (hub.repo("org/m") / "refs" / "main").read_text() == commit_of("a")
-            if point == 0:
-                recover(str(hub.hub), nobody)
-        assert ".gradience" not in top(hub.hub)
-        ref, snapshot = (
-            (hub.repo("org/m") / "refs" / "v2").exists(),
-            (hub.repo("org/m") / "snapshots" / commit_of("b")).exists(),
-        )
-        assert ref == snapshot
-        carry_out(clean_plan(hub.hub, revisions=["bbbb"]))
-        assert carry_out(clean_plan(hub.hub)).complete
-        (entry,) = [e for e in hub_cache(hub.hub).entries if e.what == "repo"]
-        assert (codes(entry), len(entry.parts)) == ([], 1)
-        if not killed:
-            break
-        step += 4  # each state has a step before and after; the slow sweep takes them all
-    assert step > 20
-
-
 def test_while_a_snapshot_is_being_written_no_blob_of_its_repo_goes(make):
     hub = make()
     hub.add("org/m", "a", SHARED)
@@ -318,3 +289,50 @@ def test_while_a_snapshot_is_being_written_no_blob_of_its_repo_goes(make):
     assert any("is being written" in r for o in receipt.outcomes for r in o.reasons)
     assert len(list((hub.repo("org/m") / "blobs").iterdir())) == len(SHARED)
     assert not (hub.repo("org/m") / "snapshots" / commit_of("a")).exists()
+
+
+@layouts
+@pytest.mark.parametrize("killed", [False, True], ids=["", "killed"])
+def test_what_a_client_links_to_while_it_is_aside_comes_back_with_all_it_leads_to(
+    make, shared, killed
+):
+    hub = make(shared)
+    old = hub.add("org/m", "a", SHARED, ref="v1")
+    blob = old.joinpath("w.safetensors").readlink()
+    plan = clean_plan(hub.hub, revisions=["aaaa"])
+    link = old.with_name(commit_of("b")) / "w.safetensors"
+    looks = iter(["before", "aside"])
+
+    def holders() -> Holders:
+        if next(looks) == "aside":
+            link.parent.mkdir(parents=True)
+            link.symlink_to(blob)
+            assert not link.exists()
+            if killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return nobody()
+
+    if killed:
+        assert in_a_child(lambda: carry_out(plan, holders=holders))
+        recover(str(hub.hub), nobody)
+    else:
+        assert not carry_out(plan, holders=holders).complete
+    assert link.read_bytes() == SHARED["w.safetensors"]
+    assert not (hub.hub / ".gradience").exists()
+
+
+def test_what_was_downloaded_anew_while_the_old_was_aside_is_not_asked_for_again(make):
+    hub = make()
+    old = hub.add("org/m", "a", SHARED, ref="v1")
+    blob = old.joinpath("w.safetensors").resolve()
+    looks = iter(["before", "aside"])
+
+    def holders() -> Holders:
+        if next(looks) == "aside":
+            hub.add("org/m", "b", SHARED)
+        return nobody()
+
+    receipt = carry_out(clean_plan(hub.hub, revisions=["aaaa"]), holders=holders)
+    assert receipt.outcomes[0].state != "failed"
+    assert blob.read_bytes() == SHARED["w.safetensors"]
+    assert not (hub.hub / ".gradience").exists()

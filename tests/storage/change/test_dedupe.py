@@ -4,52 +4,21 @@ import fcntl
 import hashlib
 import mmap
 import os
-import random
-import signal
 import stat
 import subprocess
 import sys
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from factories_caches import HubMaker, commit_of
-from factories_changes import DyingJournal, carry_out, holding, nobody, states
+from factories_changes import carry_out, dedupe_plan, holding, nobody, states
 from factories_disks import btrfs_with_quota, tmpfs
-from factories_races import EXPECTED, FILES, client, repo
 from gradience import system
 from gradience.files import contents, sharing
-from gradience.storage.change.apply import apply
-from gradience.storage.change.copies import groups
-from gradience.storage.change.dedupe import plan_dedupe
-from gradience.storage.change.records import Plan
-from gradience.storage.change.recover import recover
-from gradience.storage.inventory.places import Place
-from gradience.storage.inventory.take import survey
-from gradience.system.holders import Holders
-from hub_server import serve
 
 DATA = os.urandom(300_000)
 DIGEST = hashlib.sha256(DATA).hexdigest()
-
-
-def plan_for(
-    *hubs: Path,
-    projects: tuple[Path, ...] = (),
-    ollama: tuple[Path, ...] = (),
-    holders: Holders | None = None,
-) -> Plan:
-    found = survey(
-        environ={"HF_HUB_CACHE": str(hubs[0])},
-        home=hubs[0].parent,
-        now=datetime.now(UTC),
-        kinds=["hub", "project"],
-        projects=projects,
-        also=[Place(kind="hub", path=path, chosen_by="--at") for path in hubs[1:]],
-    )
-    return plan_dedupe(groups(found, ollama), change="test", now=0.0, holders=holders or nobody())
 
 
 def two_hubs(root: Path, *, shared: bool = False) -> tuple[Path, Path]:
@@ -97,7 +66,7 @@ def test_two_caches_and_ollama_come_to_share_one_inode_and_a_second_run_finds_no
 ):
     one, two = two_hubs(tmp_path, shared=shared)
     store = ollama(tmp_path / "ollama")
-    plan = plan_for(one, two, ollama=(store,))
+    plan = dedupe_plan(one, two, ollama=(store,))
     assert {action.verb for action in plan.actions} == {"hardlink"}
     receipt = carry_out(plan)
     assert receipt.complete, receipt
@@ -105,7 +74,7 @@ def test_two_caches_and_ollama_come_to_share_one_inode_and_a_second_run_finds_no
     inodes = {p.stat().st_ino for p in (blob(one), blob(two), *(store / "blobs").iterdir())}
     assert len(inodes) == 1
     loads(one, two)
-    assert not plan_for(one, two, ollama=(store,)).actions
+    assert not dedupe_plan(one, two, ollama=(store,)).actions
     assert not (one / ".gradience").exists()
 
 
@@ -114,7 +83,7 @@ def test_a_name_that_lies_about_its_content_is_found_out_and_nothing_is_lost(tmp
     wrong = bytearray(DATA)
     wrong[-1] ^= 1
     blob(two).write_bytes(wrong)
-    receipt = carry_out(plan_for(one, two))
+    receipt = carry_out(dedupe_plan(one, two))
     assert "its bytes differ" in str(receipt.outcomes[0].reasons) + str(receipt.outcomes)
     assert (blob(one).read_bytes(), blob(two).read_bytes()) == (DATA, bytes(wrong))
     assert blob(one).stat().st_nlink == blob(two).stat().st_nlink == 1
@@ -124,7 +93,7 @@ def test_what_is_written_in_place_or_is_unlike_stays_and_says_why(tmp_path):
     one, two = two_hubs(tmp_path)
     directory = local_dir(tmp_path / "project" / "model")
     blob(two).chmod(0o600)
-    plan = plan_for(one, two, projects=(tmp_path / "project",))
+    plan = dedupe_plan(one, two, projects=(tmp_path / "project",))
     assert not any(DIGEST in action.path for action in plan.actions)
     why = {kept.name: (kept.code, kept.why) for kept in plan.kept}
     assert why[str(directory / "w")][0] == "in_place"
@@ -139,10 +108,10 @@ def test_owners_are_respected_and_another_disk_is_named(tmp_path):
         pytest.skip("gives a file away")
     one, two = two_hubs(tmp_path)
     os.chown(blob(two), 65534, 65534)
-    assert plan_for(one, two).kept[0].code == "unlike"
+    assert dedupe_plan(one, two).kept[0].code == "unlike"
     with tmpfs(tmp_path / "m") as disk:
         HubMaker(disk / "hub").add("org/m", "a", {"w": DATA})
-        assert "other_disk" in {kept.code for kept in plan_for(one, disk / "hub").kept}
+        assert "other_disk" in {kept.code for kept in dedupe_plan(one, disk / "hub").kept}
 
 
 @pytest.mark.parametrize("what", ["changed", "open", "mode", "link"])
@@ -150,7 +119,7 @@ def test_what_is_otherwise_by_the_time_of_the_act_stays(tmp_path, what):
     one, two = two_hubs(tmp_path)
     outside = tmp_path / "outside"
     outside.write_bytes(b"precious")
-    plan = plan_for(one, two)
+    plan = dedupe_plan(one, two)
     copy = Path(plan.actions[0].where)
     holders = nobody
     if what == "changed":
@@ -172,64 +141,22 @@ def test_what_is_otherwise_by_the_time_of_the_act_stays(tmp_path, what):
 
 def test_beside_a_mapped_reader_and_a_download_nothing_is_swapped(tmp_path):
     one, two = two_hubs(tmp_path)
-    plan = plan_for(one, two)
+    plan = dedupe_plan(one, two)
     copy = Path(plan.actions[0].where)
     with copy.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         file.close()
         receipt = carry_out(plan, holders=system.holders)
         assert "mapped" in str(receipt.outcomes[0].reasons)
         assert mapped[:] == DATA
-    copy = Path(plan_for(one, two).actions[0].where)
+    copy = Path(dedupe_plan(one, two).actions[0].where)
     lock = copy.parents[2] / ".locks" / "models--org--m" / f"{copy.name}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        receipt = carry_out(plan_for(one, two))
+        receipt = carry_out(dedupe_plan(one, two))
         assert "a download holds its lock" in str(receipt.outcomes[0].reasons)
-    assert carry_out(plan_for(one, two)).complete
+    assert carry_out(dedupe_plan(one, two)).complete
     loads(one, two)
-
-
-def test_the_real_client_downloads_while_what_it_shares_is_deduped(tmp_path):
-    chance = random.Random(0)
-    with serve(org__m=repo()) as hub, client(hub, tmp_path / "home") as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for number in range(4):
-            one, two = tmp_path / f"{number}-one", tmp_path / f"{number}-two"
-            for place in (one, two):
-                HubMaker(place).add("org/m", "a", FILES, ref="v1")
-            plan = plan_for(one, two)
-            process.stdin.write(f"{one}\n")
-            process.stdin.flush()
-            time.sleep(chance.uniform(0.0, 0.06))
-            carry_out(plan, holders=system.holders)
-            assert process.stdout.readline().strip() == EXPECTED
-            assert [p for p in one.glob("models--*/snapshots/**/*") if not p.exists()] == []
-
-
-def test_killed_at_any_step_every_name_leads_to_its_bytes(tmp_path):
-    for step in range(1000):
-        one, two = two_hubs(tmp_path / str(step))
-        plan = plan_for(one, two)
-        child = os.fork()
-        if child == 0:
-            apply(plan, holders=nobody, new_journal=lambda s=step: DyingJournal(s))
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        for hub in (one, two):
-            assert blob(hub).read_bytes() == DATA, step
-            recover(str(hub), nobody)
-            assert blob(hub).read_bytes() == DATA, step
-            assert not (hub / ".gradience").exists(), step
-            names = [path.name for path in blob(hub).parent.iterdir()]
-            assert len(names) == 2, step
-        assert carry_out(plan_for(one, two)).complete
-        assert blob(one).stat().st_ino == blob(two).stat().st_ino
-        if os.WIFEXITED(status):
-            break
-        assert os.WTERMSIG(status) == signal.SIGKILL
-    assert step > 8
 
 
 @pytest.mark.root
@@ -243,7 +170,7 @@ def test_with_reflinks_files_stay_their_own_and_the_disk_has_more_room(tmp_path)
         (directory / "w").chmod(0o600)
         subprocess.run(["sync", "-f", str(disk)], check=True)
         before = (directory / "w").lstat()
-        plan = plan_for(one, projects=(disk / "project",))
+        plan = dedupe_plan(one, projects=(disk / "project",))
         assert [action.verb for action in plan.actions] == ["reflink"]
         receipt = carry_out(plan)
         assert receipt.complete, receipt
@@ -252,7 +179,7 @@ def test_with_reflinks_files_stay_their_own_and_the_disk_has_more_room(tmp_path)
         keep = [(s.st_ino, s.st_mode, s.st_uid, s.st_mtime_ns) for s in (before, after)]
         assert keep[0] == keep[1]
         subprocess.run(["sync", "-f", str(disk)], check=True)
-        assert not plan_for(one, projects=(disk / "project",)).actions  # they share already
+        assert not dedupe_plan(one, projects=(disk / "project",)).actions  # they share already
         with (directory / "w").open("r+b") as file:
             file.write(b"mine")
         assert blob(one).read_bytes() == DATA
@@ -266,7 +193,7 @@ def test_the_kernel_refuses_to_share_what_differs(tmp_path):
         wrong[-1] ^= 1
         blob(two).write_bytes(wrong)
         subprocess.run(["sync", "-f", str(disk)], check=True)
-        receipt = carry_out(plan_for(one, two))
+        receipt = carry_out(dedupe_plan(one, two))
         assert not receipt.complete
         assert "its bytes differ" in str(receipt.outcomes)
         assert (blob(one).read_bytes(), blob(two).read_bytes()) == (DATA, bytes(wrong))

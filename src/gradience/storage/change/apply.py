@@ -17,7 +17,7 @@ import msgspec
 from gradience.errors import ArtifactError, StorageError
 from gradience.files.below import Below, Removed
 from gradience.storage.change import journal
-from gradience.storage.change.doubts import Doubts, StaysError, words
+from gradience.storage.change.doubts import Doubts, StaysError, Unit, put_back, words
 from gradience.storage.change.guards import GUARDS
 from gradience.storage.change.journal import DiskJournal, Journal, NoJournal
 from gradience.storage.change.meter import Meter, Progress
@@ -239,7 +239,7 @@ class _Run:
                 )
 
     def _batches(self) -> None:
-        batch: list[tuple[int, ...]] = []
+        batch: list[Unit] = []
         size = 0
         for unit in units(self.plan.actions):
             full = size >= _BATCH and self._group(unit) != self._group(batch[-1])
@@ -250,10 +250,10 @@ class _Run:
             size += len(unit)
         self._batch(batch)
 
-    def _group(self, unit: tuple[int, ...]) -> int:
+    def _group(self, unit: Unit) -> int:
         return self.plan.actions[unit[0]].group
 
-    def _batch(self, batch: Sequence[tuple[int, ...]]) -> None:
+    def _batch(self, batch: Sequence[Unit]) -> None:
         self.doubts.look()
         busy = self._busy(batch)
         done = [unit for unit in batch if not self._leave(unit, busy) and self._do(unit)]
@@ -267,26 +267,26 @@ class _Run:
         if self.progress is not None and done:
             self.progress("changing", done[-1][-1] + 1, len(self.plan.actions))
 
-    def _busy(self, batch: Sequence[tuple[int, ...]]) -> dict[int, str]:
+    def _busy(self, batch: Sequence[Unit]) -> dict[int, str]:
         """Groups of which something is open already; it spares moving them back and forth."""
         actions = [self.plan.actions[index] for unit in batch for index in unit]
         found = ((action.group, self.doubts.open_already(action)) for action in actions)
         return {group: why for group, why in found if why}
 
-    def _leave(self, unit: tuple[int, ...], busy: Mapping[int, str]) -> bool:
+    def _leave(self, unit: Unit, busy: Mapping[int, str]) -> bool:
         """Whether a unit stays because its group is in use."""
         why = busy.get(self._group(unit))
         if why is not None:
             self._skip(unit, self.plan.actions[unit[0]], why)
         return why is not None
 
-    def _wait(self, done: Sequence[tuple[int, ...]]) -> None:
+    def _wait(self, done: Sequence[Unit]) -> None:
         """Let those who waited for a lock of ours come to light."""
         actions = self.plan.actions
         aside = [] if self.site.in_place else [actions[i] for unit in done for i in unit]
         time.sleep(max((GUARDS[action.guard].grace for action in aside), default=0.0))
 
-    def _do(self, unit: tuple[int, ...]) -> bool:
+    def _do(self, unit: Unit) -> bool:
         """Check and do the acts of a unit under their guards; whether all were done."""
         actions = self.plan.actions
         with contextlib.ExitStack() as guards:
@@ -302,7 +302,7 @@ class _Run:
                 return False
             return self._do_all(unit)
 
-    def _do_all(self, unit: tuple[int, ...]) -> bool:
+    def _do_all(self, unit: Unit) -> bool:
         for position, index in enumerate(unit):
             action = self.plan.actions[index]
             self.journal.step(index, journal.BEGUN)
@@ -338,27 +338,24 @@ class _Run:
             raise StaysError(why)
         return verb.do(action, self.site)
 
-    def _put_back(self, done: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    def _put_back(self, done: list[Unit]) -> list[Unit]:
         """Undo the groups of which something is open or changed, and units that are asked for."""
         actions = self.plan.actions
         back: dict[int, str] = {}
-        for index in (index for unit in done for index in unit):
-            group = actions[index].group
-            if group not in back and (why := self.doubts.aside(actions[index])):
-                back[group] = why
-        left = []
-        # The last first: what came before in a group may need what came after.
-        for unit in reversed(done):
-            wanted = (self.doubts.wanted(actions[index]) for index in unit)
-            why = back.get(self._group(unit)) or next(filter(None, wanted), "")
-            if why:
-                self.tallies.stayed(actions[unit[0]], why)
-                self._undo(unit)
-            else:
-                left.append(unit)
-        return left[::-1]
+        for action in (actions[index] for unit in done for index in unit):
+            if action.group not in back and (found := self.doubts.aside(action)):
+                back[action.group] = found
 
-    def _undo(self, unit: tuple[int, ...]) -> None:
+        def why(unit: Unit) -> str:
+            return back.get(self._group(unit)) or self.doubts.wanted_of(unit, actions)
+
+        def undo(unit: Unit, reason: str) -> None:
+            self.tallies.stayed(actions[unit[0]], reason)
+            self._undo(unit)
+
+        return put_back(done, why, undo)
+
+    def _undo(self, unit: Unit) -> None:
         for index in reversed(unit):
             action = self.plan.actions[index]
             self.tallies.undone(action)
@@ -369,7 +366,7 @@ class _Run:
                 continue
             self.journal.step(index, journal.UNDONE)
 
-    def _finish(self, unit: tuple[int, ...]) -> None:
+    def _finish(self, unit: Unit) -> None:
         for index in unit:
             action = self.plan.actions[index]
             try:
@@ -380,7 +377,7 @@ class _Run:
             self.tallies.count(action, removed)
             self.journal.step(index, journal.FINISHED)
 
-    def _skip(self, unit: tuple[int, ...], action: Action, why: str) -> None:
+    def _skip(self, unit: Unit, action: Action, why: str) -> None:
         for index in unit:
             self.journal.step(index, journal.SKIPPED)
         self.tallies.stayed(action, why)

@@ -5,7 +5,7 @@ a crash. An answer is a part of a sentence, "" where nothing speaks against it.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gradience.errors import StorageError
 from gradience.storage.change import fingerprint
@@ -15,6 +15,7 @@ from gradience.storage.change.site import Site
 from gradience.storage.change.verbs import VERBS
 from gradience.system.holders import Holders
 
+Unit = tuple[int, ...]  # indexes of the actions that are done together
 _CHANGED = "it changed after the plan was made"
 
 
@@ -112,9 +113,17 @@ class Doubts:
             pass
         return False
 
+    def wanted_of(self, unit: Unit, actions: Sequence[Action]) -> str:
+        """Why something that stayed asks for a thing of a unit."""
+        return next(filter(None, (self.wanted(actions[index]) for index in unit)), "")
+
     def wanted(self, action: Action) -> str:
-        """Why something that stayed asks for what was set aside."""
-        if not VERBS[action.verb].where(action, self._site):
+        """Why something that stayed asks for what was set aside; not where its name is there again.
+
+        A blob that was downloaded anew meanwhile, say: the links lead to that one.
+        """
+        there = self._site.below.exists(action.name)
+        if there or not VERBS[action.verb].where(action, self._site):
             return ""
         try:
             return GUARDS[action.guard].wanted(action, self._site)
@@ -127,3 +136,24 @@ class Doubts:
     def _refuse_held(self, name: str, status: os.stat_result) -> None:
         if (holder := self._held.of(status, name)) is not None:
             raise StaysError(holder.sentence)
+
+
+def put_back(
+    done: Sequence[Unit], why: Callable[[Unit], str], undo: Callable[[Unit, str], None]
+) -> list[Unit]:
+    """Undo the units that something speaks against; what is left, and may be made final.
+
+    Asked again after each round: a blob that is back asks for the shared bytes that it leads to.
+    """
+    left = list(done)
+    while True:
+        before, left = left, []
+        # The last first: what came before in a group may need what came after.
+        for unit in reversed(before):
+            if reason := why(unit):
+                undo(unit, reason)
+            else:
+                left.append(unit)
+        left.reverse()
+        if len(left) == len(before):
+            return left

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from gradience.errors import StorageError
 from gradience.files.below import Below
 from gradience.storage.change import journal
-from gradience.storage.change.doubts import Doubts
+from gradience.storage.change.doubts import Doubts, Unit, put_back
 from gradience.storage.change.guards import GUARDS
 from gradience.storage.change.journal import Left
 from gradience.storage.change.records import PLAN_SCHEMA, Plan, text_of, units
@@ -63,6 +63,9 @@ def settle(below: Below, holders: Callable[[], Holders]) -> list[str]:
             )
         elif left.plan is None:
             notes += _lost(site)
+        elif not site.set_aside_names():  # it had ended, but for its last step
+            site.close_own()
+            journal.close(site, keep=False)
     for change, why in foreign.items():
         raise StorageError(
             f"{text_of(below.root)} is left as it is: a change of it was cut off ({OWN}/{change}), "
@@ -90,26 +93,30 @@ def _settle(
     site: Site, plan: Plan, states: bytes, holders: Callable[[], Holders]
 ) -> tuple[int, int]:
     """Units that are wholly done are finished, in order; the others undone, from the last."""
-    whole, broken = [], []
     doubts = Doubts(site, holders)
     doubts.look()
     busy = {action.group for action in plan.actions if doubts.open_aside(action)}
+    whole, broken = [], []
     for unit in units(plan.actions):
         marks = {states[index : index + 1] for index in unit}
-        stays = plan.actions[unit[0]].group in busy or any(
-            doubts.wanted(plan.actions[index]) for index in unit
-        )
+        stays = plan.actions[unit[0]].group in busy
         if marks <= {journal.DONE, journal.FINISHED} and not stays:
             whole.append(unit)
         elif marks & {journal.BEGUN, journal.DONE}:
             broken.append(unit)
     undone = 0
-    for unit in reversed(broken):
+
+    def undo(unit: Unit, _: str = "") -> None:
+        nonlocal undone
         for index in reversed(unit):
             action = plan.actions[index]
             with contextlib.suppress(OSError):
                 VERBS[action.verb].undo(action, site)
             undone += 1
+
+    for unit in reversed(broken):
+        undo(unit)
+    whole = put_back(whole, lambda unit: doubts.wanted_of(unit, plan.actions), undo)
     finished = 0
     for unit in whole:
         for index in unit:
