@@ -13,6 +13,7 @@ from factories_changes import carry_out, dies, holding, names_below, nobody, pla
 from factories_disks import tmpfs
 from gradience.errors import ArtifactError, StorageError, UnknownNameError
 from gradience.files.below import Below, Removed
+from gradience.storage.change import trash
 from gradience.storage.change.records import Plan
 from gradience.storage.change.recover import recover
 from gradience.storage.change.site import Site
@@ -236,6 +237,14 @@ def test_a_change_whose_journal_is_lost_goes_back(root):
     (note,) = recover(str(root), nobody)
     assert "put back" in note
     assert names_below(root) == before
+
+
+def test_what_a_change_under_way_set_aside_is_no_trash(root):
+    assert dies(plan_of(root, ["a", "b"], verb="trash"), 8)
+    assert (root / ".gradience/test/things").is_dir()
+    assert trash.find([str(root)]) == []
+    recover(str(root), nobody)
+    assert [found.names for found in trash.find([str(root)])] in ([], [("b", "a")], [("a", "b")])
 
 
 @pytest.mark.root

@@ -43,15 +43,15 @@ class Returned:
 
 
 def find(roots: Iterable[str]) -> list[Trash]:
-    """The trash in these roots, the newest first."""
+    """The trash in these roots, the newest first; not what a change under way has set aside."""
     found = []
     for root in dict.fromkeys(roots):
         with contextlib.suppress(OSError), Below(root) as below:
             for change in changes(below):
-                plan = journal.read(below, change).plan
+                left = journal.read(below, change)
                 names = tuple(Site(below, change).set_aside_names())
-                if names:
-                    found.append(Trash(root=below.root, id=change, plan=plan, names=names))
+                if names and left.states is None:
+                    found.append(Trash(root=below.root, id=change, plan=left.plan, names=names))
     return sorted(found, key=lambda trash: trash.id, reverse=True)
 
 
