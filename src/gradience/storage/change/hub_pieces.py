@@ -118,13 +118,17 @@ def rest_pieces(hub: Hub, repo: Repo) -> Iterator[Piece]:
     )
 
 
-def _prune_order(directory: Directory) -> tuple[int, bool]:
-    """From below; `snapshots` before `blobs`, which the client makes the other way round.
+_PRUNED_LAST = ("snapshots", "blobs", "refs")
 
-    So a download that begins in this moment has put something into `snapshots`, or it makes that
-    again: then the rest is put back.
+
+def _prune_order(directory: Directory) -> tuple[int, int]:
+    """From below; `snapshots`, `blobs` and `refs` last, and in that order.
+
+    So a download that begins in this moment has put something into `snapshots`, which ends it; or
+    it makes that again, and the repository itself cannot go: then the rest is put back at once.
     """
-    return -directory.path.count("/"), directory.name != "snapshots"
+    name = directory.name
+    return -directory.path.count("/"), _PRUNED_LAST.index(name) if name in _PRUNED_LAST else -1
 
 
 def _skeleton(repo: Directory) -> Iterator[Directory]:
