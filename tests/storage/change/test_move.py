@@ -160,6 +160,20 @@ def test_a_writer_at_the_last_moment_has_the_swap_taken_back(old, disk, step):
     assert facts(disk / "hub") == before
 
 
+def test_a_writer_that_began_since_the_copy_never_sees_the_swap(old, disk):
+    steps = []
+
+    def reached(step: str) -> None:
+        steps.append(step)
+        if step == "placed":
+            (old / "late").write_bytes(b"late")
+
+    assert carry_out(planned(old, disk / "hub"), reached=reached).outcomes[0].state == "undone"
+    assert "swapped" not in steps
+    again(old, disk / "hub")
+    assert (old / "late").read_bytes() == b"late"
+
+
 def test_writers_at_both_places_lose_nothing(old, disk):
     def write() -> None:
         (old / "late").write_bytes(b"old")

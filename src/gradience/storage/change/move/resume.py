@@ -69,6 +69,8 @@ def _settle(ends: Ends, holders: Callable[[], Holders]) -> list[str]:
         ends.target.remove(ends.name, Removed())
     reached = ends.state()
     if reached is None:
+        if not ends.target.exists(f"{ends.own}/state"):
+            ends.forget()  # killed before it began, or while it was forgotten
         return []
     if ends.is_dir(ends.source, ends.aside):
         return _after_the_swap(ends, reached, holders)
@@ -86,7 +88,7 @@ def _settle(ends: Ends, holders: Callable[[], Holders]) -> list[str]:
 def _after_the_swap(ends: Ends, reached: bytes, holders: Callable[[], Holders]) -> list[str]:
     if not ends.source.exists(ends.top):
         ends.source.symlink(ends.new, ends.top)
-    if reached != state.REMOVING and (why := doubt(ends, ends.planned(), holders())):
+    if reached != state.REMOVING and (why := doubt(ends, ends.planned(), holders)):
         take_back(ends, why)
         return [f"taken back, for {why}."]
     removed = Removed()

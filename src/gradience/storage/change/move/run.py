@@ -48,6 +48,7 @@ from gradience.storage.environment import profile
 from gradience.system.holders import Holders
 
 _KEPT = "what is copied is kept, and the same command goes on from there"
+_CHANGED = "it changed while it was copied"
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
@@ -260,7 +261,7 @@ class _Mover:
         why = self.copy.verify(nodes)
         self.copy.finish_top(top)
         _, after = look(self.ends.source, self.ends.top)
-        return why if after == planned else "it changed while it was copied"
+        return why if after == planned else _CHANGED
 
     def _copy_or_leave(
         self, nodes: list[Node], top: os.stat_result, planned: Tree | None, done: _Done
@@ -290,18 +291,25 @@ class _Mover:
         try:
             self._place()
             check(ends, nodes, self.holders())
+            # The last thing before the swap, and short: a writer that began since the copy was
+            # made may not have had one of its files open just now.
+            self._unchanged(planned)
             self._put_link()
         except (OSError, StorageError) as error:
             done.state = "undone"
             unplace(ends, words(error))
             raise _LeftError(f"{words(error)}; {_KEPT}") from error
-        ends.reach(state.SWAPPED)
-        self._sync()
         self.reached("swapped")
-        if why := doubt(ends, planned, self.holders()):
+        if why := doubt(ends, planned, self.holders):
             done.state = "undone"
             take_back(ends, why)
             raise _LeftError(f"{why}; {_KEPT}")
+        ends.reach(state.SWAPPED)
+        self._sync()
+
+    def _unchanged(self, planned: Tree | None) -> None:
+        if look(self.ends.source, self.ends.top)[1] != planned:
+            raise OSError(0, _CHANGED)
 
     def _place(self) -> None:
         ends = self.ends
@@ -344,14 +352,19 @@ def finish(ends: Ends, removed: Removed, reached: Reached = no_step) -> None:
     reached("forgotten")
 
 
-def doubt(ends: Ends, planned: Tree | None, holders: Holders) -> str:
-    """Why the old tree, out of the way by now, must not go: it is open, or was changed."""
+def doubt(ends: Ends, planned: Tree | None, holders: Callable[[], Holders]) -> str:
+    """Why the old tree, out of the way by now, must not go: it was changed, or is open.
+
+    A change is seen sooner than a process: the sooner it is back, the less its writer notices.
+    """
     try:
         nodes, tree = look(ends.source, ends.aside)
-        check(ends, nodes, holders)
+        if tree != planned:
+            return _CHANGED
+        check(ends, nodes, holders())
     except (OSError, StorageError) as error:
         return words(error)
-    return "" if tree == planned else "it changed while it was copied"
+    return ""
 
 
 def take_back(ends: Ends, why: str) -> None:
