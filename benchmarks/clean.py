@@ -2,6 +2,7 @@
 
     python benchmarks/clean.py                     # 300 repos x 3 revisions x 40 files
     python benchmarks/clean.py --repos 30 --runs 2
+    python benchmarks/clean.py --quiet 'taskset -c 0'   # before the command of each run
 
 The synthetic cache is that of ../shared/tools/gen_cache.py, below a temporary directory. Planning
 is timed in runs that take turns with `hf`, as whole processes; cleaning everything is done once for
@@ -9,18 +10,21 @@ each layout, since nothing is left after it.
 """
 
 import argparse
+import json
 import os
-import resource
+import shlex
 import shutil
 import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from caches import both_layouts
 
 PLAN = ["clean", "--kind", "hub", "--idle", "0s", "--min-age", "0s", "--force", "--offline"]
+MEASURED = [sys.executable, "-S", str(Path(__file__).with_name("measured.py"))]
+Taken = dict[str, float]
 
 
 def main() -> None:
@@ -28,15 +32,15 @@ def main() -> None:
     parser.add_argument("--repos", type=int, default=300)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--dir", help="where to make the cache")
+    parser.add_argument("--quiet", type=shlex.split, default=[], help="put before each command")
     arguments = parser.parse_args()
     for out, layout in both_layouts(arguments.repos, arguments.dir):
-        measure(out, layout, arguments.runs)
+        measure(out, layout, arguments.runs, arguments.quiet)
 
 
-def measure(out: Path, layout: str, runs: int) -> None:
+def measure(out: Path, layout: str, runs: int, quiet: Sequence[str]) -> None:
     hub = out / "hf" / "hub"
-    names = sum(len(dirs) + len(files) for _, dirs, files in os.walk(hub))
-    print(f"\n{layout}: {names} names")
+    print(f"\n{layout}: {names_below(hub)} names")
     ways = {
         "gradience: what nothing uses": gradience("clean", "--kind", "hub", "--dry-run"),
         "gradience: everything": gradience(*PLAN, "--dry-run"),
@@ -44,40 +48,46 @@ def measure(out: Path, layout: str, runs: int) -> None:
     hf = shutil.which("hf", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if hf:
         ways["hf cache prune --dry-run"] = [hf, "cache", "prune", "--dry-run"]
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    memory: dict[str, float] = {}
+    taken: dict[str, list[Taken]] = {way: [] for way in ways}
     for _ in range(runs):
         for way, command in ways.items():
-            took, peak = run(command, out)
-            seconds[way].append(took)
-            memory[way] = peak
-    print(f"  {'plan':30} median s    min s    peak MB")
-    for way, took in seconds.items():
-        print(f"  {way:30} {statistics.median(took):8.3f} {min(took):8.3f} {memory[way]:10.0f}")
-    took, peak = run(gradience(*PLAN, "--yes"), out)
-    left = sum(len(dirs) + len(files) for _, dirs, files in os.walk(hub))
-    print(f"  {'clean everything':30} {took:8.3f} {'':8} {peak:10.0f}   {left} names left")
+            taken[way].append(run([*quiet, *MEASURED, *command], out))
+    print(f"  {'plan':30} median s    min s    CPU s  peak MB")
+    for way, found in taken.items():
+        row(way, found)
+    row("gradience: clean everything", [run([*quiet, *MEASURED, *gradience(*PLAN, "--yes")], out)])
+    print(f"  {names_below(hub)} names left")
+
+
+def names_below(hub: Path) -> int:
+    return sum(len(dirs) + len(files) for _, dirs, files in os.walk(hub))
 
 
 def gradience(*words: str) -> list[str]:
     return [sys.executable, "-m", "gradience", "cache", *words]
 
 
-def run(command: list[str], out: Path) -> tuple[float, float]:
-    """Seconds, and the peak memory in MB, of a process."""
+def run(command: Sequence[str], out: Path) -> Taken:
+    """What a process took, as `measured.py` says."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     kept |= {"HF_HOME": str(out / "hf"), "HOME": str(out / "home"), "HF_HUB_OFFLINE": "1"}
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=kept, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    done = subprocess.run(
+        command, env=kept, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True
     )
-    _, _, used = os.wait4(process.pid, 0)
-    scale = 1 if sys.platform == "darwin" else 1024
-    return time.perf_counter() - start, peak_bytes(used, scale) / 1e6
+    taken: Taken = json.loads(done.stdout)
+    if taken["code"] not in (0, 1):  # 1: something of the plan stayed
+        sys.exit(f"{shlex.join(command)} ended with {taken['code']}")
+    return taken
 
 
-def peak_bytes(used: resource.struct_rusage, scale: int) -> int:
-    return used.ru_maxrss * scale
+def row(way: str, found: Sequence[Taken]) -> None:
+    seconds = [one["seconds"] for one in found]
+    cpu = statistics.median(one["cpu_seconds"] for one in found)
+    peak = max(one["peak_bytes"] for one in found) / 1e6
+    print(
+        f"  {way:30} {statistics.median(seconds):8.3f} {min(seconds):8.3f} {cpu:8.3f} {peak:8.0f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
-"""Thousands of rounds of what must never break: the real client downloads while a clean removes.
+"""Thousands of rounds of what must never break: real libraries at work while caches are changed.
 
-    python benchmarks/clean_stress.py                 # 2000 rounds, about half an hour
-    python benchmarks/clean_stress.py --rounds 100
+    python benchmarks/clean_stress.py                         # 2000 rounds of each kind
+    python benchmarks/clean_stress.py --rounds 100 --kind move
+    python benchmarks/clean_stress.py --dir /mnt/btrfs        # caches there, where reflinks are
 
-In each round the real huggingface_hub client fetches a revision, in a process of its own, from a
-loop-back server, while an older revision of the repository that shares files with it is cleaned
-away; then the client reads every file back without a network. In every third round the cleaner is
-killed at a step of its own, and the next change settles what it left. Says what broke, and exits 1.
+A round is one of `factories_races`: huggingface_hub, datasets and safetensors in processes of their
+own, and a clean, a trash and its undo, a dedupe, a move, or two of them at once, a quarter of them
+killed at a step. Lanes do rounds side by side. Says what broke, and exits 1.
 """
 
 import argparse
+import json
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,56 +22,88 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from factories_caches import HubMaker, commit_of
-from factories_changes import clean_plan, dies, nobody
-from factories_races import FILES, client, repo, round_of
-from gradience.storage.change.recover import recover
+from factories_races import KINDS, racers, repo, round_of
 from hub_server import serve
+
+FAR = Path("/dev/shm")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=2000, help="of each kind")
+    parser.add_argument("--kind", choices=KINDS, action="append")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lanes", type=int, default=3)
+    parser.add_argument("--dir", help="where the caches lie")
+    parser.add_argument("--minutes", type=float, default=60, help="begin no round after that")
+    parser.add_argument("--lane", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    chance = random.Random(arguments.seed)
-    broken: list[str] = []
-    kinds: Counter[str] = Counter()
+    kinds = arguments.kind or list(KINDS)
+    if arguments.lane is not None:
+        lane(arguments, kinds)
+        return
     start = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory() as name,
-        serve(org__m=repo()) as hub,
-        client(hub, Path(name, "home")) as process,
-    ):
-        for number in range(arguments.rounds):
-            place = Path(name, str(number))
-            kind = "killed" if number % 3 == 2 else "raced"
-            kinds[kind] += 1
-            what = killed(place, chance) if kind == "killed" else round_of(process, place, chance)
-            if what:
-                broken.append(f"round {number} ({kind}): {what}")
-                print(broken[-1], flush=True)
-            shutil.rmtree(place)
-            if number % 50 == 49:
-                print(f"{number + 1} rounds, {len(broken)} broken", flush=True)
-    seconds = time.monotonic() - start
-    print(f"{dict(kinds)} rounds in {seconds:.0f} s, {len(broken)} broken")
+    ended, broken = together(arguments, kinds)
+    for kind in kinds:
+        came = ", ".join(f"{n} {state}" for state, n in ended[kind].most_common())
+        print(f"{kind:7} {ended[kind].total():6} rounds: {came}")
+    print(f"{time.monotonic() - start:.0f} s, {broken} broken")
     sys.exit(bool(broken))
 
 
-def killed(place: Path, chance: random.Random) -> str:
-    """Kill a clean at some step; after the next change everything kept must be whole."""
-    hub = HubMaker(place, shared=chance.random() < 0.5)
-    stays = hub.add("org/m", "b", FILES)
-    hub.add("org/m", "a", {**FILES, "old.bin": b"o" * 5000}, ref="v1")
-    dies(clean_plan(hub.hub, revisions=[commit_of("a")]), chance.randrange(70))
-    recover(str(hub.hub), nobody)
-    dangling = [p for p in place.glob("models--*/*/**/*") if not p.exists()]
-    if dangling:
-        return f"dangling: {dangling}"
-    wrong = [name for name, data in FILES.items() if (stays / name).read_bytes() != data]
-    whole = (hub.repo("org/m") / "refs" / "v1").exists() == stays.with_name(commit_of("a")).exists()
-    return f"lost: {wrong}" if wrong else "" if whole else "a ref without its snapshot"
+def together(
+    arguments: argparse.Namespace, kinds: list[str]
+) -> tuple[dict[str, Counter[str]], int]:
+    """Run the lanes; what the rounds of each kind came to, and how many broke something."""
+    lanes = [
+        subprocess.Popen(
+            [sys.executable, __file__, *sys.argv[1:], "--lane", str(number)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(arguments.lanes)
+    ]
+    ended: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
+    broken = 0
+    for process in lanes:
+        said, _ = process.communicate()
+        found = json.loads(said)
+        for kind, came in found["ended"].items():
+            ended[kind] += Counter(came)
+        broken += found["broken"]
+    return ended, broken
+
+
+def lane(arguments: argparse.Namespace, kinds: list[str]) -> None:
+    """Its share of the rounds of each kind, in turns; every other lane has the disks swapped."""
+    ended: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
+    broken = 0
+    until = time.monotonic() + 60 * arguments.minutes
+    disks = [arguments.dir, FAR]
+    here, there = reversed(disks) if arguments.lane % 2 else disks
+    with (
+        tempfile.TemporaryDirectory(dir=here) as near,
+        tempfile.TemporaryDirectory(dir=there) as far,
+        serve(org__m=repo()) as hub,
+        racers(hub, Path(near, "home")) as everybody,
+    ):
+        for number in range(arguments.lane, arguments.rounds, arguments.lanes):
+            if time.monotonic() > until:
+                break
+            chance = random.Random(f"{arguments.seed} {number}")
+            for kind in kinds:
+                place, elsewhere = Path(near, "caches"), Path(chance.choice((near, far)), "moved")
+                elsewhere.mkdir()
+                end = round_of(everybody, kind, place, elsewhere, chance)
+                ended[kind][end.came_of_it] += 1
+                if end.broken:
+                    broken += 1
+                    print(f"round {number}, {kind}: {end.broken}", file=sys.stderr, flush=True)
+                shutil.rmtree(place)
+                shutil.rmtree(elsewhere)
+            if number % 100 < arguments.lanes:
+                print(f"round {number}, {broken} broken", file=sys.stderr, flush=True)
+    print(json.dumps({"ended": ended, "broken": broken}))
 
 
 if __name__ == "__main__":

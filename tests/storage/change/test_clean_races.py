@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from factories_caches import HubMaker, commit_of
 from factories_changes import carry_out, clean_plan
-from factories_races import client, repo, round_of
+from factories_races import KINDS, racers, repo, round_of
 from gradience import system
 from hub_server import Repo, serve
 
@@ -26,11 +26,16 @@ with safe_open(sys.argv[1], framework="numpy") as weights:
 """
 
 
-def test_a_download_that_shares_a_blob_with_what_is_cleaned_is_never_broken(tmp_path):
+@pytest.mark.slow
+def test_what_real_libraries_use_is_never_broken_by_a_change(tmp_path):
+    """A slice of `benchmarks/clean_stress.py`, which does thousands of rounds."""
+    pytest.importorskip("datasets")
     chance = random.Random(0)
-    with serve(org__m=repo()) as hub, client(hub, tmp_path / "home") as process:
-        for number in range(5):
-            assert round_of(process, tmp_path / str(number), chance) == ""
+    with serve(org__m=repo()) as hub, racers(hub, tmp_path / "home") as everybody:
+        for number, kind in enumerate(KINDS * 2):
+            place, elsewhere = tmp_path / str(number), tmp_path / f"{number}-moved"
+            elsewhere.mkdir()
+            assert round_of(everybody, kind, place, elsewhere, chance).broken == ""
 
 
 def test_a_mapped_safetensors_file_is_kept_until_its_reader_ends(tmp_path):
