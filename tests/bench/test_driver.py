@@ -379,3 +379,48 @@ def test_a_variant_is_never_made_from_a_probe_of_another_code_unasked(
     probes = {t.id for t in bench.trials if t.spec.variant.name == "probe"}
     assert probes <= set(bench.accepted)
     assert {need for trial in bench.trials for need in trial.needs} == probes
+
+
+def test_a_result_survives_when_the_training_that_should_bring_back_its_adapter_fails(
+    settings: BenchSettings, out: Path
+) -> None:
+    bench, _ = run(settings, out)
+    ledger = Ledger(out)
+    probe = bench.trials[0]
+    before = ledger.result(probe)
+    ledger.evict(probe.id, "adapter", 1, now=NOW)
+    more = LadderSettings(action="truncate", ranks=(6, 4, 2))
+    wider = changed(settings, variants=(more, settings.variants[1]))
+    bench, _ = run(wider, out, FakeExecutor(failing=["probe seed 0"]))
+    assert ledger.result(probe) == before
+    assert ledger.evicted(probe.id) is not None
+    lost = failures(ledger, bench)
+    assert {failure.seed for failure in lost} == {0}
+    assert all("could not be trained again" in failure.message for failure in lost)
+    report = judged(out)
+    assert report is not None
+    assert {score.seed for score in report.scores if score.variant == "truncate-r4"} == {0, 1}
+
+    _, third = run(wider, out)
+    assert third.started == []  # what failed waits to be asked for
+    bench, fourth = run(wider, out, retry_failed=True)
+    assert fourth.started[:2] == ["probe seed 0", "truncate-r6 seed 0"]
+    assert len(results(out, bench)) == len(bench.trials)
+    assert failures(ledger, bench) == ()
+    assert ledger.evicted(probe.id) is None
+
+
+def test_an_adapter_half_made_by_a_training_that_failed_is_no_probes(
+    settings: BenchSettings, out: Path
+) -> None:
+    bench, _ = run(settings, out)
+    ledger = Ledger(out)
+    probe = bench.trials[0]
+    ledger.set_aside(probe.id)
+    ledger.write_failure(probe.id, "killed", now=NOW)  # its driver was, just then
+    more = LadderSettings(action="truncate", ranks=(6, 4, 2))
+    wider = changed(settings, variants=(more, settings.variants[1]))
+    _, second = run(wider, out)
+    assert not any(name.endswith("seed 0") for name in second.started)
+    assert ledger.result(probe) is not None
+    assert not ledger.paths(probe.id).adapter.exists()

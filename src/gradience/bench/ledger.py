@@ -251,6 +251,12 @@ class Ledger:
         """Why the last attempt failed; None where none did."""
         return _read(self.paths(trial_id).failed, FAILED_SCHEMA, Failed)
 
+    def blocked(self, trial_id: str) -> Failed | None:
+        """Why nothing can be made from a trial: it failed, or its adapter is gone and that did."""
+        paths = self.paths(trial_id)
+        whole = paths.result.exists() and paths.adapter.is_dir()
+        return None if whole else self.failure(trial_id)
+
     def write_failure(self, trial_id: str, message: str, *, now: datetime) -> Failed:
         """Keep why a trial failed; the log stays, scratch goes.
 
@@ -310,8 +316,9 @@ class Ledger:
         paths = self.paths(trial_id)
         for directory in (paths.work, paths.adapter, paths.step0):
             files.remove_tree(directory)
-        for path in (paths.progress, paths.evicted):
-            _remove(path)
+        _remove(paths.progress)
+        if not paths.old.exists():
+            _remove(paths.evicted)  # else it belongs to the old result, which may come back
         files.remove_leftovers(paths.directory)
 
     def end(self, trial_id: str) -> None:
@@ -350,8 +357,30 @@ class Ledger:
         return _read(self.paths(trial.id).old, RESULT_SCHEMA, TrialResult)
 
     def forget_old(self, trial_id: str) -> None:
-        """Remove a result that was set aside: a new one stands in its place."""
-        _remove(self.paths(trial_id).old)
+        """Remove a result that was set aside, and what was said of its adapter: there is a new one.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses.
+        """
+        paths = self.paths(trial_id)
+        for path in (paths.evicted, paths.old):  # last what leads a killed driver here again
+            _remove(path)
+
+    def bring_back(self, trial_id: str) -> None:
+        """Let a result count again that was set aside; `failed.json` stays, and says why.
+
+        Raises
+        ------
+        StorageError
+            If the disk refuses.
+        """
+        paths = self.paths(trial_id)
+        for directory in (paths.adapter, paths.step0):
+            files.remove_tree(directory)  # half made, and not what the result speaks of
+        files.replace(paths.result, paths.old.read_bytes())
+        files.remove(paths.old)
 
     # What the budget took.
 

@@ -107,30 +107,42 @@ class Driver:
         for trial in self.trials:
             state = self.ledger.state(trial.id)
             if state is State.DONE:
-                self.ledger.end(trial.id)
                 self._keep(trial)
             elif state is State.FAILED and not self.retry_failed:
                 self._failed += 1
+                self._bring_back(trial)  # a driver was killed before it could
             else:
                 self._waiting.append(trial)
         for trial in [t for t in self.trials if t.id in self._results]:
             if trial.id in self._results:
                 self._hold_against_the_old(trial)  # a driver was killed before it could
-        again = [trial for trial in self.trials if self._is_hollow(trial)]
-        for trial in again:
-            if trial.id in self.accepted:
-                raise UsageError(
-                    f"the adapter of {trial.name} was removed for the budget and is needed, and "
-                    f"other software made it ({self.ledger.paths(trial.id).directory})",
-                    remedy="Run without --accept: its trials then run again.",
-                )
-            self.notice(
-                f"The adapter of {trial.name} was removed for the budget and is needed: "
-                "it is trained again."
+        hollow = [trial for trial in self.trials if self._is_hollow(trial)]
+        for trial in self.trials:
+            if trial.id in self._results and trial not in hollow:
+                self.ledger.end(trial.id)
+        self._waiting[:0] = [trial for trial in hollow if self._train_again(trial)]
+
+    def _train_again(self, trial: Trial) -> bool:
+        """Whether a trial whose result stands runs again for its adapter; not if that failed."""
+        del self._results[trial.id]
+        if self.ledger.failure(trial.id) is not None and not self.retry_failed:
+            self._failed += 1
+            return False
+        self._check_own(trial)
+        self.notice(
+            f"The adapter of {trial.name} was removed for the budget and is needed: "
+            "it is trained again."
+        )
+        self.ledger.set_aside(trial.id)
+        return True
+
+    def _check_own(self, trial: Trial) -> None:
+        if trial.id in self.accepted:
+            raise UsageError(
+                f"the adapter of {trial.name} was removed for the budget and is needed, and "
+                f"other software made it ({self.ledger.paths(trial.id).directory})",
+                remedy="Run without --accept: its trials then run again.",
             )
-            del self._results[trial.id]
-            self.ledger.set_aside(trial.id)
-        self._waiting[:0] = again
 
     def _is_hollow(self, trial: Trial) -> bool:
         """Whether a trial is done, and what waiting trials need of it is gone."""
@@ -263,6 +275,19 @@ class Driver:
         self.ledger.write_failure(trial.id, message, now=_now())
         self._failed += 1
         self.notice(f"{trial.name} failed: {message}")
+        self._bring_back(trial)
+
+    def _bring_back(self, trial: Trial) -> None:
+        """The result of a probe that was only to give its adapter again; what waits for that waits.
+
+        Nothing else comes back: what was made from a probe that came out different is void.
+        """
+        if not trial.needs and self.ledger.old_result(trial) is not None:
+            self.ledger.bring_back(trial.id)
+            self.notice(
+                f"The result that {trial.name} had stays; what needs its adapter waits for "
+                "--retry-failed."
+            )
 
     def _hold_against_the_old(self, trial: Trial) -> None:
         """A probe that was made again: what was made from another adapter does not count."""

@@ -39,14 +39,15 @@ def lost_trials(ledger: Ledger, bench: Bench) -> tuple[Failure, ...]:
     failed = {failure.trial: failure for failure in ledger.failures(bench.trials)}
     trials = {trial.id: trial for trial in bench.trials}
     for trial in bench.trials:
-        lost = next((need for need in trial.needs if need in failed), None)
+        lost = next((need for need in trial.needs if ledger.blocked(need)), None)
         if lost is not None and ledger.state(trial.id) is State.PENDING:
+            what = "failed" if lost in failed else "could not be trained again for its adapter"
             failed[trial.id] = Failure(
                 trial=trial.id,
                 variant=trial.spec.variant.name,
                 seed=trial.spec.seed,
-                message=f"it needs {trials[lost].name}, which failed",
-                log=failed[lost].log,
+                message=f"it needs {trials[lost].name}, which {what}",
+                log=str(ledger.paths(lost).log.relative_to(ledger.root)),
             )
     return tuple(failed.values())
 
@@ -79,5 +80,5 @@ def changed_claim(bench: Bench) -> list[str]:
 
 def _could_run(ledger: Ledger, trial: Trial) -> bool:
     return ledger.state(trial.id) is State.PENDING and all(
-        ledger.state(need) is not State.FAILED for need in trial.needs
+        ledger.blocked(need) is None for need in trial.needs
     )
