@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,7 @@ from gradience.errors import UsageError
 from gradience.units import parse_duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from gradience.cli.looks import Forms
     from gradience.storage.watch.records import Tick
     from gradience.storage.watch.run import Watch
 
@@ -62,13 +60,15 @@ def watch(
     gradience cache watch --json --count 30 > growth.jsonl
     gradience cache watch --once
     """
+    from gradience.cli.looks import shown  # noqa: PLC0415 - `--help` need not pay
+
     step, back = _seconds("--interval", interval), _seconds("--window", window)
     looks = 1 if once else count
-    on_terminal = sys.stdout.isatty() and not as_json and looks != 1
     first = last = None
+    page_once = looks == 1 and sys.stdout.isatty()
     try:
         watched = _watched(paths, back)
-        with _shown(as_json=as_json, live=on_terminal, single=looks == 1) as show:
+        with shown(_forms(), as_json=as_json, page_once=page_once) as show:
             for tick in _ticks(watched, step, looks):
                 first, last = first or tick, tick
                 show(tick)
@@ -109,52 +109,21 @@ def _watched(paths: tuple[Path, ...], window: float) -> "Watch":
     return Watch(directories, environ=os.environ, home=home, clock=time.monotonic, window=window)
 
 
-@contextmanager
-def _shown(*, as_json: bool, live: bool, single: bool) -> "Iterator[Callable[[Tick], None]]":
-    """How a look is shown: JSON lines, a live page, one page, or plain lines."""
-    if as_json:
-        yield _print_json
-    elif live:
-        with _live() as show:
-            yield show
-    elif single and sys.stdout.isatty():
-        yield _print_page
-    else:
-        yield _print_lines
-
-
-def _print_json(tick: "Tick") -> None:
+def _forms() -> "Forms[Tick]":
     from datetime import datetime  # noqa: PLC0415
 
     from gradience import artifacts  # noqa: PLC0415
+    from gradience.cli.looks import Forms  # noqa: PLC0415
     from gradience.storage.watch.records import SCHEMA  # noqa: PLC0415
+    from gradience.storage.watch.report import lines, page  # noqa: PLC0415
 
-    now = datetime.fromisoformat(tick.at)
-    click.echo(artifacts.encode(SCHEMA, tick, now=now, indent=0))
-
-
-def _print_lines(tick: "Tick") -> None:
-    from gradience.storage.watch.report import lines  # noqa: PLC0415
-
-    for line in lines(tick):
-        click.echo(line)
-    sys.stdout.flush()  # a log is read while it grows
-
-
-def _print_page(tick: "Tick") -> None:
-    from gradience.cli.render import show  # noqa: PLC0415
-    from gradience.storage.watch.report import page  # noqa: PLC0415
-
-    show(page(tick))
-
-
-@contextmanager
-def _live() -> "Iterator[Callable[[Tick], None]]":
-    from gradience.cli.live import live_page  # noqa: PLC0415 - rich: 50 ms a pipe need not pay
-    from gradience.storage.watch.report import page  # noqa: PLC0415
-
-    with live_page() as show:
-        yield lambda tick: show(page(tick))
+    return Forms(
+        json=lambda tick: artifacts.encode(
+            SCHEMA, tick, now=datetime.fromisoformat(tick.at), indent=0
+        ),
+        page=page,
+        lines=lines,
+    )
 
 
 def _say_goodbye(first: "Tick | None", last: "Tick | None", *, as_json: bool) -> None:

@@ -1,9 +1,7 @@
 """`gradience monitor`: what a run's log says, once or while it grows."""
 
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +10,7 @@ import click
 from gradience.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from gradience.cli.looks import Forms
     from gradience.telemetry.follow import Followed, Look
     from gradience.telemetry.records import RunSummary
 
@@ -50,7 +47,8 @@ def monitor(
 
     Exit codes: 0 no alert; 1 an alert of --fail-on; 2 usage; 3 no log that can be read.
     """
-    from gradience.findings import check_fail_on, failing  # noqa: PLC0415 - `--help` need not pay
+    from gradience.cli.looks import shown  # noqa: PLC0415 - `--help` need not pay
+    from gradience.findings import check_fail_on, failing  # noqa: PLC0415
     from gradience.telemetry.finding_kinds import MONITOR  # noqa: PLC0415
     from gradience.telemetry.follow import Followed  # noqa: PLC0415
 
@@ -58,7 +56,8 @@ def monitor(
     check_fail_on(asked, MONITOR, page="docs/findings.md")
     followed = Followed(log, run_id)
     last: RunSummary | None = None
-    with _shown(as_json=as_json, follow=follow) as show:
+    forms = _forms(indent=0 if follow else 2)
+    with shown(forms, as_json=as_json, page_once=not follow) as show:
         try:
             for look in _looks(followed, follow=follow):
                 last = look.summary
@@ -88,45 +87,21 @@ def _looks(followed: "Followed", *, follow: bool) -> "Iterator[Look]":
         time.sleep(_EVERY_SECONDS)
 
 
-@contextmanager
-def _shown(*, as_json: bool, follow: bool) -> "Iterator[Callable[[Look], None]]":
-    """How a look is shown: JSON, a live page, one page, or a line for each event."""
-    if as_json:
-        yield lambda look: _print_json(look, indent=0 if follow else 2)
-    elif not follow:
-        yield _print_page
-    elif sys.stdout.isatty():
-        from gradience.cli.live import live_page  # noqa: PLC0415 - as above
-        from gradience.telemetry.report import page  # noqa: PLC0415
-
-        with live_page() as show:
-            yield lambda look: show(page(look.summary))
-    else:
-        yield _print_lines
-
-
-def _print_json(look: "Look", *, indent: int) -> None:
-    from datetime import UTC, datetime  # noqa: PLC0415
+def _forms(*, indent: int) -> "Forms[Look]":
+    from datetime import UTC, datetime  # noqa: PLC0415 - as above
 
     from gradience import artifacts  # noqa: PLC0415
+    from gradience.cli.looks import Forms  # noqa: PLC0415
     from gradience.telemetry.records import SUMMARY_SCHEMA  # noqa: PLC0415
+    from gradience.telemetry.report import line, page  # noqa: PLC0415
 
-    if look.events:
-        text = artifacts.encode(SUMMARY_SCHEMA, look.summary, now=datetime.now(UTC), indent=indent)
-        click.echo(text.rstrip(b"\n"))
+    def json(look: "Look") -> bytes:
+        if not look.events:
+            return b""
+        return artifacts.encode(SUMMARY_SCHEMA, look.summary, now=datetime.now(UTC), indent=indent)
 
-
-def _print_page(look: "Look") -> None:
-    from gradience.cli.render import show  # noqa: PLC0415
-    from gradience.telemetry.report import page  # noqa: PLC0415
-
-    show(page(look.summary))
-
-
-def _print_lines(look: "Look") -> None:
-    from gradience.cli.visible import visible  # noqa: PLC0415
-    from gradience.telemetry.report import line  # noqa: PLC0415
-
-    for event in look.events:
-        click.echo(visible(line(event)))
-    sys.stdout.flush()  # a log is read while it grows
+    return Forms(
+        json=json,
+        page=lambda look: page(look.summary),
+        lines=lambda look: map(line, look.events),
+    )
