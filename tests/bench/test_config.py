@@ -154,3 +154,11 @@ def test_a_smoke_run_keeps_everything_but_the_amount(project: Path) -> None:
     assert small.lora == settings.lora
     assert small.evaluation.limit == 32
     assert read(project, text=as_yaml(small)) == small  # itself a config that can be meant
+
+
+def test_a_file_that_is_missing_brings_what_the_config_says_of_making_it(project: Path) -> None:
+    text = f"# `python make.py` writes\n# the model.\n{GOOD.lstrip()}"
+    for override, told in (("model.id=./none", True), ("lora.rank=0", False)):
+        with pytest.raises(UsageError) as caught:
+            read(project, override, text=text)
+        assert ("begins with: `python make.py` writes the model." in caught.value.remedy) is told

@@ -3,6 +3,7 @@
 JSON and TOML are read beside it, by the name of the file; they have no lines.
 """
 
+import itertools
 import json
 import re
 import tomllib
@@ -39,10 +40,13 @@ class Document:
         Mappings, lists, texts and numbers; an empty text is an empty mapping.
     lines : mapping of str to int
         Path such as `$.lora.rank` to line, from 1; empty for JSON and TOML.
+    head : str
+        The comment that a YAML text begins with, as one line.
     """
 
     data: Any
     lines: Mapping[str, int] = field(default_factory=dict)
+    head: str = ""
 
 
 def read_document(path: Path, *, remedy: str) -> Document:
@@ -105,7 +109,7 @@ def parse(text: str, source: str, remedy: str = "Mend that line.") -> Document:
             return Document({}, {})
         lines: dict[str, int] = {}
         _walk(root, "$", lines, source)
-        return Document(loader.construct_document(root), lines)
+        return Document(loader.construct_document(root), lines, _head(text))
     except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(
             f"{source} is not YAML: {' '.join(str(error).split())}",
@@ -113,6 +117,11 @@ def parse(text: str, source: str, remedy: str = "Mend that line.") -> Document:
         ) from error
     finally:
         loader.dispose()
+
+
+def _head(text: str) -> str:
+    comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.lstrip("#").strip() for line in comment)
 
 
 def _walk(node: yaml.Node, path: str, lines: dict[str, int], source: str) -> None:

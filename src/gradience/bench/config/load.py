@@ -65,9 +65,15 @@ def load(path: Path, overrides: Sequence[str] = (), *, home: Path, cwd: Path) ->
     model = _model(parts.get("$.model"), where, problems)
     task = _task(parts.get("$.task"), where, problems)
     problems += _executor(parts.get("$.executor"))
-    refuse(problems, str(path), document.lines, remedy=_REMEDY)
+    refuse(problems, str(path), document.lines, remedy=_remedy(problems, document.head))
     settings: BenchSettings = parts["$"]
     return msgspec.structs.replace(settings, model=model, task=task)
+
+
+def _remedy(problems: Sequence[Problem], head: str) -> str:
+    """Where a file is missing, what the config says at its head too: often how it is made."""
+    missing = any(problem.message.startswith("there is no ") for problem in problems)
+    return f"{_REMEDY} The config begins with: {head}" if missing and head else _REMEDY
 
 
 def override_in(data: Any, override: str, *, home: Path, cwd: Path) -> list[Problem]:
