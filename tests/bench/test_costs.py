@@ -159,3 +159,30 @@ def test_time_left_is_shared_by_the_slots_and_says_what_it_leaves_out() -> None:
     assert whole_left({"a": None, "b": 10.0}, {}, 1) == (10.0, True)
     assert whole_left({"a": None}, {}, 1) == (None, True)
     assert whole_left({}, {}, 1) == (0.0, False)
+
+
+def test_a_dry_run_names_the_adapters_that_the_budget_will_take(
+    settings: BenchSettings, tmp_path: Path
+) -> None:
+    prepared = prepare(settings, tmp_path / "out")
+
+    def within(budget: int | None) -> Forecast:
+        return forecast(
+            prepared.bench,
+            results=(),
+            shapes=Shapes(modules=4, per_rank=100_000),
+            items=20,
+            slots=1,
+            binary=True,
+            budget=budget,
+        )
+
+    kept = within(None).kept
+    assert kept is not None
+    assert within(None).removed == within(kept).removed == {}
+    few = within(kept - 1)
+    assert sum(few.removed.values()) == 1
+    assert next(iter(few.removed)).startswith("control-")
+    assert "control-" in " ".join(part.text for part in page(few) if hasattr(part, "text"))
+    assert within(kept // 3).removed["truncate-r4"] == 2  # controls alone are not enough
+    assert within(1000).over > 0

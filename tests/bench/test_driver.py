@@ -424,3 +424,21 @@ def test_an_adapter_half_made_by_a_training_that_failed_is_no_probes(
     assert not any(name.endswith("seed 0") for name in second.started)
     assert ledger.result(probe) is not None
     assert not ledger.paths(probe.id).adapter.exists()
+
+
+def test_a_report_says_with_which_seeds_verdicts_were_computed_before(
+    settings: BenchSettings, out: Path
+) -> None:
+    def looks_told() -> list[str]:
+        report = judged(out)
+        assert report is not None
+        return [note for note in report.notes if note.startswith("Verdicts were computed")]
+
+    run(settings, out)
+    run(settings, out)  # the same seeds again are no other look
+    assert looks_told() == []
+    run(changed(settings, seeds=(0, 1, 2)), out)
+    assert "(0, 1)" in looks_told()[0]
+    bench, _ = run(changed(settings, seeds=(0, 1, 2, 3)), out)
+    assert "(0, 1; 0, 1, 2)" in looks_told()[0]
+    assert bench.looks == ((0, 1), (0, 1, 2), (0, 1, 2, 3))

@@ -23,7 +23,6 @@ from gradience.bench.records import (
     Trial,
     TrialResult,
 )
-from gradience.bench.settings import ClaimSettings
 from gradience.errors import ArtifactError
 
 FAILED_SCHEMA = "gradience.trial_failed/v1"
@@ -179,8 +178,10 @@ class Ledger:
             )
         return found
 
-    def earlier_claims(self, claim: ClaimSettings) -> tuple[ClaimSettings, ...]:
-        """Other claims that this directory made when it had results; the present one may follow.
+    def with_history(self, bench: Bench) -> Bench:
+        """A new plan that remembers what was claimed and looked at here before.
+
+        A claim belongs to that once it had results; the present one may follow.
 
         Raises
         ------
@@ -189,11 +190,19 @@ class Ledger:
         """
         before = _read(self._settings, SETTINGS_SCHEMA, Bench)
         if before is None:
-            return ()
-        last = before.settings.claim
-        if last == claim or not self.done(before.trials):
-            return before.earlier_claims
-        return (*before.earlier_claims, last)
+            return bench
+        claims, last = before.earlier_claims, before.settings.claim
+        if last != bench.settings.claim and self.done(before.trials):
+            claims = (*claims, last)
+        return msgspec.structs.replace(bench, earlier_claims=claims, looks=before.looks)
+
+    def with_look(self, bench: Bench) -> Bench:
+        """The plan after its results were looked at: the seeds of a ladder that have any."""
+        done = [trial.spec for trial in self.done(bench.trials)]
+        seeds = tuple(sorted({spec.seed for spec in done if spec.variant.ladder}))
+        if not seeds or bench.looks[-1:] == (seeds,):
+            return bench
+        return msgspec.structs.replace(bench, looks=(*bench.looks, seeds))
 
     @property
     def _settings(self) -> Path:

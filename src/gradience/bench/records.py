@@ -334,12 +334,15 @@ class Bench(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         what differs, in words.
     earlier_claims : tuple of ClaimSettings
         What was claimed here before, when there were results already, the oldest first.
+    looks : tuple of tuple of int
+        The seeds behind the verdicts, each time that they were others than the time before.
     """
 
     settings: BenchSettings
     trials: tuple[Trial, ...]
     accepted: dict[str, str] = {}
     earlier_claims: tuple[ClaimSettings, ...] = ()
+    looks: tuple[tuple[int, ...], ...] = ()
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,12 +81,14 @@ def run_bench(settings: BenchSettings, root: Path, options: RunOptions | None = 
         prepared = prepare(settings, root, accept=options.accept, environ=environ)
         _tell_refused(prepared, options.notice)
         ledger = Ledger(root)
-        bench = msgspec.structs.replace(
-            prepared.bench, earlier_claims=ledger.earlier_claims(settings.claim)
-        )
+        bench = ledger.with_history(prepared.bench)
         ledger.write_bench(bench, now=datetime.now(UTC))
         _drive(ledger, prepared, options, environ)
-    return bench
+        # Before the verdict is computed: a driver that is killed may count one look too many.
+        looked = ledger.with_look(bench)
+        if looked != bench:
+            ledger.write_bench(looked, now=datetime.now(UTC))
+    return looked
 
 
 def _drive(

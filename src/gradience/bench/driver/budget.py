@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from gradience.bench.records import PROBE
 from gradience.units import format_size
 
 RESERVE = 64_000_000
@@ -23,6 +24,19 @@ class Worth(IntEnum):
     STEP0 = 3  # untrained adapters of probes that no pending trial needs
     TRAINED = 4  # adapters of healed and retrained variants
     PROBE = 5  # adapters of probes that no pending trial needs
+
+
+_WORTH = {
+    PROBE: Worth.PROBE,
+    "heal": Worth.TRAINED,
+    "retrain": Worth.TRAINED,
+    "truncate": Worth.TRUNCATED,
+}
+
+
+def worth(action: str) -> Worth:
+    """What an adapter is worth that this action made."""
+    return _WORTH.get(action, Worth.CONTROL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from gradience.bench.driver.budget import Books, Part, Worth
+from gradience.bench.driver.budget import Books, Part, Worth, worth
 from gradience.bench.ledger import Ledger
 from gradience.bench.records import PROBE, Trial
 from gradience.storage.room.headroom import headroom
@@ -68,11 +68,11 @@ class Room:
         for trial in trials:
             if trial.id in busy:
                 continue
-            for part, worth in _parts(trial, needed=trial.id in needed):
+            for part, value in _parts(trial, needed=trial.id in needed):
                 path = self.ledger.paths(trial.id).directory / part
                 size = used_below([path], seconds=_COUNT_SECONDS).bytes
                 if size:
-                    found.append(Part(trial=trial.id, part=part, nbytes=size, worth=worth))
+                    found.append(Part(trial=trial.id, part=part, nbytes=size, worth=value))
         return found
 
     def evict(self, parts: Sequence[Part]) -> str:
@@ -93,11 +93,7 @@ class Room:
 def _parts(trial: Trial, *, needed: bool) -> list[tuple[str, Worth]]:
     """The parts of a trial that does not run, as far as they may go."""
     action = trial.spec.variant.action
-    if action == PROBE:
-        kept = [] if needed else [("step0", Worth.STEP0), ("adapter", Worth.PROBE)]
-    elif trial.spec.variant.ladder:
-        trained = action in ("heal", "retrain")
-        kept = [("adapter", Worth.TRAINED if trained else Worth.TRUNCATED)]
-    else:
-        kept = [("adapter", Worth.CONTROL)]
+    kept = [] if needed else [("adapter", worth(action))]
+    if action == PROBE and not needed:
+        kept = [("step0", Worth.STEP0), *kept]
     return [("work", Worth.SCRATCH), *kept]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from gradience.bench.driver.budget import Part, evictions, worth
 from gradience.bench.plan.costs import Cost, Shapes, cost
 from gradience.bench.plan.trials import variants
 from gradience.bench.records import PROBE, Bench, TrialResult, Variant
@@ -82,6 +83,10 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seconds : float or None
         Of what is left to do, side by side; None where a kind of trial was never measured.
     slots : int
+    removed : mapping of str to int
+        Adapters that go by the end to stay in the budget, by variant.
+    over : int
+        Bytes by which the largest trial alone exceeds the budget: the bench does not fit.
     power : Power or None
         None where the score is no yes or no, so that nothing is known before a run.
     unknown : tuple of str
@@ -99,6 +104,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kept: int | None = None
     seconds: float | None = None
     budget: int | None = None
+    removed: dict[str, int] = {}
+    over: int = 0
     power: Power | None = None
     unknown: tuple[str, ...] = ()
     refused: dict[str, str] = {}
@@ -154,6 +161,7 @@ def forecast(
     timed = all(row.seconds is not None for row in rows if row.done < row.trials)
     kept = [row.kept * row.trials for row in rows if row.kept is not None]
     first = bench.trials[0].spec
+    removed, over = _removed(rows, budget)
     return Forecast(
         name=bench.settings.name,
         rows=rows,
@@ -164,10 +172,35 @@ def forecast(
         kept=sum(kept) if len(kept) == len(rows) else None,
         seconds=sum(seconds) / slots if timed else None,
         budget=budget,
+        removed=removed,
+        over=over,
         power=_power(bench, items) if binary else None,
         unknown=tuple(_unknown(rows, shapes, timed=timed, binary=binary)),
         refused=dict(refused or {}),
     )
+
+
+def _removed(rows: Sequence[Row], budget: int | None) -> tuple[dict[str, int], int]:
+    """What the rule of the budget takes by the end, and by how much one trial alone is above it."""
+    if budget is None or any(row.kept is None for row in rows):
+        return {}, 0
+    parts = [
+        Part(
+            trial=f"{row.variant} {i}",
+            part="adapter",
+            nbytes=row.kept or 0,
+            worth=worth(row.action),
+        )
+        for row in rows
+        for i in range(row.trials)
+    ]
+    over = sum(part.nbytes for part in parts) - budget
+    gone = {part.trial for part in evictions(parts, over)} if over > 0 else set()
+    removed = {
+        row.variant: sum(f"{row.variant} {i}" in gone for i in range(row.trials)) for row in rows
+    }
+    largest = max((row.peak or 0 for row in rows), default=0)
+    return {name: count for name, count in removed.items() if count}, max(0, largest - budget)
 
 
 def _row(

@@ -25,6 +25,7 @@ def page(forecast: Forecast) -> Page:
         ),
         Text(text=_total(forecast)),
     ]
+    parts += _budget(forecast)
     if forecast.power is not None:
         parts.append(_power(forecast.power))
     if forecast.refused:
@@ -62,6 +63,29 @@ def _total(forecast: Forecast) -> str:
     budget = "" if forecast.budget is None else f" (budget {format_size(forecast.budget)})"
     time = "unknown" if forecast.seconds is None else f"about {format_seconds(forecast.seconds)}"
     return f"All trials keep {kept}{budget}. Time for what is left: {time}."
+
+
+def _budget(forecast: Forecast) -> list[Text]:
+    if forecast.budget is None:
+        return []
+    if forecast.over:
+        return [
+            Text(
+                text=f"It does not fit: one trial alone writes {format_size(forecast.over)} more "
+                "than the budget. Raise disk_budget.",
+                tone="warn",
+            )
+        ]
+    if not forecast.removed:
+        return []
+    told = ", ".join(f"{name} ({number})" for name, number in forecast.removed.items())
+    return [
+        Text(
+            text=f"To stay in the budget, about these adapters are removed on the way: {told}. "
+            "Scores, records and logs stay.",
+            tone="warn",
+        )
+    ]
 
 
 def _power(power: Power) -> Text:

@@ -14,7 +14,7 @@ import msgspec
 from gradience.bench.ledger import Ledger
 from gradience.bench.plan.trials import content_key
 from gradience.bench.records import PROBE, Bench, BenchReport, Failure, Trial, TrialResult, Variant
-from gradience.bench.report.judged import changed_claim
+from gradience.bench.report.judged import history
 from gradience.bench.settings import ClaimSettings
 from gradience.bench.verdict.judge import judge
 from gradience.errors import TrialResultError, UsageError
@@ -109,7 +109,7 @@ def _join(runs: Sequence[_Run]) -> BenchReport:
     names = ", ".join(dict.fromkeys(run.bench.settings.name for run in runs))
     failures = [f for run in runs for f in run.failures if not _made(f, results)]
     report = judge(name=names, claim=claim, results=results, failures=failures)
-    notes += dict.fromkeys(note for run in runs for note in changed_claim(run.bench))
+    notes += dict.fromkeys(note for run in runs for note in history(run.bench))
     notes += (note for run in runs for note in _not_run(run))
     if len(runs) > 1:
         notes.append(f"Joined from {len(runs)} directories.")

@@ -64,18 +64,26 @@ def _notes(ledger: Ledger, bench: Bench) -> list[str]:
     waiting = [trial for trial in bench.trials if _could_run(ledger, trial)]
     if waiting:
         told.append(f"{len(waiting)} of {len(bench.trials)} trials have not run yet.")
-    return [*told, *changed_claim(bench)]
+    return [*told, *history(bench)]
 
 
-def changed_claim(bench: Bench) -> list[str]:
-    """The note on a claim that is not the one with which the first results came."""
-    if not bench.earlier_claims:
-        return []
-    before = "; ".join(claim.words() for claim in bench.earlier_claims)
-    return [
-        f"The claim was changed after there were results: before, it was {before}. A margin that "
-        "is chosen after the fact proves less."
-    ]
+def history(bench: Bench) -> list[str]:
+    """Notes on what was decided with results in sight: another claim, other seeds."""
+    told = []
+    if bench.earlier_claims:
+        before = "; ".join(claim.words() for claim in bench.earlier_claims)
+        told.append(
+            f"The claim was changed after there were results: before, it was {before}. A margin "
+            "that is chosen after the fact proves less."
+        )
+    *earlier, _ = bench.looks or ((),)
+    if earlier:
+        seeds = "; ".join(", ".join(map(str, look)) for look in earlier)
+        told.append(
+            f"Verdicts were computed here before with other seeds ({seeds}). Each look is another "
+            "chance of a false SAFE: the level holds for seeds that were chosen before the first."
+        )
+    return told
 
 
 def _could_run(ledger: Ledger, trial: Trial) -> bool:
