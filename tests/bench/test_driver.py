@@ -17,7 +17,7 @@ from gradience.bench.report.verify import verify
 from gradience.bench.report.write import write
 from gradience.bench.run import RunOptions, run_bench
 from gradience.bench.settings import BenchSettings, ClaimSettings, LadderSettings
-from gradience.errors import StorageError, UsageError
+from gradience.errors import ArtifactError, StorageError, UsageError
 
 PER_SEED = 1 + 2 + 1 + 4  # the probe, two rungs, a heal, four controls
 
@@ -442,3 +442,11 @@ def test_a_report_says_with_which_seeds_verdicts_were_computed_before(
     bench, _ = run(changed(settings, seeds=(0, 1, 2, 3)), out)
     assert "(0, 1; 0, 1, 2)" in looks_told()[0]
     assert bench.looks == ((0, 1), (0, 1, 2), (0, 1, 2, 3))
+
+
+def test_a_bench_without_a_report_yet_is_not_called_a_wrong_directory(
+    settings: BenchSettings, out: Path
+) -> None:
+    run(settings, out)
+    with pytest.raises(ArtifactError, match="has no report yet"):
+        verify(out)

@@ -159,6 +159,12 @@ def read_report(root: Path) -> BenchReport:
     try:
         data = path.read_bytes()
     except OSError as error:
+        if (root / "settings.json").is_file() and not path.exists():
+            raise ArtifactError(
+                f"{root} holds a bench that has no report yet",
+                remedy="Run its `gradience bench --config ... --output-dir` again: what is done "
+                "stays done, and the report comes at the end.",
+            ) from error
         raise ArtifactError(
             f"{path} cannot be read: {error.strerror or error}",
             remedy="Name the directory that was given as `gradience bench --output-dir`.",
