@@ -3,6 +3,7 @@
     python benchmarks/scan.py                       # 300 repos x 3 revisions x 40 files
     python benchmarks/scan.py --repos 30 --runs 3   # a small one
     python benchmarks/scan.py --cold                # as root: drops the page cache before each run
+    python benchmarks/scan.py --repos 30 --latency 1    # on a volume that takes 1 ms to answer
 
 The synthetic cache is that of ../shared/tools/gen_cache.py, made below a temporary directory. Every
 figure is a median of runs that take turns, so that a busy machine slows all alike: read the ratios.
@@ -15,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from caches import both_layouts
 from gradience.storage.inventory.take import take
+from slow_mount import slow_mount
 
 DROP = Path("/proc/sys/vm/drop_caches")
 
@@ -37,36 +40,57 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repos", type=int, default=300)
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--cold", action="store_true", help="also with an empty page cache")
+    parser.add_argument(
+        "--latency",
+        type=float,
+        metavar="MS",
+        help="as root: also through a mount that takes so long for each answer",
+    )
     parser.add_argument("--dir", help="where to make the cache")
     return parser.parse_args()
 
 
 def measure(out: Path, layout: str, arguments: argparse.Namespace) -> None:
     hub = out / "hf" / "hub"
+    names = bare_walk(str(hub))
+    assert inventory(hub, out) == int(subprocess.check_output(["du", "-s", "-B1", hub]).split()[0])
+    print(f"\n{layout}: {names} names; bytes on disk equal those of du")
+    report("warm", turns(ways(hub, out), arguments.runs, prepare=None))
+    if not arguments.cold and arguments.latency is None:
+        return
+    if os.geteuid() != 0 or not os.access(DROP, os.W_OK):
+        print("  cold, latency: need root and /proc/sys/vm/drop_caches")
+        return
+    if arguments.cold:
+        report("cold", turns(ways(hub, out), 3, prepare=drop))
+    if arguments.latency is not None:
+        with (
+            tempfile.TemporaryDirectory() as mount,
+            slow_mount(hub, Path(mount), arguments.latency / 1000) as slow,
+        ):
+            late = turns(ways(slow, out), 3, prepare=drop)
+        report(f"{arguments.latency:g} ms for each answer", late)
+
+
+def ways(hub: Path, out: Path) -> dict[str, Callable[[], object]]:
+    """What is compared, by name."""
     environ = {"HF_HUB_CACHE": str(hub)}
-
-    def inventory() -> int:
-        found = take(environ=environ, home=out / "home", now=datetime.now(UTC), kinds=["hub"])
-        return found.physical_bytes
-
-    ways: dict[str, Callable[[], object]] = {
-        "gradience: inventory": inventory,
+    found: dict[str, Callable[[], object]] = {
+        "gradience: inventory": lambda: inventory(hub, out),
         "gradience cache ls (command)": lambda: run(gradience(), environ, out),
         "du -s": lambda: run(["du", "-s", str(hub)], environ, out),
         "scandir + lstat (bare walk)": lambda: bare_walk(str(hub)),
     }
     hf = shutil.which("hf", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if hf:
-        ways["hf cache ls (command)"] = lambda: run([hf, "cache", "ls"], environ, out)
-    names = bare_walk(str(hub))
-    assert inventory() == int(subprocess.check_output(["du", "-s", "-B1", hub]).split()[0])
-    print(f"\n{layout}: {names} names; bytes on disk equal those of du")
-    report("warm", turns(ways, arguments.runs, prepare=None))
-    if arguments.cold:
-        if os.geteuid() != 0 or not os.access(DROP, os.W_OK):
-            print("  cold: needs root and /proc/sys/vm/drop_caches")
-        else:
-            report("cold", turns(ways, 3, prepare=drop))
+        found["hf cache ls (command)"] = lambda: run([hf, "cache", "ls"], environ, out)
+    return found
+
+
+def inventory(hub: Path, out: Path) -> int:
+    environ = {"HF_HUB_CACHE": str(hub)}
+    found = take(environ=environ, home=out / "home", now=datetime.now(UTC), kinds=["hub"])
+    return found.physical_bytes
 
 
 def gradience() -> list[str]:

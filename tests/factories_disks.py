@@ -78,10 +78,18 @@ def ext4(where: Path, *, reserved_percent: int = 20) -> contextlib.AbstractConte
     return loop(where, 64 * 2**20, "mkfs.ext4", "-q", "-m", str(reserved_percent))
 
 
+def xfs(where: Path) -> contextlib.AbstractContextManager[Path]:
+    return loop(where, 300 * 2**20, "mkfs.xfs", "-q")
+
+
+def btrfs(where: Path, *, size: int = 256 * 2**20) -> contextlib.AbstractContextManager[Path]:
+    return loop(where, size, "mkfs.btrfs", "-q", "-f")
+
+
 @contextlib.contextmanager
 def btrfs_with_quota(where: Path, limit: int, *, image: int = 256 * 2**20) -> Iterator[Path]:
     """A subvolume that may hold `limit` bytes, on a btrfs whose df does not show it."""
-    with loop(where, image, "mkfs.btrfs", "-q", "-f") as top:
+    with btrfs(where, size=image) as top:
         sub = top / "sub"
         for command in (
             ["subvolume", "create", str(sub)],

@@ -90,17 +90,18 @@ def check_fail_on(asked: Iterable[str], known: Iterable[str], *, page: str) -> N
     Raises
     ------
     UsageError
-        Names the value and the nearest known one.
+        Names the value, and the known ones near it, or else all.
     """
     allowed = [*Severity, *known]
     for value in asked:
         if value not in allowed:
             from difflib import get_close_matches  # noqa: PLC0415 - only for a message
 
-            close = get_close_matches(value, allowed, n=1)
+            close = get_close_matches(value, allowed, n=3)
+            listed = f"One of {', '.join(allowed)}; {page} says what each means."
             raise UsageError(
                 f"--fail-on {value}: neither a severity nor a finding code",
-                remedy=f"Did you mean {close[0]}?" if close else f"{page} lists the codes.",
+                remedy=f"Did you mean {' or '.join(close)}?" if close else listed,
             )
 
 

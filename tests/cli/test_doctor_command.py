@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from gradience.storage.doctor.finding_kinds import DOCTOR
+from gradience.storage.doctor.gather import Machine, gather
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,7 +56,8 @@ def test_json_is_an_artifact_alone_on_standard_output(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--fail-on", "variable_relativ"), "Did you mean variable_relative?"),
+        (("--fail-on", "variable_relativ"), "Did you mean variable_relative"),
+        (("--fail-on", "bogus"), "One of info, warning, error, space_low, "),
         (("--library", "numpy"), "numpy is no library"),
         (("--python", "/nowhere/python"), "/nowhere/python cannot be run"),
     ],
@@ -66,6 +69,37 @@ def test_a_wrong_option_is_two_lines_and_exit_code_2(
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_narrow_terminal_still_shows_the_disk_and_what_is_free(tmp_path: Path) -> None:
+    wide, narrow = (doctor(tmp_path, COLUMNS=width).stdout for width in ("200", "80"))
+    assert "libraries" in wide
+    assert "No room for libraries" in narrow
+    (heading,) = [line for line in narrow.splitlines() if line.startswith("what")]
+    assert heading.split()[-2:] == ["disk", "free"]
+
+
+def test_each_wait_is_told_when_it_begins(tmp_path: Path) -> None:
+    machine = Machine(
+        environ={"HOME": str(tmp_path)},
+        home=tmp_path,
+        cwd=tmp_path,
+        python=Path(sys.executable),
+        now=datetime.now(UTC),
+    )
+    told: list[tuple[str, int, int]] = []
+    gather(
+        machine,
+        only=("huggingface_hub",),
+        use_cache=False,
+        progress=lambda stage, done, total: told.append((stage, done, total)),
+    )
+    assert told[:4] == [
+        ("asking the libraries", 0, 1),
+        ("asking the libraries", 1, 1),
+        ("looking at disks and rights", 0, 1),
+        ("looking at disks and rights", 1, 1),
+    ]
 
 
 def test_a_path_that_is_no_text_is_shown_with_its_bytes(tmp_path: Path) -> None:

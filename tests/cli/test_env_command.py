@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,17 @@ def test_the_local_layout_is_printed_and_made(gradience, home: Path) -> None:
     assert not (home / ".cache/huggingface").exists()
     again = gradience("--platform", "local")
     assert (again.stdout, again.stderr) == (done.stdout, "")
+
+
+def test_help_names_every_variable_and_each_directory_made_is_told(gradience, home: Path) -> None:
+    done = gradience("--platform", "local")
+    named = {line[7:].partition("=")[0] for line in done.stdout.splitlines() if line[0] != "#"}
+    said = re.sub(r"\s+", " ", gradience("--help").stdout)
+    assert named == set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+|TMPDIR", said.partition("eval")[0]))
+    made = {line.removeprefix("made ") for line in done.stderr.splitlines()}
+    there = {str(path) for path in home.rglob("*")}
+    assert there == made | {str(parent) for path in made for parent in Path(path).parents} & there
+    assert len(made) >= 12
 
 
 def test_what_is_printed_set_is_stable(gradience, home: Path) -> None:

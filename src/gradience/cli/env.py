@@ -54,8 +54,13 @@ def env(
 ) -> int:
     """Print the environment that puts every cache in its place on this machine.
 
-    Weights and data go to the big disk, compile caches to a local one, the login token stays where
-    it is. Only lines for the shell go to standard output. The directories are made.
+    Weights, data and W&B's files go to the big disk, compile caches and temporary files to a local
+    one; the login token stays where it is. Only lines for the shell go to standard output. They set
+    HF_HOME, HF_HUB_CACHE, HF_DATASETS_CACHE, HF_XET_CACHE, HF_TOKEN_PATH, TORCH_HOME,
+    TORCHINDUCTOR_CACHE_DIR, TORCH_EXTENSIONS_DIR, TRITON_CACHE_DIR, TMPDIR, WANDB_DIR,
+    WANDB_CACHE_DIR, WANDB_DATA_DIR, WANDB_ARTIFACT_DIR and GRADIENCE_CACHE_DIR; --transfer may add
+    a switch. Each directory that they name is made, unless the format is for elsewhere (dockerfile,
+    compose, k8s, systemd, slurm).
 
     \b
     eval "$(gradience env)"
@@ -117,8 +122,8 @@ def _create(chosen: "Environment") -> None:
     from gradience.storage.environment.directories import create_directories  # noqa: PLC0415
 
     if chosen.here:
-        if made := create_directories(chosen.layout):
-            click.echo(f"made {len(made)} directories below {chosen.layout.root}", err=True)
+        for path in create_directories(chosen.layout):
+            click.echo(f"made {path}", err=True)
     else:
         click.echo(f"{chosen.reason} No directory was made; --root DIR makes them.", err=True)
 

@@ -152,6 +152,53 @@ def test_compose_and_kubernetes_hold_the_values(root: str) -> None:
         assert "$" not in entry["value"].replace("$$", "")
 
 
+# Each takes a second: those whose characters mean something in YAML or to Compose.
+@pytest.mark.parametrize(
+    "root", ["/app/cache", *(r for r in HOSTILE if "$(NAME)" in r or "`" in r or ":" in r)]
+)
+def test_docker_compose_merges_it_into_a_service(root: str, tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    made = make_layout(root)
+    base, ours = tmp_path / "compose.yaml", tmp_path / "compose.cache.yaml"
+    base.write_text("services:\n  train:\n    image: busybox\n")
+    ours.write_text(EXPORTS["compose"].render(made), encoding="utf-8")
+    command = [*compose_command(), "-f", str(base), "-f", str(ours), "config"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"},
+    )
+    assert done.returncode == 0, done.stderr
+    service = yaml.safe_load(done.stdout)["services"]["train"]
+    assert service["image"] == "busybox"
+    read = {n: v.replace("$$", "$") for n, v in service["environment"].items()}
+    assert read == made.values
+    assert service["volumes"][0]["target"].replace("$$", "$") == str(made.root)
+
+
+def compose_command() -> list[str]:
+    """`docker compose`, or its first version by its own name."""
+    if shutil.which("docker") is not None:
+        plugin = ["docker", "compose"]
+        if not subprocess.run([*plugin, "version"], capture_output=True, check=False).returncode:
+            return plugin
+    if shutil.which("docker-compose") is None:
+        pytest.skip("neither docker compose nor docker-compose is installed")
+    return ["docker-compose"]
+
+
+@pytest.mark.parametrize("root", HOSTILE)
+def test_a_pod_with_it_is_valid_by_the_schema_of_kubernetes(root: str) -> None:
+    yaml = pytest.importorskip("yaml")
+    schema = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    pod = yaml.safe_load(EXPORTS["k8s"].render(make_layout(root)))
+    pod |= {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "train"}}
+    pod["spec"]["containers"][0]["image"] = "busybox"
+    schema.validate(pod, schema.latest_version(), strict=True)
+
+
 @pytest.mark.parametrize("root", HOSTILE)
 def test_systemd_accepts_every_value(root: str, tmp_path: Path) -> None:
     tool = shutil.which("systemd-analyze")

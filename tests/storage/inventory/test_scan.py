@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from factories_caches import du
+from factories_disks import btrfs, ext4, xfs
 from gradience.storage.inventory.scan import Directory, Root, Scan, _Clock, scan
 from gradience.storage.inventory.tally import Tally
 
@@ -50,6 +51,15 @@ def awkward(root: Path) -> Path:
     with (root / "deep" / "er" / "sparse").open("wb") as file:
         file.truncate(1 << 30)
     return root
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("disk", [ext4, xfs, btrfs], ids=lambda disk: disk.__name__)
+def test_every_file_system_counts_as_du_counts(tmp_path, disk):
+    """Where a link's text, a directory and a short file lie differs: in the inode or in a block."""
+    with disk(tmp_path / "disk") as place:
+        awkward(place)
+        assert physical(read(place)) == du(place)
 
 
 @pytest.mark.parametrize("threads", [None, 1, 16])

@@ -18,6 +18,7 @@ from factories_disks import (
     need,
     overlay,
     tmpfs,
+    xfs,
 )
 from gradience.errors import GradienceError, UsageError
 from gradience.storage.room.headroom import Confidence, Headroom, Limit, headroom
@@ -192,6 +193,17 @@ def test_the_probe_finds_the_quota_that_df_hides(tmp_path):
         assert room.binding.source == "subvolume quota"
         assert room.bytes == pytest.approx(20 * 2**20, rel=0.01)
         assert room.confidence is Confidence.REPORTED
+
+
+@pytest.mark.root
+def test_on_xfs_half_of_the_room_fits_and_twice_the_room_does_not(tmp_path):
+    with xfs(tmp_path / "x") as place:
+        room = headroom(place, environ={})
+        assert probe(place, room.bytes // 2).verdict is Verdict.FITS
+        assert probe(place, 2 * room.bytes).verdict is Verdict.REFUSED
+        assert list(place.iterdir()) == []
+        written = fill(place / "big", 100 * MB)
+        assert headroom(place, environ={}).bytes == pytest.approx(room.bytes - written, abs=MB)
 
 
 @LINUX

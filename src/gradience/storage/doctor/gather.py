@@ -120,6 +120,7 @@ def gather(
         program = read_program(command, environ=environ, home=machine.home, cwd=machine.cwd)
         environ = environment(program, environ)
         python = python if named_python or not program.python else Path(program.python)
+    tell = progress or _silent
     interpreter = interpreter or probe(
         python,
         environ=environ,
@@ -142,7 +143,9 @@ def gather(
         clients=_clients(interpreter, machine, environ),
         program=program,
     )
+    tell("looking at disks and rights", 0, 1)
     facts = _with_places(facts, interpreter, needs_lock_test)
+    tell("looking at disks and rights", 1, 1)
     contents = _contents(
         interpreter, facts.settings, environ, machine, projects=projects, progress=progress
     )
@@ -155,6 +158,10 @@ def gather(
         idle_locks=contents.idle_locks,
         unasked=(*contents.unasked, *facts.unasked),
     )
+
+
+def _silent(_stage: str, _done: int, _total: int) -> None:
+    """Tell nobody."""
 
 
 def _with_places(

@@ -122,6 +122,8 @@ def probe(
                 _ask, python, name, version, environ=environ, cwd=cwd, timeout=timeout
             )
             waiting[task] = name
+        if progress and waiting:
+            progress("asking the libraries", 0, len(waiting))
         for future in as_completed(waiting):
             name = waiting[future]
             fresh[name] = future.result()

@@ -79,19 +79,19 @@ def _places(places: tuple[WhereTo, ...]) -> Table:
                 path,
                 "yes" if first.exists else "not yet",
                 first.because,
-                ", ".join(p.library if p.asked else f"{p.library}*" for p in group),
+                ", ".join(p.library for p in group),
                 f"{first.mount} ({first.fs_type})" if first.mount else "-",
                 "-" if first.free_bytes is None else format_size(first.free_bytes),
             )
         )
-    ruled = any(not place.asked for place in places)
+    ruled = sorted({place.library for place in places if not place.asked})
     return Table(
         title="Where the bytes go",
         head=("what", "path", "there", "decided by", "libraries", "disk", "free"),
         rows=tuple(rows),
         left=frozenset({0, 1, 2, 3, 4, 5}),
-        spare=("there", "disk", "free"),
-        note="* cannot be asked: its documented rule." if ruled else "",
+        spare=("libraries", "there"),
+        note=f"Not asked, by the documented rule: {', '.join(ruled)}." if ruled else "",
     )
 
 

@@ -4,7 +4,7 @@ The kernel says of each inode how many names it has. An inode all of whose names
 thing is freed with it; one with a name elsewhere is not, wherever that name may be.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gradience.storage.inventory.scan import Directory, File
 
@@ -37,22 +37,35 @@ class Tally:
 
     def add_dir(self, directory: Directory) -> None:
         """Add a directory, and what is in it but for the directories."""
-        self._plain += directory.blocks + directory.file_blocks + directory.link_blocks
-        self.files += directory.file_count
-        self.inodes += 1 + directory.file_count + directory.link_count
-        self.logical += directory.file_size
-        self._seen(directory.newest_mtime, directory.newest_atime)
-        for file in directory.hard:
-            self._add_hard(file, directory.dev)
+        self._add_dirs((directory,))
 
     def add_tree(self, directory: Directory) -> "Tally":
         """Add a directory and everything below it; return the tally."""
-        stack = [directory]
-        while stack:
-            found = stack.pop()
-            self.add_dir(found)
-            stack += found.dirs
+        found = [directory]
+        for one in found:  # which grows meanwhile
+            found += one.dirs
+        self._add_dirs(found)
         return self
+
+    def _add_dirs(self, directories: Sequence[Directory]) -> None:
+        # Each directory of a full cache comes by four times: what is added up is local.
+        mtime, atime, blocks, files, names, size = self.mtime, self.atime, 0, 0, len(directories), 0
+        for one in directories:
+            blocks += one.blocks + one.file_blocks + one.link_blocks
+            files += one.file_count
+            names += one.link_count
+            size += one.file_size
+            if one.newest_mtime > mtime:  # noqa: PLR1730 - max() takes twice as long
+                mtime = one.newest_mtime
+            if one.newest_atime > atime:  # noqa: PLR1730
+                atime = one.newest_atime
+            for file in one.hard:
+                self._add_hard(file, one.dev)
+        self.mtime, self.atime = mtime, atime
+        self._plain += blocks
+        self.files += files
+        self.inodes += files + names
+        self.logical += size
 
     def add_file(self, file: File, dev: int, *, kept: bool = False) -> None:
         """Add one regular file; `kept` if another entry reaches it too and it would stay."""
@@ -127,7 +140,8 @@ class Tally:
         self.files += other.files
         self.inodes += other.inodes
         self.logical += other.logical
-        self._seen(other.mtime, other.atime)
+        self.mtime = max(self.mtime, other.mtime)
+        self.atime = max(self.atime, other.atime)
         for key, (blocks, names, seen) in other._hard.items():
             known = self._hard.setdefault(key, [blocks, names, 0])
             known[2] += seen
@@ -141,7 +155,3 @@ class Tally:
             self.logical += file.size
         else:
             known[2] += 1
-
-    def _seen(self, mtime: float, atime: float) -> None:
-        self.mtime = max(self.mtime, mtime)
-        self.atime = max(self.atime, atime)

@@ -111,10 +111,11 @@ class Repo:
         self._add_notes(tally, revision.commit)
         dev = revision.directory.dev
         reached, shared, counts = revision.blobs, self.shared, self.users_of_blob
-        plain = [(name, file) for name in reached if (file := self.blobs.get(name)) is not None]
-        tally.add_files((file for name, file in plain if counts[name] == 1), dev)
-        tally.add_files((file for name, file in plain if counts[name] > 1), dev, kept=True)
-        hashes = {shared[name]: counts[name] > 1 for name in reached if name in shared}
+        plain = reached & self.blobs.keys()
+        own = {name for name in plain if counts[name] == 1}
+        tally.add_files([self.blobs[name] for name in own], dev)
+        tally.add_files([self.blobs[name] for name in plain - own], dev, kept=True)
+        hashes = {shared[name]: counts[name] > 1 for name in reached & shared.keys()}
         for name, _, blocks in self.blob_links:
             if name in reached:
                 tally.add_link(blocks, kept=counts[name] > 1)
