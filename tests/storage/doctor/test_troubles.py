@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -108,6 +109,26 @@ def test_no_space_left_is_found_and_mended(patient: Patient, tmp_path: Path) -> 
         after = patient.asks(*HUB, before=finding["remedy"])
         assert "space_low" not in {f["code"] for f in after["findings"]}
         assert grave(after) == []
+
+
+@pytest.mark.root
+def test_what_lies_on_a_full_disk_can_be_taken_along(patient: Patient, tmp_path: Path) -> None:
+    if shutil.disk_usage(tmp_path).free < 2 * ENOUGH_BYTES:
+        pytest.skip("no disk with room to move to")
+    with tmpfs(tmp_path / "small", "size=2m") as small:
+        patient.environ["HF_HOME"] = str(small / "hf")
+        with serve(o__m=Repo({"config.json": b"{}", "model.bin": b"w" * 9000})) as hub:
+            download(patient, hub.url, small / "hf/hub")
+        with pytest.raises(OSError, match="No space left on device"):
+            (small / "filler").write_bytes(bytes(4 << 20))
+        finding = the(patient.asks(*HUB), "space_low")
+        named = re.search(r"`(gradience cache move) (.*)` takes along", finding["message"])
+        assert named is not None
+        script = f"{finding['remedy']} && {named[1]} --yes {named[2]} >&2"
+        after = patient.asks(*HUB, before=script)
+        place = next(p for p in after["places"] if p["purpose"] == "models and files")
+        assert list(Path(place["path"]).glob("models--o--m/snapshots/*/config.json"))
+        assert after["findings"] == []
 
 
 def hidden_quota(where: Path) -> "contextlib.AbstractContextManager[Path]":

@@ -55,6 +55,19 @@ def moved(uses: Iterator[Use] | list[Use], root: Path, facts: Facts) -> str:
     return f"mkdir -p {made} && {export(**values)}"
 
 
+def along(uses: list[Use], root: Path, facts: Facts) -> str:
+    """A sentence: how what lies at the old places follows, or else it is downloaded again."""
+    caches = facts.inventory.caches if facts.inventory else ()
+    full = {cache.root for cache in caches if cache.files}
+    for use in uses:
+        name, place = variable_for(use, facts), facts.places.get(use.path)
+        if name in _FOLDERS and place is not None and str(place.resolved) in full:
+            below = "" if name == "HF_HUB_CACHE" else place.path.name
+            ends = quoted(place.resolved, root / _FOLDERS[name] / below)
+            return f" `gradience cache move {ends}` takes along what is there."
+    return ""
+
+
 def roomier(facts: Facts, free: int, not_on: Mount | None = None) -> Path | None:
     """The directory with most space on a disk that has much more of it than `free`; home first."""
     good = [
@@ -71,19 +84,20 @@ def roomier(facts: Facts, free: int, not_on: Mount | None = None) -> Path | None
 def space(facts: Facts) -> Iterator[Finding]:
     """Bytes and inodes left where libraries and programs write."""
     for room in facts.rooms:
+        remedy, more = _more_space(room, facts)
         if room.free_bytes is not None and room.free_bytes < LOW_BYTES:
             kind = kinds.QUOTA_LOW if room.quota else kinds.SPACE_LOW
             finding = kind.found(
                 f"{format_size(room.free_bytes)} can still be written in {room.path} "
-                f"({room.limit}), where {_who(room, facts)}.",
-                remedy=_more_space(room, facts),
+                f"({room.limit}), where {_who(room, facts)}.{more}",
+                remedy=remedy,
             )
             yield _severe(finding) if room.free_bytes < SEVERE_BYTES else finding
         if room.free_inodes is not None and room.free_inodes < LOW_INODES:
             finding = kinds.INODES_LOW.found(
                 f"{room.free_inodes} more files can be made in {room.path} ({room.limit}), where "
-                f"{_who(room, facts)}; `df -i` shows it, `df` does not.",
-                remedy=_more_space(room, facts),
+                f"{_who(room, facts)}; `df -i` shows it, `df` does not.{more}",
+                remedy=remedy,
             )
             yield _severe(finding) if room.free_inodes < LOW_INODES // 10 else finding
 
@@ -103,8 +117,10 @@ def _uses(room: Room, facts: Facts) -> list[Use]:
 
 
 def _who(room: Room, facts: Facts) -> str:
-    uses = _uses(room, facts)
-    named = [f"{use.library} keeps its {use.purpose}" for use in uses]
+    purposes: dict[str, list[str]] = {}
+    for use in _uses(room, facts):
+        purposes.setdefault(use.library, []).append(use.purpose)
+    named = [f"{library} keeps its {listed(what, 3)}" for library, what in purposes.items()]
     literals = facts.program.literals if facts.program else ()
     named += [
         f"the program has its {p.keyword}" for p in literals if p.value and _names(p.value, room)
@@ -116,15 +132,16 @@ def _names(value: str, room: Room) -> bool:
     return any(place.endswith(value.removeprefix("./").removeprefix("~")) for place in room.places)
 
 
-def _more_space(room: Room, facts: Facts) -> str:
+def _more_space(room: Room, facts: Facts) -> tuple[str, str]:
+    """The command, and a sentence for what lies there."""
     uses = _uses(room, facts)
     here = next((facts.mount_of[p] for p in room.places if p in facts.mount_of), None)
     other = roomier(facts, room.free_bytes or 0, not_on=here)
     if uses and other is not None and (mend := moved(uses, other, facts)):
-        return mend
+        return mend, along(uses, other, facts)
     if room.free_bytes is not None and room.free_bytes < LOW_BYTES:
-        return f"gradience cache clean --min-free {LOW_BYTES // 10**9}GB"
-    return "gradience cache du  # what takes the space, and what may go"
+        return f"gradience cache clean --min-free {LOW_BYTES // 10**9}GB", ""
+    return "gradience cache du  # what takes the space, and what may go", ""
 
 
 def small_disk(facts: Facts) -> Iterator[Finding]:
@@ -147,7 +164,8 @@ def small_disk(facts: Facts) -> Iterator[Finding]:
             continue
         yield kinds.SMALL_DISK.found(
             f"{uses[0].path} lies on {mount.path} ({format_size(total)}, {format_size(free)} "
-            f"free), while {big.path} has {format_size(big.free_bytes or 0)} free.",
+            f"free), while {big.path} has {format_size(big.free_bytes or 0)} free."
+            f"{along(uses, other, facts)}",
             remedy=moved(uses, other, facts),
         )
 
@@ -161,7 +179,8 @@ def memory(facts: Facts) -> Iterator[Finding]:
     if caches:
         mount = facts.mount_of[caches[0].path]
         yield kinds.MEMORY_DISK.found(
-            f"{listed(u.path for u in caches)} on {mount.path}, which is {mount.fs_type}: in RAM.",
+            f"{listed(u.path for u in caches)} on {mount.path}, which is {mount.fs_type}: in RAM."
+            f"{along(caches, _on_disk(facts), facts)}",
             remedy=moved(caches, _on_disk(facts), facts),
         )
     small = [u for u in in_memory if u.purpose in {TEMPORARY, COMPILED, EXTENSIONS}]
