@@ -2,8 +2,10 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from factories_caches import du
-from factories_disks import btrfs, ext4, xfs
+from factories_disks import btrfs, ext4, need, xfs
 from gradience.storage.inventory.scan import Directory, Root, Scan, _Clock, scan
 from gradience.storage.inventory.tally import Tally
 
@@ -173,6 +175,35 @@ def test_a_tree_that_is_written_to_meanwhile_is_read_to_the_end(tmp_path):
     finally:
         stop.set()
         writer.join()
+
+
+@pytest.mark.root
+def test_a_volume_that_answers_late_is_soon_read_by_many(tmp_path):
+    need("fusermount")
+    pytest.importorskip("mfusepy", reason="pip install mfusepy", exc_type=ImportError)
+    if not Path("/dev/fuse").exists():
+        pytest.skip("needs /dev/fuse")
+    source, mount = tmp_path / "source", tmp_path / "mount"
+    for number in range(40):
+        (source / str(number)).mkdir(parents=True)
+        (source / str(number) / "file").write_bytes(b"x" * 5000)
+    mount.mkdir()
+    server = Path(__file__).parents[3] / "benchmarks" / "slow_mount.py"
+    process = subprocess.Popen([sys.executable, server, source, mount, "0.005"])
+    try:
+        for _ in range(200):
+            if os.path.ismount(mount) or process.poll() is not None:
+                break
+            time.sleep(0.05)
+        else:
+            pytest.skip("the FUSE mount was refused")
+        found = read(mount)
+        assert found.threads > 4
+        assert physical(found) == du(source)
+    finally:
+        subprocess.run(["fusermount", "-uz", mount], check=False, capture_output=True)
+        process.terminate()
+        process.wait()
 
 
 def test_a_wide_directory_keeps_no_names_unless_asked(tmp_path):

@@ -21,7 +21,7 @@ Keep = Callable[[str], bool]
 Progress = Callable[[str, int, int], None]
 
 THREADS = 16
-_BATCH = 64  # directories between two looks at the clock
+_LOOK = 0.1  # seconds of reading after which it is asked how many threads would pay
 _WAITING = 0.25  # seconds spent waiting per second of work, above which more threads pay
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT_REASONS = 100
@@ -282,15 +282,16 @@ class _Reader:
 
     def read_until_waiting(self, stack: list[Directory]) -> tuple[list[Directory], int]:
         """Read alone; return what is left once the disk makes us wait, and how many should read."""
-        before = _Clock()
+        before, directories = _Clock(), 0
         while stack:
-            batch = min(_BATCH, len(stack))
-            for _ in range(batch):
-                stack += self.read(stack.pop())
+            stack += self.read(stack.pop())
+            directories += 1
+            if time.perf_counter() - before.wall < _LOOK:
+                continue
             now = _Clock()
-            if (threads := now.threads_since(before, batch)) > 1:
+            if (threads := now.threads_since(before, directories)) > 1:
                 return stack, threads
-            before = now
+            before, directories = now, 0
             self.tell(now.wall)
         return stack, 1
 
