@@ -7,16 +7,17 @@ from typing import Any
 
 import mfusepy as fuse
 
-SOURCE, MOUNT = sys.argv[1:3]
-REFUSAL = getattr(errno, sys.argv[3]) if len(sys.argv) > 3 else None
 STAT = ("st_mode", "st_nlink", "st_size", "st_uid", "st_gid", "st_blocks", "st_ino")
 
 
 class PassThrough(fuse.Operations):
     use_ns = True
 
+    def __init__(self, source: str) -> None:
+        self.source = source
+
     def at(self, path: str) -> str:
-        return SOURCE + path
+        return self.source + path
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
         try:
@@ -81,14 +82,18 @@ class PassThrough(fuse.Operations):
 class Lockless(PassThrough):
     """With an answer to flock; without one the kernel sees to locks itself."""
 
+    def __init__(self, source: str, refusal: int) -> None:
+        super().__init__(source)
+        self.refusal = refusal
+
     def flock(self, path: str, fh: int, how: int) -> int:
-        raise fuse.FuseOSError(REFUSAL)
+        raise fuse.FuseOSError(self.refusal)
 
 
-fuse.FUSE(
-    Lockless() if REFUSAL else PassThrough(),
-    MOUNT,
-    foreground=True,
-    nothreads=False,
-    allow_other=True,
-)
+def main(source: str, mount: str, refusal: str = "") -> None:
+    served = Lockless(source, getattr(errno, refusal)) if refusal else PassThrough(source)
+    fuse.FUSE(served, mount, foreground=True, nothreads=False, allow_other=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -21,7 +21,9 @@ print(json.dumps([p["num_threads"] for p in threadpool_info() if p["internal_api
 
 def threads_of_blas(**variables: str) -> list[int]:
     """Threads of each OpenBLAS of a new process that imports numpy after `start_alone`."""
-    plain = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
+    # A command that ran in this process has asked OpenBLAS for one thread by default.
+    own = (*THREAD_VARIABLES, "OPENBLAS_DEFAULT_NUM_THREADS")
+    plain = {name: value for name, value in os.environ.items() if name not in own}
     done = subprocess.run(
         [sys.executable, "-c", _START], env=plain | variables, capture_output=True, check=True
     )
