@@ -10,6 +10,7 @@ and costs no directories.
 import contextlib
 import errno
 import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -32,6 +33,8 @@ _TAG = (
 _BOOKKEEPING = {"lock", "CACHEDIR.TAG"}
 _OF_A_RUN = {BALLAST, SAVING, REPLACED}
 """What a training run keeps there while it goes on, where the root is its output directory."""
+_HIDDEN = (".fuse_hidden", ".nfs")
+_LOOKS, _LOOK_SECONDS = 10, 0.05
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -144,8 +147,22 @@ class Site:
         """
         with self.below.lock(f"{OWN}/lock", mode=0o666, spent=self._forget) as ours:
             yield ours
-        with contextlib.suppress(OSError):
-            self.below.remove_empty(OWN)
+        for _ in range(_LOOKS):
+            with contextlib.suppress(OSError):
+                if self.below.remove_empty(OWN) or not self._only_hidden():
+                    return
+            time.sleep(_LOOK_SECONDS)
+
+    def _only_hidden(self) -> bool:
+        """Whether all that is left is what NFS or FUSE removes in a moment, now that it is closed.
+
+        Raises
+        ------
+        OSError
+            If there is no such directory.
+        """
+        names = [name for name, _ in self.below.entries(OWN)]
+        return bool(names) and all(name.startswith(_HIDDEN) for name in names)
 
     def taken(self) -> StorageError:
         """The error where another command has this root's lock, with what its file says of it."""
