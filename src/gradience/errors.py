@@ -4,7 +4,8 @@ The class decides the exit code, the message says what was found and where, the 
 command or an edit. The command line prints the two lines and no traceback.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 
 
@@ -148,6 +149,21 @@ class MissingExtraError(GradienceError):
 
     exit_code = ExitCode.MISSING_EXTRA
     code = "missing_extra"
+
+
+@contextmanager
+def of_an_extra(message: str, *, remedy: str) -> Iterator[None]:
+    """Import what an extra brings inside of this.
+
+    Raises
+    ------
+    MissingExtraError
+        If it cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(message, remedy=remedy) from error
 
 
 class StorageError(GradienceError):

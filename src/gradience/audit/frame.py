@@ -9,7 +9,7 @@ from typing import Any
 
 from gradience.audit.metrics import METRICS
 from gradience.audit.records import AdapterAudit, LayerAudit
-from gradience.errors import MissingExtraError
+from gradience.errors import of_an_extra
 
 
 def to_frame(audit: AdapterAudit) -> Any:
@@ -41,13 +41,11 @@ def to_frame(audit: AdapterAudit) -> Any:
 
 
 def _pandas(columns: Mapping[str, list[Any]]) -> Any:
-    try:
+    with of_an_extra(
+        "a data frame needs polars or pandas, and neither is installed",
+        remedy='pip install "gradience[frame]"',
+    ):
         import pandas as pd  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise MissingExtraError(
-            "a data frame needs polars or pandas, and neither is installed",
-            remedy='pip install "gradience[frame]"',
-        ) from error
     return pd.DataFrame(columns).astype(dict.fromkeys(_FLOATS, "float64"))
 
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from gradience.errors import MissingExtraError, UsageError
+from gradience.errors import UsageError, of_an_extra
 
 if TYPE_CHECKING:
     from gradience.storage.change.candidates import Candidate
@@ -27,12 +27,8 @@ def pick(survey: "Survey", min_age: float) -> "tuple[Rule, ...]":
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("--pick needs a terminal", remedy="Name what to remove instead.")
-    try:
+    with of_an_extra("--pick needs Textual", remedy="pip install 'gradience[pick]'"):
         from gradience.cli.pick_screen import PickScreen  # noqa: PLC0415 - Textual
-    except ImportError as error:
-        raise MissingExtraError(
-            "--pick needs Textual", remedy="pip install 'gradience[pick]'"
-        ) from error
     found = [c for c in candidates(survey, min_age) if c.what != FOREIGN]
     marked = PickScreen(found, survey.inventory.made).run() or ()
     keys = frozenset(candidate.key for candidate in marked)

@@ -15,7 +15,7 @@ from importlib import resources
 from typing import Any
 
 from gradience import __version__
-from gradience.errors import MissingExtraError
+from gradience.errors import of_an_extra
 from gradience.html.markup import escape
 from gradience.html.spec import Chart
 
@@ -147,13 +147,11 @@ def _policy(*scripts: str) -> str:
 @cache
 def _chart_library() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script; two seconds to make, so made once."""
-    try:
+    with of_an_extra(
+        "the HTML report needs vl-convert-python, which carries the chart library",
+        remedy='pip install "gradience[html]"',
+    ):
         import vl_convert  # noqa: PLC0415 - an extra; 60 MB
-    except ImportError as error:
-        raise MissingExtraError(
-            "the HTML report needs vl-convert-python, which carries the chart library",
-            remedy='pip install "gradience[html]"',
-        ) from error
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     # Inside a function its names cannot meet those of the page. In JavaScript strings "\/" is "/".
     safe = bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")

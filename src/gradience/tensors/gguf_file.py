@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradience.errors import MissingExtraError, TensorFileError
+from gradience.errors import TensorFileError, of_an_extra
 from gradience.tensors.content import refuse_empty
 from gradience.tensors.dtypes import numpy_dtype
 from gradience.tensors.fingerprint import sampled_digest
@@ -163,13 +163,11 @@ def library() -> Any:
     MissingExtraError
         If it is not installed.
     """
-    try:
+    with of_an_extra(
+        "GGUF files are read by the library gguf, which is not installed",
+        remedy='pip install "gradience[gguf]"',
+    ):
         import gguf  # noqa: PLC0415 - an extra, and 0.15 s
-    except ImportError as error:
-        raise MissingExtraError(
-            "GGUF files are read by the library gguf, which is not installed",
-            remedy='pip install "gradience[gguf]"',
-        ) from error
     return gguf
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gradience import files
-from gradience.errors import MissingExtraError, UsageError
+from gradience.errors import UsageError, of_an_extra
 
 _STORE_BYTES = 200_000_000
 """Object store of a cluster of our own, where trials share the disk and little is carried."""
@@ -45,13 +45,11 @@ def import_ray() -> Any:
     MissingExtraError
         If it is not installed.
     """
-    try:
+    with of_an_extra(
+        "the executor 'ray' needs Ray, which is not installed",
+        remedy="pip install 'gradience[ray]'",
+    ):
         import ray  # noqa: PLC0415 - an extra, and a second
-    except ImportError as error:
-        raise MissingExtraError(
-            "the executor 'ray' needs Ray, which is not installed",
-            remedy="pip install 'gradience[ray]'",
-        ) from error
     return ray
 
 

@@ -29,7 +29,7 @@ from gradience.bench.executors.attempt import (
 from gradience.bench.executors.executor import Ended, ExecutorKind, Job, option_problems
 from gradience.bench.ledger import TrialPaths
 from gradience.bench.settings import ExecutorSettings
-from gradience.errors import MissingExtraError, UsageError
+from gradience.errors import UsageError, of_an_extra
 from gradience.units import parse_duration, parse_size
 
 _POLL_SECONDS = 1.0
@@ -335,13 +335,11 @@ def import_submitit() -> Any:
     MissingExtraError
         If it is not installed.
     """
-    try:
+    with of_an_extra(
+        "the executor 'slurm' needs submitit, which is not installed",
+        remedy="pip install 'gradience[slurm]'",
+    ):
         import submitit  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise MissingExtraError(
-            "the executor 'slurm' needs submitit, which is not installed",
-            remedy="pip install 'gradience[slurm]'",
-        ) from error
     return submitit
 
 

@@ -25,7 +25,7 @@ from gradience.bench.tasks.task import (
     options_of,
     problems_of,
 )
-from gradience.errors import MissingExtraError, UnreadableError
+from gradience.errors import UnreadableError, of_an_extra
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,15 +164,13 @@ def _read(settings: TaskSettings) -> None:
 
 
 def _harness() -> Any:
-    try:
+    with of_an_extra(
+        "the task lm_eval needs lm-evaluation-harness, which is not installed",
+        remedy="pip install 'gradience[lm-eval]'",
+    ):
         import lm_eval  # noqa: PLC0415 - an extra, and seconds of imports
         import lm_eval.models.huggingface  # noqa: PLC0415
         import lm_eval.tasks  # noqa: PLC0415
-    except ImportError as error:
-        raise MissingExtraError(
-            "the task lm_eval needs lm-evaluation-harness, which is not installed",
-            remedy="pip install 'gradience[lm-eval]'",
-        ) from error
     return lm_eval
 
 

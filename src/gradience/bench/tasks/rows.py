@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradience.errors import MissingExtraError, UnreadableError, UsageError
+from gradience.errors import UnreadableError, UsageError, of_an_extra
 
 Row = Mapping[str, Any]
 
@@ -199,13 +199,11 @@ def _json_lines(file: Iterable[str], name: str) -> Iterator[Row]:
 
 def _dataset(name: str) -> Any:
     hub = parse_hub(name)
-    try:
+    with of_an_extra(
+        f"{name} is a dataset of the Hub, and `datasets` is not installed",
+        remedy="pip install 'gradience[datasets]'",
+    ):
         import datasets  # noqa: PLC0415 - an extra, and a second of imports
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name} is a dataset of the Hub, and `datasets` is not installed",
-            remedy="pip install 'gradience[datasets]'",
-        ) from error
     try:
         # From datasets 4 on (the extra asks for it) no code of a dataset is run.
         return datasets.load_dataset(hub.path, hub.config, split=hub.split, revision=hub.revision)

@@ -9,20 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradience.errors import MissingExtraError
+from gradience.errors import of_an_extra
 
 Floats = NDArray[np.float64]
 
 
 @cache
 def _special() -> Any:
-    try:
+    with of_an_extra(
+        "a verdict needs scipy, for its t distribution",
+        remedy="pip install 'gradience[stats]'",
+    ):
         from scipy import special  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise MissingExtraError(
-            "a verdict needs scipy, for its t distribution",
-            remedy="pip install 'gradience[stats]'",
-        ) from error
     return special
 
 

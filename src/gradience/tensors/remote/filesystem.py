@@ -11,7 +11,13 @@ from functools import partial
 from threading import Event
 from typing import Any, TypeVar
 
-from gradience.errors import GradienceError, MissingExtraError, RefusedError, TransferError
+from gradience.errors import (
+    GradienceError,
+    MissingExtraError,
+    RefusedError,
+    TransferError,
+    of_an_extra,
+)
 from gradience.tensors.remote.range_file import (
     OPENING_PAUSES,
     PAUSES,
@@ -167,12 +173,10 @@ def filesystem(url: str, name: str) -> tuple[Any, str]:
     TransferError
         If there is no such protocol, or the store refuses the login.
     """
-    try:
+    with of_an_extra(
+        f"{name} is read through fsspec, which is not installed", remedy="pip install fsspec"
+    ):
         from fsspec.core import url_to_fs  # noqa: PLC0415 - only for a URL of a store
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{name} is read through fsspec, which is not installed", remedy="pip install fsspec"
-        ) from error
     try:
         fs, path = translated(partial(url_to_fs, url), name)
     except Interrupted as trouble:
