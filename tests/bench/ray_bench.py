@@ -17,6 +17,7 @@ from ray.cluster_utils import Cluster
 
 from factories_driver import settings_of
 from gradience.bench.driver.progress import Snapshot
+from gradience.bench.executors.attempt import Orders
 from gradience.bench.executors.ray import RayExecutor
 from gradience.bench.executors.ray_session import connect
 from gradience.bench.run import RunOptions, run_bench
@@ -69,12 +70,14 @@ def run(cluster: Cluster, nodes: list[Any], config: Path, out: Path, transfer: s
         session=connect(cluster.address),
         slots=2,
         resources={"num_cpus": 1},
-        threads=1,
+        orders=Orders(
+            threads=1,
+            environ=os.environ,
+            command=(sys.executable, "-c", f"GO = {str(out / 'go')!r}\n{TRIAL}"),
+        ),
         shared=transfer == "shared",
         retries=3,
-        environ=os.environ,
         log=told.append,
-        command=(sys.executable, "-c", f"GO = {str(out / 'go')!r}\n{TRIAL}"),
     )
     options = RunOptions(executor=executor, watch=watch, notice=told.append)
     run_bench(settings_of(config, "seeds=[0]"), out, options)

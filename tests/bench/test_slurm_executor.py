@@ -14,6 +14,7 @@ import pytest
 
 import gradience
 from factories_driver import NOW, make_project, settings_of
+from gradience.bench.executors.attempt import Orders
 from gradience.bench.executors.executor import Ended, Job
 from gradience.bench.executors.slurm import (
     SlurmExecutor,
@@ -59,10 +60,12 @@ def opened() -> Iterator[Callable[..., SlurmExecutor]]:
                 parameters=parameters_of(chosen, "cpu"),
                 retries=chosen.retries,
                 slots=4,
-                threads=1,
-                environ=os.environ,
+                orders=Orders(
+                    threads=1,
+                    environ=os.environ,
+                    command=(sys.executable, "-c", START + textwrap.dedent(code)),
+                ),
                 log=lambda told: None,
-                command=(sys.executable, "-c", START + textwrap.dedent(code)),
             )
         )
         return made[-1]

@@ -87,18 +87,34 @@ def carried(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def order_of(
-    job: Job, *, threads: int, environ: Mapping[str, str], command: Sequence[str] | None = None
-) -> Order:
-    """What a node is told of a job."""
-    return Order(
-        trial=TrialPaths(job.directory).trial.read_bytes(),
-        name=job.name,
-        device=job.device,
-        threads=threads,
-        environ=carried(environ),
-        command=None if command is None else tuple(command),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What every node of a cluster is told alike.
+
+    Attributes
+    ----------
+    threads : int
+        Of each trial.
+    environ : mapping
+        Of the driver.
+    command : sequence of str, optional
+        In place of the trial's own process.
+    """
+
+    threads: int
+    environ: Mapping[str, str]
+    command: Sequence[str] | None = None
+
+    def of(self, job: Job) -> Order:
+        """What a node is told of a job."""
+        return Order(
+            trial=TrialPaths(job.directory).trial.read_bytes(),
+            name=job.name,
+            device=job.device,
+            threads=self.threads,
+            environ=carried(self.environ),
+            command=None if self.command is None else tuple(self.command),
+        )
 
 
 def new_token() -> str:

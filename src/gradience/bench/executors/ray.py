@@ -21,10 +21,10 @@ from gradience.bench.executors.attempt import (
     Follower,
     News,
     Order,
+    Orders,
     attempt,
     contents,
     new_token,
-    order_of,
     take_over,
     write_contents,
 )
@@ -109,16 +109,12 @@ class RayExecutor:
     slots : int
     resources : mapping
         Of a task: num_cpus, num_gpus, memory.
-    threads : int
+    orders : Orders
     shared : bool
         Whether every node sees the trials' directories.
     retries : int
-    environ : mapping
-        Of the driver.
     log : callable
         Takes sentences for the user.
-    command : sequence of str, optional
-        In place of the trial's own process.
     """
 
     def __init__(
@@ -127,22 +123,18 @@ class RayExecutor:
         session: Session,
         slots: int,
         resources: Mapping[str, float],
-        threads: int,
+        orders: Orders,
         shared: bool,
         retries: int,
-        environ: Mapping[str, str],
         log: Callable[[str], None],
-        command: Sequence[str] | None = None,
     ) -> None:
         self.slots = slots
         self._session = session
         self._ray = session.ray
-        self._threads = threads
+        self._orders = orders
         self._shared = shared
         self._retries = retries
-        self._environ = environ
         self._log = log
-        self._command = command
         self._task = self._ray.remote(
             num_returns="streaming", max_retries=0, scheduling_strategy="SPREAD", **resources
         )(on_node)
@@ -153,7 +145,6 @@ class RayExecutor:
         self._start(job, losses=0)
 
     def _start(self, job: Job, losses: int) -> None:
-        order = order_of(job, threads=self._threads, environ=self._environ, command=self._command)
         place: Shared | Carried
         if self._shared:
             # Below work/, which the next attempt and the end of the trial both clear away.
@@ -163,7 +154,7 @@ class RayExecutor:
             place = Carried(needs=tuple(contents(d, ("adapter", "step0")) for d in job.needs))
         self._running[job.trial] = _Running(
             job=job,
-            stream=self._task.options(name=job.name).remote(order, place),
+            stream=self._task.options(name=job.name).remote(self._orders.of(job), place),
             place=place,
             follower=Follower(TrialPaths(job.directory)),
             losses=losses,
@@ -356,10 +347,9 @@ def open_ray(
         session=session,
         slots=slots,
         resources=wanted,
-        threads=int(wanted["num_cpus"]),
+        orders=Orders(threads=int(wanted["num_cpus"]), environ=environ),
         shared=shared,
         retries=options.retries,
-        environ=environ,
         log=log,
     )
 

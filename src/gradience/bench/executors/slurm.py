@@ -20,10 +20,10 @@ from gradience import files
 from gradience.bench.executors.attempt import (
     Follower,
     Order,
+    Orders,
     attempt,
     new_token,
     news_of,
-    order_of,
     take_over,
 )
 from gradience.bench.executors.executor import Ended, ExecutorKind, Job, option_problems
@@ -164,13 +164,9 @@ class SlurmExecutor:
     retries : int
         After timeouts.
     slots : int
-    threads : int
-    environ : mapping
-        Of the driver.
+    orders : Orders
     log : callable
         Takes sentences for the user.
-    command : sequence of str, optional
-        In place of the trial's own process.
     """
 
     def __init__(
@@ -180,20 +176,16 @@ class SlurmExecutor:
         parameters: Mapping[str, Any],
         retries: int,
         slots: int,
-        threads: int,
-        environ: Mapping[str, str],
+        orders: Orders,
         log: Callable[[str], None],
-        command: Sequence[str] | None = None,
     ) -> None:
         self.slots = slots
         self._submitit = import_submitit()
         self._cluster = cluster
         self._parameters = parameters
         self._retries = retries
-        self._threads = threads
-        self._environ = environ
+        self._orders = orders
         self._log = log
-        self._command = command
         self._queued: list[Job] = []
         self._running: dict[str, _Running] = {}
         self._folders: set[Path] = set()
@@ -231,9 +223,7 @@ class SlurmExecutor:
             return
         attempts = [
             Attempts(
-                order=order_of(
-                    job, threads=self._threads, environ=self._environ, command=self._command
-                ),
+                order=self._orders.of(job),
                 directory=job.directory / "slurm",
                 needs=job.needs,
             )
@@ -457,8 +447,7 @@ def open_slurm(
         parameters=parameters_of(options, settings.device),
         retries=options.retries,
         slots=slots,
-        threads=options.cpus,
-        environ=environ,
+        orders=Orders(threads=options.cpus, environ=environ),
         log=log,
     )
 
