@@ -8,6 +8,7 @@ import click
 
 from gradience.blas import start_alone
 from gradience.cli.download import download_options, progress_and_terms
+from gradience.cli.fail_on import fail_on_option
 from gradience.cli.visible import visible
 from gradience.errors import ExitCode
 
@@ -75,13 +76,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write one self-contained page with charts to FILE.",
 )
-@click.option(
-    "--fail-on",
-    multiple=True,
-    metavar="CODE|SEVERITY",
-    help="Exit with 1 if a finding has this code, or this severity or a graver one "
-    "(info, warning, error). May be given more than once. Codes: docs/findings.md.",
-)
+@fail_on_option()
 @click.option(
     "--append",
     "append_to",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from gradience.cli.fail_on import but_never, fail_on_option
 from gradience.errors import ExitCode
 
 
@@ -16,15 +17,7 @@ from gradience.errors import ExitCode
     metavar="PATH...",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, nothing else.")
-@click.option(
-    "--fail-on",
-    multiple=True,
-    default=("warning",),
-    show_default=True,
-    metavar="CODE|SEVERITY|never",
-    help="Exit with 1 if a finding has this code, or this severity or a graver one (info, warning, "
-    "error). May be given more than once. Codes: docs/findings.md.",
-)
+@fail_on_option(default=("warning",), never=True)
 def check(*, paths: tuple[Path, ...], as_json: bool, fail_on: tuple[str, ...]) -> int:
     """Judge a PEFT and training configuration before it burns compute.
 
@@ -51,7 +44,7 @@ def check(*, paths: tuple[Path, ...], as_json: bool, fail_on: tuple[str, ...]) -
     from gradience.cli.render import show  # noqa: PLC0415
     from gradience.findings import check_fail_on, failing  # noqa: PLC0415
 
-    asked = tuple(value for value in fail_on if value != "never")
+    asked = but_never(fail_on)
     check_fail_on(asked, CHECK, page="docs/findings.md")
     found = verdict(read_setup(paths), [str(path) for path in paths])
     if as_json:

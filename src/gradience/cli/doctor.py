@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gradience.cli.fail_on import fail_on_option
 from gradience.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -39,15 +40,7 @@ if TYPE_CHECKING:
     help="Ask this library alone. May be given more than once. [default: all that are installed]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the diagnosis as JSON alone.")
-@click.option(
-    "--fail-on",
-    multiple=True,
-    default=("error",),
-    show_default=True,
-    metavar="CODE|SEVERITY",
-    help="Exit with 1 if a finding has this code, or this severity or a graver one "
-    "(info, warning, error). May be given more than once. Codes: docs/doctor.md.",
-)
+@fail_on_option(default=("error",), page="docs/doctor.md")
 @click.option("--no-cache", is_flag=True, help="Ask every library again.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 def doctor(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gradience.cli.fail_on import but_never, fail_on_option
 from gradience.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -22,15 +23,7 @@ _EVERY_SECONDS = 1.0
 @click.option("--follow", "-f", is_flag=True, help="Look again every second until the run ends.")
 @click.option("--run", "run_id", default="", metavar="ID", help="One run of several in the file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, nothing else.")
-@click.option(
-    "--fail-on",
-    multiple=True,
-    default=("warning",),
-    show_default=True,
-    metavar="CODE|SEVERITY|never",
-    help="Exit with 1 if an alert has this code, or this severity or a graver one (info, warning, "
-    "error). May be given more than once. Codes: docs/findings.md.",
-)
+@fail_on_option(default=("warning",), what="an alert", never=True)
 def monitor(
     *, log: Path, follow: bool, run_id: str, as_json: bool, fail_on: tuple[str, ...]
 ) -> int:
@@ -52,7 +45,7 @@ def monitor(
     from gradience.telemetry.finding_kinds import MONITOR  # noqa: PLC0415
     from gradience.telemetry.follow import Followed  # noqa: PLC0415
 
-    asked = tuple(value for value in fail_on if value != "never")
+    asked = but_never(fail_on)
     check_fail_on(asked, MONITOR, page="docs/findings.md")
     followed = Followed(log, run_id)
     last: RunSummary | None = None
