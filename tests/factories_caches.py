@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,6 +168,23 @@ class HubMaker:
 
 def commit_of(revision: str) -> str:
     return (revision * 40)[:40]
+
+
+def old_and_new(hub: Path, files: Mapping[str, bytes]) -> HubMaker:
+    """A hub cache with `org/old`, unused for 90 days, and `org/new`, which has an orphan blob."""
+    made = HubMaker(hub)
+    made.add("org/old", "a", files)
+    made.add("org/new", "b", {"x": b"x" * 9000})
+    (made.repo("org/new") / "blobs" / "orphan").write_bytes(b"o" * 5000)
+    then = time.time() - 90 * 86400
+    for blob in (made.repo("org/old") / "blobs").iterdir():
+        os.utime(blob, (then, then))
+    return made
+
+
+def repos(hub: HubMaker) -> set[str]:
+    """Directories of repositories in a hub cache."""
+    return {path.name for path in hub.hub.glob("models--*")}
 
 
 class Caches:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,16 @@ def mounted(where: Path, *arguments: str) -> Iterator[Path]:
         yield where
     finally:
         subprocess.run(["umount", "-l", str(where)], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def second_disk(beside: Path | None = None) -> Iterator[Path]:
+    """A directory on another disk, with nothing in it."""
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or (beside and shm.stat().st_dev == beside.stat().st_dev):
+        pytest.skip("no second file system at /dev/shm")
+    with tempfile.TemporaryDirectory(dir=shm) as name:
+        yield Path(name)
 
 
 @contextlib.contextmanager

@@ -161,25 +161,17 @@ def clean_store(root: Path, far: Path) -> Change:
 
 def to_trash(root: Path, far: Path) -> Change:
     hub = _Hub(root, shared=True)
-    return Change(
-        act=hub.change("trash"),
-        always=hub.kept,
-        settle=hub.undo,
-        whole=hub.all_there,
-        again=hub.cleaned,
-    )
+    return _back_by_undo(hub, hub.change("trash"))
 
 
 def undo(root: Path, far: Path) -> Change:
     hub = _Hub(root, shared=True)
     hub.change("trash")()
-    return Change(
-        act=hub.undo,
-        always=hub.kept,
-        settle=hub.undo,
-        whole=hub.all_there,
-        again=hub.cleaned,
-    )
+    return _back_by_undo(hub, hub.undo)
+
+
+def _back_by_undo(hub: _Hub, act: Callable[[], object]) -> Change:
+    return Change(act=act, always=hub.kept, settle=hub.undo, whole=hub.all_there, again=hub.cleaned)
 
 
 def empty(root: Path, far: Path) -> Change:

@@ -6,15 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from factories_caches import Caches, HubMaker, commit_of
-from factories_changes import names_below, top
+from factories_caches import Caches, HubMaker, commit_of, old_and_new, repos
+from factories_changes import names_below
 from hub_server import Repo, serve
 
 FILES = {"w.safetensors": b"w" * 200_000, "config.json": b"{}"}
@@ -24,23 +23,12 @@ OPEN = "import sys; f = open(sys.argv[1], 'rb'); print('open', flush=True); sys.
 
 @pytest.fixture
 def hub(tmp_path: Path) -> HubMaker:
-    made = HubMaker(tmp_path / "hf" / "hub")
-    made.add("org/old", "a", FILES)
-    made.add("org/new", "b", {"x": b"x" * 9000})
-    (made.repo("org/new") / "blobs" / "orphan").write_bytes(b"o" * 5000)
-    then = time.time() - 90 * 86400
-    for blob in (made.repo("org/old") / "blobs").iterdir():
-        os.utime(blob, (then, then))
-    return made
+    return old_and_new(tmp_path / "hf" / "hub", FILES)
 
 
 @pytest.fixture
 def gradience(tmp_path: Path) -> Caches:
     return Caches(tmp_path, COLUMNS="400")
-
-
-def repos(hub: HubMaker) -> set[str]:
-    return {name for name in top(hub.hub) if name.startswith("models--")}
 
 
 def edit(file: Path, change: Callable[[dict[str, Any]], None]) -> None:

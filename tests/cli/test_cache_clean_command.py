@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import os
 import time
 from pathlib import Path
 
 import pytest
 
-from factories_caches import Caches, HubMaker, commit_of
+from factories_caches import Caches, HubMaker, commit_of, old_and_new, repos
 from factories_changes import top
 from factories_disks import tmpfs
 
@@ -18,23 +17,12 @@ OLD = ("--min-age", "0s", "--offline")
 
 @pytest.fixture
 def hub(tmp_path: Path) -> HubMaker:
-    made = HubMaker(tmp_path / "hf" / "hub")
-    made.add("org/old", "a", FILES)
-    made.add("org/new", "b", {"x": b"x" * 9000})
-    (made.repo("org/new") / "blobs" / "orphan").write_bytes(b"o" * 5000)
-    then = time.time() - 90 * 86400
-    for blob in (made.repo("org/old") / "blobs").iterdir():
-        os.utime(blob, (then, then))
-    return made
+    return old_and_new(tmp_path / "hf" / "hub", FILES)
 
 
 @pytest.fixture
 def gradience(tmp_path: Path) -> Caches:
     return Caches(tmp_path)
-
-
-def repos(hub: HubMaker) -> set[str]:
-    return {name for name in top(hub.hub) if name.startswith("models--")}
 
 
 def test_a_dry_run_shows_the_plan_and_changes_nothing(gradience, hub):

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from safetensors.numpy import save_file
 
 from factories_caches import HubMaker, commit_of
 from factories_changes import top
+from factories_disks import second_disk
 from hub_server import Repo, serve
 
 FILES = {"w.safetensors": b"w" * 200_000, "config.json": b"{}"}
@@ -47,11 +47,8 @@ print(sum(found["n"]), flush=True)
 
 @pytest.fixture
 def disk(tmp_path: Path):
-    shm = Path("/dev/shm")
-    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("no second file system at /dev/shm")
-    with tempfile.TemporaryDirectory(dir=shm) as name:
-        yield Path(name)
+    with second_disk(tmp_path) as directory:
+        yield directory
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -59,6 +60,11 @@ def edited(path: Path, change: Any) -> Path:
     change(document["content"])
     path.write_text(json.dumps(document))
     return path
+
+
+def with_norms(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A file whose every norm was changed."""
+    return edited(path, lambda content: [change(norm) for norm in content["norms"].values()])
 
 
 def codes(found: BaseNorms) -> list[str]:
@@ -358,23 +364,21 @@ def test_another_seed_is_another_sample(base_path: Path, tmp_path: Path) -> None
 
 
 def test_a_number_that_was_changed_is_found_and_not_proved(base_path: Path, tmp_path: Path) -> None:
-    def halve(content: Any) -> None:
-        for norm in content["norms"].values():
-            norm["lower"] *= 0.99
-            norm["upper"] = norm["lower"] * 1.0001
+    def lowered(norm: dict[str, Any]) -> None:
+        norm["lower"] *= 0.99
+        norm["upper"] = norm["lower"] * 1.0001
 
-    found = check(edited(exported(base_path, tmp_path), halve), base_path, prove=1)
+    found = check(with_norms(exported(base_path, tmp_path), lowered), base_path, prove=1)
     assert not found.numbers_agree
     assert {c.outcome for c in found.checked} == {"disagrees"}
     assert [c.proved for c in found.checked].count(False) == 1
 
 
 def test_a_frobenius_norm_that_was_changed_is_found(base_path: Path, tmp_path: Path) -> None:
-    def more(content: Any) -> None:
-        for norm in content["norms"].values():
-            norm["frobenius"] *= 1 + 1e-7
+    def more(norm: dict[str, Any]) -> None:
+        norm["frobenius"] *= 1 + 1e-7
 
-    found = check(edited(exported(base_path, tmp_path), more), base_path)
+    found = check(with_norms(exported(base_path, tmp_path), more), base_path)
     assert "Frobenius" in found.checked[0].reason
     assert not found.numbers_agree
 
@@ -382,11 +386,10 @@ def test_a_frobenius_norm_that_was_changed_is_found(base_path: Path, tmp_path: P
 def test_an_interval_that_holds_the_norm_and_says_nothing_is_found(
     base_path: Path, tmp_path: Path
 ) -> None:
-    def loosen(content: Any) -> None:
-        for norm in content["norms"].values():
-            norm["lower"] *= 1e-6
+    def loosen(norm: dict[str, Any]) -> None:
+        norm["lower"] *= 1e-6
 
-    found = check(edited(exported(base_path, tmp_path), loosen), base_path)
+    found = check(with_norms(exported(base_path, tmp_path), loosen), base_path)
     assert "wider than the 0.001" in found.checked[0].reason
     assert not found.numbers_agree
 
@@ -394,11 +397,10 @@ def test_an_interval_that_holds_the_norm_and_says_nothing_is_found(
 def test_a_rounding_error_of_a_weight_that_is_not_packed_is_found(
     base_path: Path, tmp_path: Path
 ) -> None:
-    def round_off(content: Any) -> None:
-        for norm in content["norms"].values():
-            norm["rounding"] = 5.0
+    def round_off(norm: dict[str, Any]) -> None:
+        norm["rounding"] = 5.0
 
-    found = check(edited(exported(base_path, tmp_path), round_off), base_path)
+    found = check(with_norms(exported(base_path, tmp_path), round_off), base_path)
     assert "rounding" in found.checked[0].reason
     assert not found.numbers_agree
 

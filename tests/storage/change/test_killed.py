@@ -2,7 +2,6 @@
 
 import itertools
 import multiprocessing
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import ExitStack
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from factories_disks import btrfs_with_quota, ext4, tmpfs
+from factories_disks import btrfs_with_quota, ext4, second_disk, tmpfs
 from factories_kills import CHANGES, killed_at
 
 DISKS = {
@@ -46,11 +45,8 @@ def disk(request, tmp_path_factory) -> Iterator[tuple[str, Path]]:
 @pytest.fixture(scope="module")
 def far() -> Iterator[Path]:
     """A directory on another disk."""
-    shm = Path("/dev/shm")
-    if not shm.is_dir():
-        pytest.skip("no second file system at /dev/shm")
-    with tempfile.TemporaryDirectory(dir=shm) as name:
-        yield Path(name)
+    with second_disk() as directory:
+        yield directory
 
 
 @pytest.mark.slow

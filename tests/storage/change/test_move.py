@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -13,7 +12,7 @@ import pytest
 
 from factories_changes import carry_out as clean
 from factories_changes import holding, nobody, plan_of, top
-from factories_disks import btrfs_with_quota, ext4, overlay, tmpfs
+from factories_disks import btrfs_with_quota, ext4, overlay, second_disk, tmpfs
 from factories_moves import again, at, carry_out, dies, facts, fill, fill_few, planned
 from gradience.errors import ArtifactError, StorageError, UsageError
 from gradience.storage.change.move.resume import abandon, resume
@@ -22,11 +21,8 @@ from gradience.storage.change.move.resume import abandon, resume
 @pytest.fixture
 def disk(tmp_path: Path):
     """A directory on another disk, with nothing in it."""
-    shm = Path("/dev/shm")
-    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("no second file system at /dev/shm")
-    with tempfile.TemporaryDirectory(dir=shm) as name:
-        yield Path(name)
+    with second_disk(tmp_path) as directory:
+        yield directory
 
 
 @pytest.fixture

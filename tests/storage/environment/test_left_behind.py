@@ -4,12 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from factories_disks import second_disk
 from gradience.storage.environment.explain import move_notes
 from gradience.storage.environment.left_behind import left_behind
 from gradience.storage.environment.readers import resolve
@@ -91,11 +91,8 @@ def test_the_command_for_one_disk_moves_and_never_over_content(tmp_path: Path) -
 
 @pytest.fixture
 def other_disk(tmp_path: Path):
-    shm = Path("/dev/shm")
-    if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("no second file system at /dev/shm")
-    with tempfile.TemporaryDirectory(dir=shm) as name:
-        yield Path(name)
+    with second_disk(tmp_path) as directory:
+        yield directory
 
 
 def test_the_command_for_two_disks_copies_compares_and_then_removes(
