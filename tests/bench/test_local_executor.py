@@ -13,7 +13,7 @@ import pytest
 
 import gradience
 from gradience.bench.executors.executor import Ended, Job
-from gradience.bench.executors.gpus import usable_cores, visible_gpus
+from gradience.bench.executors.gpus import visible_gpus
 from gradience.bench.executors.local import LocalExecutor, open_local
 from gradience.bench.ledger import TrialPaths
 from gradience.bench.settings import ExecutorSettings
@@ -205,14 +205,6 @@ def test_gpus_come_from_the_users_choice_first() -> None:
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "2, 3"}) == ("2", "3")
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == ()
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "-1"}) == ()
-
-
-def test_a_containers_limit_on_cpu_counts(tmp_path: Path) -> None:
-    limit = tmp_path / "cpu.max"
-    limit.write_text("max 100000\n")
-    assert usable_cores(limit) == usable_cores(tmp_path / "none") >= 1
-    limit.write_text("150000 100000\n")
-    assert usable_cores(limit) == 1
 
 
 def test_a_gpu_that_is_asked_for_and_not_there_is_refused() -> None:

@@ -24,7 +24,7 @@ def usable_cores(cgroups: Path = _CGROUP) -> int:
     else:  # macOS has no affinity
         cores = os.cpu_count() or 1
     quota = _quota(cgroups / "cpu.max")
-    return max(1, cores if quota is None else min(cores, round(quota)))
+    return max(1, cores if quota is None else min(cores, int(quota)))
 
 
 def _quota(path: Path) -> float | None:

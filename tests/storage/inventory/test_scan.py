@@ -1,11 +1,13 @@
 """The scan: every inode once, whatever the tree looks like, however many threads read it."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from factories_caches import du
 from factories_disks import btrfs, ext4, need, xfs
+from gradience.storage.inventory.helpers import Helper
 from gradience.storage.inventory.scan import Directory, Root, Scan, _Clock, scan
 from gradience.storage.inventory.tally import Tally
 
@@ -251,20 +254,92 @@ def test_a_bind_mount_counts_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("worked", "waited", "sleeps", "threads"),
+    ("worked", "waited", "sleeps", "cores", "threads"),
     [
-        (1.0, 0.1, 64, 1),  # warm: hardly any waiting
-        (1.0, 0.8, 64, 2),  # a fast disk: two of them keep one at work
-        (1.0, 15.0, 64, 16),  # a slow one
-        (1.0, 400.0, 64, 16),  # never more than sixteen
-        (1.0, 15.0, 2, 1),  # a busy machine, which took the processor away: no disk was waited for
+        (1.0, 0.1, 64, 2, 1),  # warm: hardly any waiting
+        (1.0, 0.8, 64, 1, 2),  # a fast disk: two of them keep one core at work
+        (1.0, 0.8, 64, 2, 4),
+        (1.0, 15.0, 64, 1, 16),  # a slow one
+        (1.0, 400.0, 64, 8, 16),  # never more
+        (
+            1.0,
+            15.0,
+            2,
+            2,
+            1,
+        ),  # a busy machine took the processor away: no disk was waited for
     ],
 )
-def test_as_many_threads_read_as_keep_one_at_work(worked, waited, sleeps, threads):
+def test_as_many_read_as_keep_every_core_at_work(worked, waited, sleeps, cores, threads):
     before, now = _Clock(), _Clock()
     now.cpu, now.wall, now.sleeps = (
         before.cpu + worked,
         before.wall + worked + waited,
         before.sleeps + sleeps,
     )
-    assert now.threads_since(before, 64) == threads
+    assert now.threads_since(before, 64, cores) == threads
+
+
+def facts(helper: Helper, path: Path) -> list[object]:
+    with closing(helper):
+        return helper.read([(str(path), True), (str(path / "deep"), False), ("/no/such", True)])
+
+
+@pytest.mark.parametrize(
+    "command", [["/no/such/interpreter"], [sys.executable, "-c", "pass"], ["sleep", "0.01"]]
+)
+def test_what_a_helper_cannot_read_is_read_here(tmp_path, command):
+    awkward(tmp_path)
+    assert facts(Helper(command), tmp_path) == facts(Helper(), tmp_path)
+
+
+def test_a_helper_that_is_killed_is_done_without(tmp_path):
+    awkward(tmp_path)
+    here = facts(Helper(["/no/such/interpreter"]), tmp_path)
+    helper = Helper()
+    helper.read([(str(tmp_path), True)])
+    assert children_of(os.getpid()) != []
+    for child in children_of(os.getpid()):
+        os.kill(child, signal.SIGKILL)
+    assert facts(helper, tmp_path) == here
+
+
+def children_of(process: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, check=False)
+    return [
+        child
+        for child in map(int, found.stdout.split())
+        if b"listing.py" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
+SCAN = """
+import sys
+from gradience.storage.inventory.scan import Root, scan
+def progress(stage, done, known):
+    print(done, flush=True)
+scan([Root(sys.argv[1], lambda _: True)], threads=4, progress=progress)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
+def test_a_scan_that_is_ended_leaves_no_helper(tmp_path, number):
+    for outer in range(40):
+        for inner in range(80):
+            (tmp_path / str(outer) / str(inner)).mkdir(parents=True)
+    reader = subprocess.Popen(
+        [sys.executable, "-c", SCAN, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert reader.stdout is not None
+    reader.stdout.readline()
+    helpers = children_of(reader.pid)
+    assert helpers
+    reader.send_signal(number)
+    _, told = reader.communicate(timeout=10)
+    assert reader.returncode == -number
+    assert told.count(b"Traceback") == (number == signal.SIGINT)
+    for _ in range(100):
+        if not any(Path(f"/proc/{helper}").exists() for helper in helpers):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{helpers} go on")

@@ -1,12 +1,8 @@
-"""Which GPUs and cores this machine lets us use, without importing torch."""
+"""Which GPUs this machine lets us use, without importing torch."""
 
-import os
 import re
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
-
-_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
 def visible_gpus(environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -43,23 +39,3 @@ def listed_gpus(text: str) -> tuple[str, ...]:
             found.pop()
         found.append(name)
     return tuple(found)
-
-
-def usable_cores(cpu_max: Path = _CPU_MAX) -> int:
-    """Cores that this process may use: its affinity, and the CPU limit of its container.
-
-    References
-    ----------
-    Linux documentation, cgroup v2, `cpu.max`: "$MAX $PERIOD".
-    """
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = cpu_max.read_text().split()
-    except (OSError, ValueError):
-        return cores
-    if not quota.isdecimal() or not period.isdecimal():
-        return cores
-    return max(1, min(cores, int(quota) // int(period)))

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from gradience import files
 from gradience.bench.executors.environment import trial_environment
 from gradience.bench.executors.executor import Ended, ExecutorKind, Job, NoOptions
-from gradience.bench.executors.gpus import usable_cores, visible_gpus
+from gradience.bench.executors.gpus import visible_gpus
 from gradience.bench.ledger import TrialPaths
 from gradience.bench.settings import ExecutorSettings
 from gradience.errors import StorageError, UsageError
+from gradience.system.cpus import usable_cores
 
 LEASH = (sys.executable, "-m", "gradience.bench.executors.leash")
 _POLL_SECONDS = 0.05

@@ -29,11 +29,12 @@ from gradience.bench.executors.attempt import (
     write_contents,
 )
 from gradience.bench.executors.executor import Ended, ExecutorKind, Job, option_problems
-from gradience.bench.executors.gpus import usable_cores, visible_gpus
+from gradience.bench.executors.gpus import visible_gpus
 from gradience.bench.executors.ray_session import Session
 from gradience.bench.ledger import TrialPaths
 from gradience.bench.settings import ExecutorSettings
 from gradience.errors import GradienceError, UsageError
+from gradience.system.cpus import usable_cores
 from gradience.units import format_size, parse_size
 
 _POLL_SECONDS = 0.2

@@ -1,9 +1,7 @@
 """One pass over directory trees: the facts of every inode that a reference counter needs.
 
-Names are looked up relative to an open directory, so that the kernel does not walk the whole path
-for each (a third of the time of `os.scandir(path)`). One thread reads while the disk answers from
-memory; where it does not, as many wait for it side by side as keep one of them at work: few on a
-fast disk, where more would only stand in each other's way, up to sixteen on a slow one.
+This process reads alone while the disk answers from memory. Where it does not, helpers read side by
+side, as many as keep every core at work: few on a fast disk, up to sixteen on a slow one.
 """
 
 import math
@@ -14,16 +12,29 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
+from contextlib import ExitStack, closing, suppress
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
+
+from gradience.storage.inventory.helpers import Helper
+from gradience.storage.inventory.listing import (
+    NOTHING,
+    FileFacts,
+    LinkFacts,
+    Listing,
+    Sums,
+    listing,
+)
+from gradience.system.cpus import usable_cores
 
 Keep = Callable[[str], bool]
 Progress = Callable[[str, int, int], None]
+Ask = Callable[[Sequence[tuple[str, bool]]], list[Listing]]
+"""Reads directories: their paths, and whether the names in them are wanted."""
 
 THREADS = 16
-_LOOK = 0.1  # seconds of reading after which it is asked how many threads would pay
-_WAITING = 0.25  # seconds spent waiting per second of work, above which more threads pay
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK = 0.1  # seconds of reading after which it is asked how many readers would pay
+_WAITING = 0.25  # seconds spent waiting per second of work, above which more readers pay
 _KEPT_REASONS = 100
 
 
@@ -45,7 +56,7 @@ class File(NamedTuple):
 
 
 # A symbolic link: its name, what it says, and its blocks (a long target takes one of the disk).
-Link = tuple[str, str, int]
+Link = LinkFacts
 
 
 class Directory:
@@ -113,13 +124,21 @@ class Directory:
         self.root = root
         self.dev = self.ino = self.blocks = 0
         self.dirs: list[Directory] = []
-        self.files: list[File] = []
-        self.links: list[Link] = []
-        self.hard: list[File] = []
-        self.file_count = self.file_blocks = self.file_size = 0
-        self.link_count = self.link_blocks = 0
-        self.newest_mtime = self.newest_atime = 0.0
+        self.fill([], [], NOTHING)
         self.unread = False
+
+    def fill(
+        self, files: list[FileFacts], links: list[Link], sums: Sums, *, kept: bool = True
+    ) -> None:
+        """Take what is in it but for the directories."""
+        self.file_count, self.file_blocks, self.file_size = sums[:3]
+        self.link_count, self.link_blocks, self.newest_mtime, self.newest_atime = sums[3:]
+        # Not File(*facts): a constructor that knows keywords takes twice as long.
+        made = [tuple.__new__(File, facts) for facts in files]
+        self.links = links
+        self.files = made if kept else []
+        one_name_each = kept and len(made) == self.file_count
+        self.hard = [] if one_name_each else [file for file in made if file.nlink > 1]
 
     def add_dir(self, name: str) -> None:
         """Note a directory in it, to be read."""
@@ -225,6 +244,24 @@ def scan(
     return reader.found
 
 
+def _batch(queue: SimpleQueue[Directory | None], threads: int) -> list[Directory]:
+    """A share of what waits to be read, once there is something; nothing where all has been."""
+    batch: list[Directory] = []
+    most = 1 + queue.qsize() // (2 * threads)
+    with suppress(Empty):
+        while len(batch) < most:
+            directory = queue.get(block=not batch)
+            if directory is None:
+                queue.put(None)
+                break
+            batch.append(directory)
+    return batch
+
+
+def _here(asked: Sequence[tuple[str, bool]]) -> list[Listing]:
+    return [listing(path, kept) for path, kept in asked]
+
+
 class _Clock:
     """A moment in the life of this thread: time, work done, and how often it had to wait."""
 
@@ -238,16 +275,16 @@ class _Clock:
         who = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
         self.sleeps = resource.getrusage(who).ru_nvcsw
 
-    def threads_since(self, before: "_Clock", directories: int) -> int:
-        """How many threads would have kept one at work: 1 where hardly any time went into waiting.
+    def threads_since(self, before: "_Clock", directories: int, cores: int) -> int:
+        """How many would have kept every core at work: 1 where hardly any time went into waiting.
 
-        While one works, the others wait: work / (work + wait) of them are at work at any moment.
+        While one works, others wait: work / (work + wait) of them are at work at any moment.
         """
         worked = max(self.cpu - before.cpu, 1e-6)
         waited = self.wall - before.wall - worked
         if waited < _WAITING * worked or (self.sleeps - before.sleeps) * 4 < directories:
             return 1
-        return min(THREADS, 1 + math.ceil(waited / worked))
+        return min(THREADS, cores * (1 + math.ceil(waited / worked)))
 
 
 class _Reader:
@@ -282,14 +319,14 @@ class _Reader:
 
     def read_until_waiting(self, stack: list[Directory]) -> tuple[list[Directory], int]:
         """Read alone; return what is left once the disk makes us wait, and how many should read."""
-        before, directories = _Clock(), 0
+        before, directories, cores = _Clock(), 0, usable_cores()
         while stack:
-            stack += self.read(stack.pop())
+            stack += self.read([stack.pop()], _here)
             directories += 1
             if time.perf_counter() - before.wall < _LOOK:
                 continue
             now = _Clock()
-            if (threads := now.threads_since(before, directories)) > 1:
+            if (threads := now.threads_since(before, directories, cores)) > 1:
                 return stack, threads
             before, directories = now, 0
             self.tell(now.wall)
@@ -297,65 +334,70 @@ class _Reader:
 
     def read_all(self, stack: list[Directory]) -> None:
         while stack:
-            stack += self.read(stack.pop())
+            stack += self.read([stack.pop()], _here)
             self.tell(time.perf_counter())
 
     def read_side_by_side(self, stack: list[Directory], threads: int) -> None:
-        """Read with many threads; each one that ends sends the next one home."""
+        """Read with many threads, a helper to each; the first to end sends the others home."""
         queue: SimpleQueue[Directory | None] = SimpleQueue()
         for directory in stack:
             queue.put(directory)
         pending = len(stack)
-        lock = threading.Lock()
+        lock, stopped = threading.Lock(), threading.Event()
 
         def work() -> None:
             nonlocal pending
-            try:
-                while (directory := queue.get()) is not None:
-                    children = self.read(directory)
+            with closing(Helper()) as helper, ExitStack() as leaving:
+                leaving.callback(queue.put, None)
+                while not stopped.is_set() and (batch := _batch(queue, threads)):
+                    children = self.read(batch, helper.read)
                     for child in children:
                         queue.put(child)
                     with lock:
-                        pending += len(children) - 1
+                        pending += len(children) - len(batch)
                         if pending == 0:
                             return
                         self.tell(time.perf_counter())
-            finally:
-                queue.put(None)
 
         self.found.threads = threads
         with ThreadPoolExecutor(threads) as pool:
-            for worker in [pool.submit(work) for _ in range(threads)]:
-                worker.result()
+            try:
+                for worker in [pool.submit(work) for _ in range(threads)]:
+                    worker.result()
+            finally:  # an interrupt does not wait for all the rest to be read
+                stopped.set()
 
     def tell(self, now: float) -> None:
         if self.progress is not None and now - self.told > 0.1:
             self.told = now
             self.progress("reading directories", self.done, self.known)
 
-    def read(self, directory: Directory) -> tuple[Directory, ...]:
-        """Read one directory; return those in it that are still to be read."""
-        self.done += 1
-        try:
-            descriptor = os.open(directory.path, _OPEN)
-        except OSError as error:
-            self.found.refused(directory.root, directory.path, error)
+    def read(self, directories: Sequence[Directory], ask: Ask) -> list[Directory]:
+        """Read directories; return those in them that are still to be read."""
+        asked = [(one.path, one.root.keep(one.relative)) for one in directories]
+        children: list[Directory] = []
+        for one, (_, kept), listed in zip(directories, asked, ask(asked), strict=True):
+            children += self._take(one, kept, listed)
+        self.done += len(directories)
+        self.known += len(children)
+        return children
+
+    def _take(self, directory: Directory, kept: bool, listed: Listing) -> tuple[Directory, ...]:
+        own, dirs, files, links, sums, refused = listed
+        for name, number, text in refused:
+            path = f"{directory.path}/{name}" if name else directory.path
+            self.found.refused(directory.root, path, OSError(number, text))
+        if own is None:
             self._closed(directory)
             return ()
-        try:
-            status = os.fstat(descriptor)
-            directory.dev, directory.ino = key = status.st_dev, status.st_ino
-            directory.blocks = status.st_blocks
-            if self.seen.setdefault(key, directory) is not directory:
-                self._leave_out(directory)
-                return ()
-            self._entries(directory, descriptor)
-        except OSError as error:
-            self.found.refused(directory.root, directory.path, error)
-        finally:
-            os.close(descriptor)
-        self.known += len(directory.dirs)
-        return tuple(directory.dirs)
+        directory.dev, directory.ino, directory.blocks = own
+        if self.seen.setdefault(own[:2], directory) is not directory:
+            self._leave_out(directory)
+            return ()
+        directory.fill(files, links, sums, kept=kept)
+        for name in dirs:
+            directory.add_dir(name)
+        return tuple(directory.dirs)  # a copy: an inner root is taken out of the list itself
 
     @staticmethod
     def _leave_out(directory: Directory) -> None:
@@ -373,48 +415,3 @@ class _Reader:
             return
         directory.dev, directory.ino = status.st_dev, status.st_ino
         directory.blocks = status.st_blocks
-
-    def _entries(self, directory: Directory, descriptor: int) -> None:
-        # The loop that decides the speed of everything: what it uses 80 000 times is local.
-        kept = directory.root.keep(directory.relative)
-        count = blocks = size = link_count = link_blocks = 0
-        mtime = atime = 0.0
-        keep_file, keep_link, new = directory.files.append, directory.links.append, tuple.__new__
-        with os.scandir(descriptor) as entries:
-            for entry in entries:
-                name = entry.name
-                try:
-                    if entry.is_dir(follow_symlinks=False):
-                        directory.add_dir(name)
-                        continue
-                    status = entry.stat(follow_symlinks=False)
-                    taken = status.st_blocks
-                    if not entry.is_file(follow_symlinks=False):
-                        link_count += 1
-                        link_blocks += taken
-                        if kept and entry.is_symlink():
-                            keep_link((name, os.readlink(name, dir_fd=descriptor), taken))
-                        continue
-                except OSError as error:
-                    self.found.refused(directory.root, f"{directory.path}/{name}", error)
-                    continue
-                long, wrote, read = status.st_size, status.st_mtime, status.st_atime
-                if wrote > mtime:  # noqa: PLR1730 - max() takes twice as long
-                    mtime = wrote
-                if read > atime:  # noqa: PLR1730
-                    atime = read
-                names = status.st_nlink
-                if names == 1:
-                    count += 1
-                    blocks += taken
-                    size += long
-                if kept or names > 1:
-                    # Not File(...): a constructor that knows keywords takes twice as long.
-                    file = new(File, (name, long, taken, wrote, read, names, status.st_ino))
-                    if kept:
-                        keep_file(file)
-                    if names > 1:
-                        directory.hard.append(file)
-        directory.newest_mtime, directory.newest_atime = mtime, atime
-        directory.link_count, directory.link_blocks = link_count, link_blocks
-        directory.file_count, directory.file_blocks, directory.file_size = count, blocks, size
