@@ -120,11 +120,14 @@ def fuse_with_quota(where: Path, limit: int) -> contextlib.AbstractContextManage
 
 
 def fuse_without_locks(
-    where: Path, refusal: str = "ENOSYS"
+    where: Path, refusal: str = "ENOSYS", *, looks: str = ""
 ) -> contextlib.AbstractContextManager[Path]:
-    """A FUSE mount whose flock fails with this errno; "" for one whose flock works."""
+    """A FUSE mount whose flock fails with this errno; "" for one whose flock works.
+
+    All on it `looks` "nobody's" or "everybody's", where that is given.
+    """
     pytest.importorskip("mfusepy", exc_type=ImportError)
-    return _served(where, Path(__file__).with_name("lockless_server.py"), *filter(None, [refusal]))
+    return _served(where, Path(__file__).with_name("lockless_server.py"), refusal, looks)
 
 
 @contextlib.contextmanager

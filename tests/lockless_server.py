@@ -1,4 +1,4 @@
-"""A FUSE pass-through whose flock is refused, as on some network mounts: SRC MNT [ERRNO]."""
+"""A FUSE pass-through, as some network mounts are: SRC MNT [ERRNO of flock] [whose all looks]."""
 
 import errno
 import os
@@ -7,14 +7,17 @@ from typing import Any
 
 import mfusepy as fuse
 
+LOOKS = {"nobody's": ("st_uid", 65534, 0), "everybody's": ("st_mode", 0, 0o777)}
+"""What a mount without owners, or without modes, says of everything: which fact, bits put to it."""
 STAT = ("st_mode", "st_nlink", "st_size", "st_uid", "st_gid", "st_blocks", "st_ino")
 
 
 class PassThrough(fuse.Operations):
     use_ns = True
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, looks: str = "") -> None:
         self.source = source
+        self.looks = looks
 
     def at(self, path: str) -> str:
         return self.source + path
@@ -25,7 +28,11 @@ class PassThrough(fuse.Operations):
         except OSError as error:
             raise fuse.FuseOSError(error.errno) from error
         times = {f"st_{t}time": getattr(found, f"st_{t}time_ns") for t in "amc"}
-        return {key: getattr(found, key) for key in STAT} | times
+        facts = {key: getattr(found, key) for key in STAT} | times
+        if self.looks:
+            key, value, bits = LOOKS[self.looks]
+            facts[key] = value or facts[key] | bits
+        return facts
 
     def readdir(self, path: str, fh: int) -> list[str]:
         return [".", "..", *os.listdir(self.at(path))]
@@ -82,16 +89,18 @@ class PassThrough(fuse.Operations):
 class Lockless(PassThrough):
     """With an answer to flock; without one the kernel sees to locks itself."""
 
-    def __init__(self, source: str, refusal: int) -> None:
-        super().__init__(source)
+    def __init__(self, source: str, refusal: int, looks: str) -> None:
+        super().__init__(source, looks)
         self.refusal = refusal
 
     def flock(self, path: str, fh: int, how: int) -> int:
         raise fuse.FuseOSError(self.refusal)
 
 
-def main(source: str, mount: str, refusal: str = "") -> None:
-    served = Lockless(source, getattr(errno, refusal)) if refusal else PassThrough(source)
+def main(source: str, mount: str, refusal: str = "", looks: str = "") -> None:
+    served = PassThrough(source, looks)
+    if refusal:
+        served = Lockless(source, getattr(errno, refusal), looks)
     fuse.FUSE(served, mount, foreground=True, nothreads=False, allow_other=True)
 
 

@@ -51,7 +51,7 @@ def undo(
     roots = all_roots(also, projects)
     settle_roots(roots)
     found = find(roots)
-    if as_list or not (found or change):
+    if as_list or not (change or any(trash.stranger is None for trash in found)):
         return _show(_listed(found))
     chosen = choose(found, change)
     if emptying and not yes:
@@ -84,7 +84,10 @@ def _listed(found: "Sequence[Trash]") -> "Page":
             made = f"{datetime.fromtimestamp(trash.plan.made, UTC):%Y-%m-%d %H:%M} UTC"
         items = [item.name for item in trash.plan.items] if trash.plan is not None else []
         what = ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
-        rows.append((trash.id, text_of(trash.root), str(len(trash.names)), made, what or "?"))
+        if trash.stranger is not None:
+            what = f"left alone: {trash.stranger.why}"
+        number = str(len(trash.names) or "?")
+        rows.append((trash.id, text_of(trash.root), number, made, what or "?"))
     return (
         Table(
             title="Trash",

@@ -42,6 +42,7 @@ class Below:
     def __init__(self, root: str) -> None:
         self.root = os.path.realpath(root)
         self._open: dict[str, int] = {"": os.open(self.root, at.DIR)}
+        self._held: set[str] = set()
         status = os.fstat(self._open[""])
         self.device = status.st_dev
 
@@ -66,6 +67,19 @@ class Below:
         root = self._open.pop("")
         self.close()
         self._open[""] = root
+
+    def hold(self, name: str) -> os.stat_result:
+        """Keep the directory of that name open, whoever renames what above it; its `fstat`.
+
+        Names below it are looked up in that very directory, until `let_go`, or it is removed.
+        """
+        descriptor = self._opened(name)
+        self._held.add(name)
+        return os.fstat(descriptor)
+
+    def let_go(self, name: str) -> None:
+        """Look the name of a directory that was held up anew, the next time."""
+        self._moved(name)
 
     def status(self, name: str) -> os.stat_result:
         """`lstat` of a name."""
@@ -133,6 +147,11 @@ class Below:
                 seen(os.fsencode(path), status)
                 if stat.S_ISDIR(status.st_mode):
                     stack.append(path)
+
+    def make_dir(self, name: str, mode: int) -> None:
+        """Make a directory in one that is there; refused with EEXIST where something is there."""
+        parent, last = self._parent(name)
+        os.mkdir(last, mode, dir_fd=parent)
 
     def make_dirs(self, name: str) -> None:
         """Make a directory and those above it, down from the root."""
@@ -276,7 +295,7 @@ class Below:
                 finally:
                     over = bool(ours and spent is not None and spent())
                     if ours and (soft or over):
-                        self._unlink(name)
+                        self.unlink(name)
                 return
             finally:
                 os.close(descriptor)
@@ -316,7 +335,7 @@ class Below:
             try:
                 os.write(descriptor, soft_lock.marker())
             except OSError:  # a full disk: nobody must wait for what names no holder
-                self._unlink(name)
+                self.unlink(name)
                 return None
             return True
         return False if soft_lock.holder(os.pread(descriptor, _MARKER, 0)) else None
@@ -333,7 +352,7 @@ class Below:
             if not stale:  # somebody was faster, and this is a new one
                 self.move(aside, name)
                 return False
-            self._unlink(aside)
+            self.unlink(aside)
         except OSError:
             return False
         return True
@@ -345,7 +364,8 @@ class Below:
         except OSError:
             return False
 
-    def _unlink(self, name: str) -> None:
+    def unlink(self, name: str) -> None:
+        """Remove a file or a link, if it is there and that is allowed."""
         with contextlib.suppress(OSError):
             parent, last = self._parent(name)
             os.unlink(last, dir_fd=parent)
@@ -383,7 +403,7 @@ class Below:
             raise OSError(errno.EINVAL, "no name below a directory", name)
         parent = self._opened(above)
         if len(self._open) > _KEPT_OPEN:
-            oldest = next(key for key in self._open if key not in ("", above))
+            oldest = next(k for k in self._open if k not in ("", above) and k not in self._held)
             os.close(self._open.pop(oldest))
         descriptor = at.open_dir(last, parent)
         self._open[name] = descriptor
@@ -392,6 +412,7 @@ class Below:
     def _moved(self, name: str) -> None:
         """Descriptors at or below a name lead elsewhere now."""
         gone = [key for key in self._open if key == name or key.startswith(f"{name}/")]
+        self._held.difference_update(gone)
         for key in gone:
             os.close(self._open.pop(key))
 

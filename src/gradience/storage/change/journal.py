@@ -9,6 +9,7 @@ at the disk: `undo` and `finish` of a verb may be called whatever the byte says.
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -16,12 +17,14 @@ from typing import Protocol
 import msgspec
 
 from gradience import artifacts
-from gradience.errors import ArtifactError
+from gradience.errors import ArtifactError, StorageError
 from gradience.files.below import Below, Removed
-from gradience.storage.change.records import PLAN_SCHEMA, Plan
+from gradience.storage.change.records import PLAN_SCHEMA, Plan, text_of
 from gradience.storage.change.site import OWN, Site
+from gradience.storage.change.whose import Stranger, stranger
 
 PENDING, BEGUN, DONE, UNDONE, SKIPPED, FINISHED = b".", b"b", b"d", b"u", b"s", b"f"
+_MOST = 1 << 31  # bytes of a file that are read
 
 
 class Journal(Protocol):
@@ -55,16 +58,24 @@ class DiskJournal:
 
     def begin(self, site: Site, plan: Plan) -> None:
         """Write `plan.json`, and `state` with a byte for each act."""
+        try:
+            site.open_own()
+        except FileExistsError as error:
+            place = f"{text_of(site.below.root)}/{site.own}"
+            raise StorageError(
+                f"{place} holds what a change of that name moved to the trash",
+                remedy=f"gradience cache undo {site.id} brings it back, with --empty it goes; or "
+                "make a new plan of what is left.",
+            ) from error
         self._site = site
-        site.open_own()
         made = datetime.fromtimestamp(plan.made, UTC)
         data = artifacts.encode(PLAN_SCHEMA, plan, now=made, indent=0)
         below = site.below
         # The states first: a plan without them was never begun.
-        self._states = below.create(f"{site.own}/state")
+        self._states = below.create(f"{site.own}/state", mode=0o600)
         os.write(self._states, PENDING * len(plan.actions))
         os.fsync(self._states)
-        below.write(f"{site.own}/plan.json", data)
+        below.write(f"{site.own}/plan.json", data, mode=0o600)
 
     def step(self, index: int, state: bytes) -> None:
         """Overwrite one byte."""
@@ -116,27 +127,65 @@ class Left:
         None once the change has ended: then what lies aside is trash.
     writer, schema : str
         Who wrote the plan, as what; also where this release cannot read it.
+    stranger : Stranger or None
+        Who else may have written it: then nothing of it is believed.
     """
 
     plan: Plan | None = None
     states: bytes | None = None
     writer: str = ""
     schema: str = ""
+    stranger: Stranger | None = None
 
 
-def read(below: Below, change: str) -> Left:
-    """What a change left; None for what is not there or cannot be read."""
+@contextlib.contextmanager
+def left(below: Below, change: str) -> Iterator[tuple[Site, Left]]:
+    """The directory of a change, held open, and what the change left in it.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If there is no such directory any more.
+    """
+    site = Site(below, change)
+    try:
+        other = site.hold()
+        yield site, _read(site) if other is None else Left(stranger=other)
+    finally:
+        below.let_go(site.own)
+
+
+class _StrangerError(Exception):
+    def __init__(self, other: Stranger) -> None:
+        super().__init__(other.why)
+        self.other = other
+
+
+def _read(site: Site) -> Left:
+    """Plan and states; None for what is not there or cannot be read."""
     plan = states = envelope = None
-    with contextlib.suppress(OSError, ArtifactError, msgspec.DecodeError):
-        name = f"{OWN}/{change}/plan.json"
-        data = below.read(name, 1 << 31)
-        envelope = msgspec.json.decode(data, type=artifacts.Envelope)
-        plan = artifacts.decode(data, PLAN_SCHEMA, Plan, source=name)
-    with contextlib.suppress(OSError):
-        states = below.read(f"{OWN}/{change}/state", 1 << 31)
+    try:
+        with contextlib.suppress(OSError, ArtifactError, msgspec.DecodeError):
+            name = f"{site.own}/plan.json"
+            data = _words(site, name)
+            envelope = msgspec.json.decode(data, type=artifacts.Envelope)
+            plan = artifacts.decode(data, PLAN_SCHEMA, Plan, source=name)
+        with contextlib.suppress(OSError):
+            states = _words(site, f"{site.own}/state")
+    except _StrangerError as error:
+        return Left(stranger=error.other)
     return Left(
         plan=plan,
         states=states,
         writer=envelope.written_by if envelope else "",
         schema=envelope.schema if envelope else "",
     )
+
+
+def _words(site: Site, name: str) -> bytes:
+    """What a file of the journal says, if only we can have written it."""
+    descriptor = site.below.open(name)
+    with os.fdopen(descriptor, "rb") as file:
+        if (other := stranger(site.below, os.fstat(descriptor), OWN)) is not None:
+            raise _StrangerError(other)
+        return file.read(_MOST)

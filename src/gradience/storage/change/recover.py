@@ -17,6 +17,7 @@ from gradience.storage.change.journal import Left
 from gradience.storage.change.records import PLAN_SCHEMA, Plan, text_of, units
 from gradience.storage.change.site import OWN, THINGS, Site, changes
 from gradience.storage.change.verbs import VERBS
+from gradience.storage.change.whose import Stranger
 from gradience.system.holders import Holders
 
 
@@ -47,26 +48,20 @@ def recover(root: str, holders: Callable[[], Holders]) -> list[str]:
 def settle(below: Below, holders: Callable[[], Holders]) -> list[str]:
     """As `recover`; the caller holds the root's lock."""
     notes: list[str] = []
-    foreign = {}
+    newer = {}
     for change in changes(below):
-        left = journal.read(below, change)
-        site = Site(below, change)
-        if why := _foreign(left):
-            if left.states is not None:
-                foreign[change] = why
-        elif left.plan is not None and left.states is not None:
-            site.min_age = left.plan.min_age
-            finished, undone = _settle(site, left.plan, left.states, holders)
-            notes.append(
-                f"A change of {text_of(below.root)} had been cut off ({change}): {finished} acts "
-                f"were finished, {undone} taken back."
-            )
-        elif left.plan is None:
-            notes += _lost(site)
-        elif not site.set_aside_names():  # it had ended, but for its last step
-            site.close_own()
-            journal.close(site, keep=False)
-    for change, why in foreign.items():
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            journal.left(below, change) as (site, left),
+        ):
+            if left.stranger is not None:
+                notes += _not_ours(site, left.stranger)
+            elif why := _newer(left):
+                if left.states is not None:
+                    newer[change] = why
+            else:
+                notes += _one(site, left, holders)
+    for change, why in newer.items():
         raise StorageError(
             f"{text_of(below.root)} is left as it is: a change of it was cut off ({OWN}/{change}), "
             f"and {why}",
@@ -77,7 +72,34 @@ def settle(below: Below, holders: Callable[[], Holders]) -> list[str]:
     return notes
 
 
-def _foreign(left: Left) -> str:
+def _not_ours(site: Site, other: Stranger) -> list[str]:
+    """A sentence about a change that another user must settle; none where it may be trash."""
+    place = f"{text_of(site.below.root)}/{site.own}"
+    with contextlib.suppress(OSError):
+        site.below.status(f"{site.own}/state")
+        remedy = other.remedy(place, "gradience cache undo --list")
+        return [f"{place} is left as it is: a change was cut off there, and {other.why}. {remedy}"]
+    return []
+
+
+def _one(site: Site, left: Left, holders: Callable[[], Holders]) -> list[str]:
+    """Settle one change of ours; a sentence that says so."""
+    if left.plan is None:
+        return _lost(site)
+    if left.states is not None:
+        site.min_age = left.plan.min_age
+        finished, undone = _settle(site, left.plan, left.states, holders)
+        return [
+            f"A change of {text_of(site.below.root)} had been cut off ({site.id}): {finished} "
+            f"acts were finished, {undone} taken back."
+        ]
+    if not site.set_aside_names():  # it had ended, but for its last step
+        site.close_own()
+        journal.close(site, keep=False)
+    return []
+
+
+def _newer(left: Left) -> str:
     """Why this release cannot tell what a plan meant; "" if it can, or there is none."""
     if left.plan is None:
         known = left.schema in ("", PLAN_SCHEMA)
@@ -136,6 +158,9 @@ def blobs_first(name: str) -> tuple[bool, bool, str]:
 
 def _lost(site: Site) -> list[str]:
     """Bring back what lies in a change without a plan; blobs first, so that no link dangles."""
+    if not site.below.exists(f"{site.own}/{THINGS}"):  # not begun, or nothing of ours
+        site.below.remove_empty(site.own)
+        return []
     found = site.set_aside_names()
     for name in sorted(found, key=blobs_first):
         with contextlib.suppress(OSError):

@@ -157,10 +157,9 @@ def _names(below: Below, top: str) -> Iterator[tuple[str, os.stat_result]]:
         found.append((os.fsdecode(path), status))
 
     below.walk(top, seen)
-    own = f"{top}/{paths.SET_ASIDE}"
     for name, status in found:
         known = stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)
-        if known and name != own and not name.startswith(f"{own}/"):
+        if known and paths.SET_ASIDE not in name.split("/"):
             yield name, status
 
 

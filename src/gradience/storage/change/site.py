@@ -20,7 +20,9 @@ from gradience.files import soft_lock
 from gradience.files.below import Below, Removed
 from gradience.storage.change.links import SnapshotLinks
 from gradience.storage.change.records import text_of
+from gradience.storage.change.whose import PROBE, Stranger, stranger
 from gradience.storage.checkpoints.names import BALLAST, REPLACED, SAVING
+from gradience.system.users import user_name
 
 OWN = paths.SET_ASIDE
 THINGS = "things"
@@ -85,7 +87,7 @@ class Site:
         stack = [(f"{self.own}/{THINGS}", "")]
         while stack:
             place, so_far = stack.pop()
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 for piece, _ in self.below.entries(place):
                     if piece.endswith(_MORE):
                         stack.append((f"{place}/{piece}", so_far + piece.removesuffix(_MORE)))
@@ -95,10 +97,41 @@ class Site:
         return found
 
     def open_own(self) -> None:
-        """Make the directory of this change, with the tag that tells backups to leave it out."""
-        self.below.make_dirs(f"{self.own}/{THINGS}")
+        """Make the directory of this change, with the tag that tells backups to leave it out.
+
+        Nobody else may enter it, in a cache of several users too.
+
+        Raises
+        ------
+        FileExistsError
+            If there is one.
+        PermissionError
+            If it was exchanged for another user's before we had it open.
+        """
+        self.below.make_dirs(OWN)
+        self.below.make_dir(self.own, 0o700)
+        if (other := self.hold()) is not None:
+            raise PermissionError(errno.EPERM, other.why, self.own)
+        self.below.make_dir(f"{self.own}/{THINGS}", 0o700)
         with contextlib.suppress(FileExistsError):
             self.below.write(f"{OWN}/CACHEDIR.TAG", _TAG)
+
+    def hold(self) -> Stranger | None:
+        """Keep the directory of this change open, and say who else may have written what is in it.
+
+        Raises
+        ------
+        FileNotFoundError, NotADirectoryError
+            If there is none.
+        """
+        try:
+            found = stranger(self.below, self.below.hold(self.own), OWN)
+        except PermissionError:
+            return Stranger(user=user_name(self.below.status(self.own).st_uid))
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            things = self.below.hold(f"{self.own}/{THINGS}")
+            found = found or stranger(self.below, things, OWN)
+        return found
 
     def set_aside(self, name: str) -> None:
         """Move a thing out of the way."""
@@ -179,7 +212,7 @@ class Site:
         """Whether nothing is left here but bookkeeping; all of that but the lock goes."""
         with contextlib.suppress(OSError):
             names = {name for name, _ in self.below.entries(OWN)}
-            if names <= _BOOKKEEPING:
+            if all(name in _BOOKKEEPING or name.startswith(PROBE) for name in names):
                 for name in names - {"lock"}:
                     self.below.remove(f"{OWN}/{name}", Removed())
                 return True

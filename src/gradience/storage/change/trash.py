@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from gradience.errors import StorageError, UsageError
 from gradience.files.below import Below, Removed
 from gradience.storage.change import journal
+from gradience.storage.change.journal import Left
 from gradience.storage.change.records import Plan, text_of
 from gradience.storage.change.recover import blobs_first
-from gradience.storage.change.site import THINGS, Site, changes
+from gradience.storage.change.site import OWN, THINGS, Site, changes
+from gradience.storage.change.whose import Stranger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +26,16 @@ class Trash:
     plan : Plan or None
         None where it is lost: the names tell where things belong all the same.
     names : tuple of str
-        Where the things came from, relative to the root.
+        Where the things came from, relative to the root; of a stranger's, as far as can be seen.
+    stranger : Stranger or None
+        Who else may have put it there: then it is neither brought back nor emptied.
     """
 
     root: str
     id: str
     plan: Plan | None
     names: tuple[str, ...]
+    stranger: Stranger | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,11 +53,24 @@ def find(roots: Iterable[str]) -> list[Trash]:
     for root in dict.fromkeys(roots):
         with contextlib.suppress(OSError), Below(root) as below:
             for change in changes(below):
-                left = journal.read(below, change)
-                names = tuple(Site(below, change).set_aside_names())
-                if names and left.states is None:
-                    found.append(Trash(root=below.root, id=change, plan=left.plan, names=names))
+                with (
+                    contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                    journal.left(below, change) as (site, left),
+                ):
+                    if left.states is None and (one := _found(site, left)) is not None:
+                        found.append(one)
     return sorted(found, key=lambda trash: trash.id, reverse=True)
+
+
+def _found(site: Site, left: Left) -> Trash | None:
+    names: tuple[str, ...] = ()
+    with contextlib.suppress(PermissionError):
+        names = tuple(site.set_aside_names())
+        if not names:
+            return None
+    return Trash(
+        root=site.below.root, id=site.id, plan=left.plan, names=names, stranger=left.stranger
+    )
 
 
 def bring_back(trash: Trash) -> Returned:
@@ -105,16 +123,20 @@ def empty(trash: Trash) -> Returned:
 
 
 def choose(found: Sequence[Trash], change: str | None) -> list[Trash]:
-    """The trash of one change, by default the last.
+    """The trash of one change, by default the last of ours.
 
     Raises
     ------
     UsageError
-        If there is none of that name.
+        If there is none of that name, or a stranger's.
     """
+    ours = [trash for trash in found if trash.stranger is None]
     if change is None:
-        return [trash for trash in found if trash.id == found[0].id]
+        return [trash for trash in ours if trash.id == ours[0].id]
     chosen = [trash for trash in found if trash.id == change]
+    for trash in chosen:
+        if trash.stranger is not None:
+            raise _left_to(trash.stranger, trash)
     if not chosen:
         raise UsageError(
             f"there is no trash named {change}",
@@ -150,6 +172,14 @@ def _in_order(trash: Trash) -> list[str]:
     return sorted(trash.names, key=lambda n: (n in place, place.get(n, 0), *blobs_first(n)))
 
 
+def _left_to(other: Stranger, trash: Trash) -> UsageError:
+    place = f"{text_of(trash.root)}/{OWN}/{trash.id}"
+    return UsageError(
+        f"{place} is left as it is: {other.why}",
+        remedy=other.remedy(place, f"gradience cache undo {trash.id}"),
+    )
+
+
 @contextlib.contextmanager
 def _opened(trash: Trash) -> Iterator[Site]:
     try:
@@ -164,4 +194,13 @@ def _opened(trash: Trash) -> Iterator[Site]:
         with site.locked() as ours:
             if ours is False:
                 raise site.taken()
+            try:
+                other = site.hold()
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise StorageError(
+                    f"{text_of(trash.root)}/{site.own} is gone by now",
+                    remedy="`gradience cache undo --list` shows what there is.",
+                ) from error
+            if other is not None:
+                raise _left_to(other, trash)
             yield site

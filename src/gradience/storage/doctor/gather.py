@@ -39,6 +39,7 @@ from gradience.storage.room.headroom import headroom
 from gradience.storage.verify.records import Verification
 from gradience.storage.verify.run import check
 from gradience.system.records import Mount
+from gradience.system.users import group_name, user_name
 
 _CACHES = frozenset({MODELS, ARROW, TORCH_HUB})
 _KINDS = (
@@ -135,8 +136,8 @@ def gather(
         home=machine.home,
         cwd=machine.cwd,
         umask=machine.umask,
-        user=look.user_name(os.geteuid()),
-        group=look.group_name(os.getegid()),
+        user=user_name(os.geteuid()),
+        group=group_name(os.getegid()),
         interpreter=interpreter,
         settings=read_profiles(machine.home, environ),
         tokens=tuple(_tokens(interpreter, environ, machine.home)),
@@ -305,7 +306,7 @@ def _contents(
     progress: Progress | None,
 ) -> _Contents:
     """The caches in use, those that variables and profiles led to before, and the projects."""
-    host = Host(cwd=machine.cwd, user=look.user_name(os.geteuid()), system=sys.platform)
+    host = Host(cwd=machine.cwd, user=user_name(os.geteuid()), system=sys.platform)
     also = _also(interpreter, settings, environ, machine, host)
     try:
         found = survey(

@@ -1,9 +1,7 @@
 """Directories, owners, mounts, logins and other Pythons: what a look at the disk says."""
 
 import contextlib
-import grp
 import os
-import pwd
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +11,7 @@ from gradience import system
 from gradience.errors import StorageError
 from gradience.storage.doctor.facts import Candidate, ForeignPart, HubClient, Place, Token
 from gradience.system.records import Mount
+from gradience.system.users import group_name, user_name
 
 _PARTS = 4000  # directories of one cache that are looked at
 _DEPTH = 3  # hub/models--org--name/blobs
@@ -75,22 +74,6 @@ def _nearest(path: Path) -> tuple[Path, os.stat_result] | None:
         with contextlib.suppress(OSError):
             return place, place.stat()
     return None
-
-
-def user_name(number: int) -> str:
-    """A user's name, or the number where there is none (containers)."""
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
-def group_name(number: int) -> str:
-    """A group's name, or the number where there is none."""
-    try:
-        return grp.getgrgid(number).gr_name
-    except KeyError:
-        return str(number)
 
 
 def mount_of(path: Path) -> Mount | None:

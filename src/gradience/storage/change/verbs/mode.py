@@ -39,6 +39,10 @@ def rights(text: str) -> tuple[Rights, Rights]:
     return (int(match[1]), int(match[2], 8)), (int(match[3]), int(match[4], 8))
 
 
+def _rights(status: os.stat_result) -> Rights:
+    return status.st_gid, stat.S_IMODE(status.st_mode)
+
+
 class _Mode(AtOnce):
     done = "shared"
     needs_journal = True
@@ -46,8 +50,7 @@ class _Mode(AtOnce):
 
     def check(self, action: Action, site: Site) -> str:
         """It must have the rights that the plan saw, or those it shall have."""
-        status = site.below.status(action.name)
-        if (status.st_gid, stat.S_IMODE(status.st_mode)) not in rights(action.target):
+        if _rights(site.below.status(action.name)) not in rights(action.target):
             return "its group or mode was changed after the plan was made"
         return ""
 
@@ -57,7 +60,7 @@ class _Mode(AtOnce):
         return Removed()
 
     def undo(self, action: Action, site: Site) -> None:
-        """Set the old rights again."""
+        """Set the old rights again, on the very thing that was given the new ones."""
         _set(action, site, rights(action.target)[0])
 
 
@@ -65,6 +68,11 @@ def _set(action: Action, site: Site, wanted: Rights) -> None:
     status = site.below.status(action.name)
     descriptor = site.below.open(action.name, directory=stat.S_ISDIR(status.st_mode))
     try:
+        # What is open now: the name may lead elsewhere than when it was checked, or before a crash.
+        opened = os.fstat(descriptor)
+        known = _rights(opened) in rights(action.target)
+        if not known or opened.st_ino != action.fingerprint.inode:
+            raise OSError(0, "it is another by now, or its rights were changed")
         attributes.give(descriptor, *wanted)
     finally:
         os.close(descriptor)
