@@ -1,6 +1,7 @@
 """What apply promises: as planned or not at all, measured, and nothing outside is touched."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,17 @@ import msgspec
 import pytest
 
 from factories_caches import du
-from factories_changes import carry_out, dies, holding, names_below, nobody, plan_of, states, top
+from factories_changes import (
+    carry_out,
+    dies,
+    holding,
+    in_a_child,
+    names_below,
+    nobody,
+    plan_of,
+    states,
+    top,
+)
 from factories_disks import tmpfs
 from gradience.errors import ArtifactError, StorageError, UnknownNameError
 from gradience.files.below import Below, Removed
@@ -18,6 +29,7 @@ from gradience.storage.change.records import Plan
 from gradience.storage.change.recover import recover
 from gradience.storage.change.site import Site
 from gradience.system import holders
+from gradience.system.holders import Holders
 
 
 @pytest.fixture
@@ -97,6 +109,39 @@ def test_a_group_goes_back_when_anything_of_it_was_opened_meanwhile(root):
     receipt = carry_out(plan_of(root, "a", "b", one_group=True), holders=lambda: next(looks))
     assert states(receipt) == ["undone", "undone"]
     assert names_below(root) == {"a", "a/one", "a/deep", "a/deep/two", "b", "kept"}
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["", "killed"])
+@pytest.mark.parametrize("name", ["b", "a/deep/two"])
+def test_what_is_written_and_closed_between_the_two_looks_is_not_lost(root, name, killed):
+    plan = plan_of(root, "a", "b")
+    written = (root / name).open("r+b", buffering=0)
+    looks = iter(["before", "aside"])
+
+    def closed_by_then() -> Holders:
+        if next(looks) == "aside":
+            written.write(b"precious")
+            written.close()
+            if killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return nobody()
+
+    if killed:
+        assert in_a_child(lambda: carry_out(plan, holders=closed_by_then))
+        written.close()
+        recover(str(root), nobody)
+    else:
+        receipt = carry_out(plan, holders=closed_by_then)
+        assert sorted(states(receipt)) == ["done", "undone"]
+    assert (root / name).read_bytes().startswith(b"precious")
+
+
+def test_what_was_half_removed_when_the_process_was_killed_goes(root):
+    assert dies(plan_of(root, ["a", "b"]), 9)
+    aside = root / ".gradience/test/things"
+    (aside / "a/one").unlink()
+    recover(str(root), nobody)
+    assert names_below(root) == {"kept"}
 
 
 def test_a_unit_is_done_as_a_whole_or_not_at_all(root):

@@ -98,20 +98,22 @@ class Doubts:
             found = self._take(name)
         except OSError as error:
             return words(error)
-        if found.tree != action.fingerprint.tree or found.inode != action.fingerprint.inode:
-            return _CHANGED
-        return ""
+        return "" if fingerprint.is_moved(found, action.fingerprint) else _CHANGED
 
-    def open_aside(self, action: Action) -> bool:
-        """Whether something of what was set aside is open; after a crash it may be half removed."""
+    def left_aside(self, action: Action) -> str:
+        """As `aside`, after a crash: a directory that lacks names may be half removed, and goes."""
         try:
-            if name := VERBS[action.verb].where(action, self._site):
-                self._take(name)
-        except StaysError:
-            return True
+            name = VERBS[action.verb].where(action, self._site)
+            found = self._take(name) if name else None
+        except StaysError as error:
+            return words(error)
         except OSError:
-            pass
-        return False
+            return ""
+        planned = action.fingerprint
+        if found is None or fingerprint.is_moved(found, planned):
+            return ""
+        begun = found.tree and planned.tree and found.tree.names < planned.tree.names
+        return "" if begun else _CHANGED
 
     def wanted_of(self, unit: Unit, actions: Sequence[Action]) -> str:
         """Why something that stayed asks for a thing of a unit."""

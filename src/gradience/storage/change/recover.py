@@ -117,7 +117,7 @@ def _settle(
     """Units that are wholly done are finished, in order; the others undone, from the last."""
     doubts = Doubts(site, holders)
     doubts.look()
-    busy = {action.group for action in plan.actions if doubts.open_aside(action)}
+    busy = {action.group for action in plan.actions if doubts.left_aside(action)}
     whole, broken = [], []
     for unit in units(plan.actions):
         marks = {states[index : index + 1] for index in unit}
