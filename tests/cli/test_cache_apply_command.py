@@ -63,6 +63,19 @@ def test_a_plan_is_written_and_applied_later_and_what_changed_by_then_stays(
     assert gradience("apply", "odd.json", "--yes").returncode == 3
 
 
+def test_a_download_that_may_have_begun_since_keeps_the_blobs_of_its_repo(gradience, hub):
+    snapshot = hub.repo("org/new") / "snapshots" / commit_of("b")
+    orphan = hub.repo("org/new") / "blobs" / "orphan"
+    for path in (snapshot, orphan):
+        os.utime(path, (0, 0))
+    written = gradience("clean", "--plan", "plan.json", "--offline")
+    assert "1 orphan blob" in written.stdout
+    os.utime(snapshot)
+    done = gradience("apply", "plan.json", "--yes")
+    assert (done.returncode, orphan.exists()) == (1, True)
+    assert "a download may be under way; wait " in said(done)
+
+
 def test_a_plan_for_a_directory_that_is_no_cache_here_is_refused(gradience, hub, tmp_path):
     gradience("clean", "--idle", "30d", "--plan", "plan.json", *OLD)
     elsewhere = str(tmp_path / "nowhere")

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from factories_caches import HubMaker, codes, commit_of, du, hub_cache
-from factories_changes import carry_out, clean_plan, holding, in_a_child, nobody, top
+from factories_changes import carry_out, clean_plan, holding, in_a_child, nobody, states, top
 from gradience.storage.change.records import Plan
 from gradience.storage.change.recover import recover
 from gradience.system.holders import Holders
@@ -277,18 +278,75 @@ def test_budgets_and_filters_take_the_least_valuable(make, wish, expected):
     assert all(item.reasons for item in plan.items)
 
 
-def test_while_a_snapshot_is_being_written_no_blob_of_its_repo_goes(make):
-    hub = make()
-    hub.add("org/m", "a", SHARED)
-    for blob in (hub.repo("org/m") / "blobs").iterdir():
+def with_old_revision(hub: HubMaker) -> Path:
+    """A revision that nothing was added to for days, and an orphan blob; the repository."""
+    snapshot = hub.add("org/m", "a", {**SHARED, "old.bin": b"o" * 5000}, ref="v1")
+    repo = hub.repo("org/m")
+    (repo / "blobs" / "orphan").write_bytes(b"o" * 5000)
+    for blob in (repo / "blobs").iterdir():
         age(blob, 3)
-    plan = clean_plan(hub.hub, revisions=[commit_of("a")], min_age=900)
+    os.utime(snapshot, (time.time() - 3 * DAY,) * 2)
+    return repo
+
+
+@pytest.mark.parametrize("verb", ["delete", "trash"])
+def test_a_snapshot_written_after_the_plan_keeps_all_that_would_free_blobs_of_its_repo(make, verb):
+    hub = make()
+    repo = with_old_revision(hub)
+    plan = clean_plan(hub.hub, revisions=[commit_of("a")], min_age=900, verb=verb)
     # The client makes this directory, then looks for the blob, then waits for its lock.
-    (hub.repo("org/m") / "snapshots" / commit_of("b")).mkdir()
+    (repo / "snapshots" / commit_of("b")).mkdir()
+    before = picture(hub.hub)
     receipt = carry_out(plan)
-    assert any("is being written" in r for o in receipt.outcomes for r in o.reasons)
-    assert len(list((hub.repo("org/m") / "blobs").iterdir())) == len(SHARED)
-    assert not (hub.repo("org/m") / "snapshots" / commit_of("a")).exists()
+    assert (states(receipt), receipt.freed) == (["skipped"], 0)
+    assert all("a download may be under way; wait " in r for r in receipt.outcomes[0].reasons)
+    assert picture(hub.hub) == before
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_a_download_may_be_about_to_link_to_is_not_promised_and_the_plan_says_for_how_long(
+    make, force
+):
+    hub = make()
+    repo = with_old_revision(hub)
+    new = hub.add("org/m", "b", {**SHARED, "new": b"n"})
+    age(hub.add("org/other", "c", SHARED), 3)
+    for link in new.iterdir():
+        if link.name != "new":
+            age(link.resolve(), 3)
+    os.utime(new, (time.time() - 20,) * 2)
+    wish = {"idle_days": 1, "force": force}
+    plan = clean_plan(hub.hub, min_age=900, **wish)
+    assert chosen(plan) == {name("c", "org/other")}
+    assert kept(plan) == {"org/m": "in_flight", name("a"): "in_flight"}
+    (why,) = {one.why for one in plan.kept}
+    assert re.fullmatch(
+        rf"snapshots/{commit_of('b')[:12]} was written 2\d s ago, so a download may be under way; "
+        r"wait [34]\d s",
+        why,
+    )
+    assert carry_out(plan).complete
+    os.utime(new, (time.time() - 61,) * 2)
+    plan = clean_plan(hub.hub, min_age=900, **wish)
+    assert chosen(plan) == {"org/m", name("a")}
+    assert carry_out(plan).complete
+    assert {p.name for p in (repo / "blobs").iterdir()} == {
+        link.readlink().name for link in new.iterdir()
+    }
+
+
+def test_what_frees_no_blob_or_goes_with_all_its_repo_need_not_wait_for_a_download_to_settle(make):
+    hub = make()
+    with_old_revision(hub)
+    new = hub.add("org/m", "b", {**SHARED, "old.bin": b"o" * 5000})
+    age(new, 3)
+    os.utime(new)
+    assert kept(clean_plan(hub.hub, min_age=900)) == {"org/m": "in_flight"}
+    plan = clean_plan(hub.hub, revisions=["aaaa"], min_age=900, junk=False)
+    assert (chosen(plan), kept(plan)) == ({name("a")}, {})
+    assert carry_out(plan).complete
+    assert carry_out(clean_plan(hub.hub, names=["org/m"], min_age=900)).complete
+    assert not hub.repo("org/m").exists()
 
 
 @layouts

@@ -146,7 +146,8 @@ def _site(plan: Plan) -> Iterator[Site]:
             f"{root} cannot be opened: {error.strerror}", remedy="Make a new plan."
         ) from error
     with below:
-        site = Site(below, plan.id, min_age=plan.min_age)
+        going = {action.name for action in plan.actions}
+        site = Site(below, plan.id, min_age=plan.min_age, going=going)
         with site.locked() as ours:
             if ours is False:
                 raise site.taken()
@@ -268,10 +269,17 @@ class _Run:
             self.progress("changing", done[-1][-1] + 1, len(self.plan.actions))
 
     def _busy(self, batch: Sequence[Unit]) -> dict[int, str]:
-        """Groups of which something is open already; it spares moving them back and forth."""
+        """Groups that stay from the start: something of them is open, or is being used anew."""
         actions = [self.plan.actions[index] for unit in batch for index in unit]
-        found = ((action.group, self.doubts.open_already(action)) for action in actions)
-        return {group: why for group, why in found if why}
+        early: dict[tuple[str, str], str] = {}
+        found: dict[int, str] = {}
+        for action in actions:
+            alike = action.guard, action.name.rpartition("/")[0]
+            if alike not in early:
+                early[alike] = self.doubts.early(action)
+            if why := early[alike] or self.doubts.open_already(action):
+                found[action.group] = why
+        return found
 
     def _leave(self, unit: Unit, busy: Mapping[int, str]) -> bool:
         """Whether a unit stays because its group is in use."""

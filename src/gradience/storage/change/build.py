@@ -13,11 +13,13 @@ from gradience.storage.change.hub_pieces import (
     Hub,
     blob_pieces,
     junk_pieces,
+    last_written,
     rest_pieces,
     revision_pieces,
     store_links,
     store_pieces,
 )
+from gradience.storage.change.links import quiet_for, too_new
 from gradience.storage.change.records import Action, Fingerprint, text_of
 from gradience.storage.inventory.caches import CACHES
 from gradience.storage.inventory.caches.kind import Look, Piece
@@ -44,11 +46,12 @@ def actions(
     *,
     verb: Verb,
     holders: Holders,
+    min_age: float,
 ) -> tuple[list[Action], dict[Key, tuple[str, str]]]:
     """The acts that carry out the choices; and choices that cannot be, with the reason.
 
-    A choice of which one piece is in use or unreadable is named in the second; make the acts again
-    without it.
+    A choice of which one piece is in use, unreadable or asked for by a download that may be under
+    way is named in the second; make the acts again without it.
     """
     made: list[Action] = []
     refused: dict[Key, tuple[str, str]] = {}
@@ -59,6 +62,9 @@ def actions(
         look = survey.looks[cache]
         hub = hubs.get(cache)
         if hub is not None:
+            refused |= dict(
+                _too_new(hub, [choices[i].candidate for i in indexes], quiet_for(min_age))
+            )
             parts = list(_hub_parts(hub, choices, indexes))
         else:
             parts = list(_plain_parts(look, choices, indexes))
@@ -115,6 +121,35 @@ def _hub_parts(hub: Hub, choices: Sequence[Choice], indexes: Sequence[int]) -> I
     orphaned = by_repo.get("", ())
     store = list(_store_parts(hub, choices, orphaned, links=links, users=users, parts=parts))
     yield from _grouped(parts, store, users)
+
+
+def _too_new(
+    hub: Hub, chosen: Sequence[Candidate], quiet: float
+) -> Iterator[tuple[Key, tuple[str, str]]]:
+    """What would free blobs of a repository to which a revision that stays was added just now.
+
+    The client may have looked already which blobs it has, so none may go: `guards.HUB_BLOB`.
+    """
+    by_repo: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in chosen:
+        by_repo[candidate.repo].append(candidate)
+    for path, members in by_repo.items():
+        if path not in hub.repos:
+            continue
+        repo = hub.repos[path]
+        gone = {candidate.entry.revision for candidate in members} - {""}
+        stays = [(last_written(r), r.commit) for r in repo.revisions if r.commit not in gone]
+        written, commit = max(stays, default=(0.0, ""))
+        age = hub.look.age(written)
+        if age >= quiet:
+            continue
+        why = too_new(f"snapshots/{commit[:12]}", age, quiet)
+        freed = {piece.names[0].rpartition("/")[2] for piece in blob_pieces(hub, repo, gone)}
+        reached = {r.commit: r.blobs for r in repo.revisions}
+        for candidate in members:
+            orphans = any(damage.code == "orphan_blob" for damage in candidate.junk)
+            if orphans or freed & reached.get(candidate.entry.revision, frozenset()):
+                yield candidate.key, ("in_flight", why)
 
 
 def _repo_parts(

@@ -107,7 +107,12 @@ class _Planner:
             lost = self._last_copies(choices)
             choices = [c for c in choices if c.candidate.key not in lost]
             actions, refused = build.actions(
-                self.survey, self.hubs, choices, verb=self.verb, holders=self.facts.holders
+                self.survey,
+                self.hubs,
+                choices,
+                verb=self.verb,
+                holders=self.facts.holders,
+                min_age=self.facts.min_age,
             )
             if not lost and not refused:
                 break

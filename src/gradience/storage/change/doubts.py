@@ -65,6 +65,13 @@ class Doubts:
             pass  # `before` says why
         return ""
 
+    def early(self, action: Action) -> str:
+        """Why its whole group stays, before anything of it is done."""
+        try:
+            return GUARDS[action.guard].early(action, self._site)
+        except OSError as error:
+            return words(error)
+
     def before(self, action: Action) -> str:
         """Why an act must not be done.
 

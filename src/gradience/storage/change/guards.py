@@ -16,14 +16,13 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from gradience.registry import Registry
+from gradience.storage.change.links import SnapshotLinks, quiet_for
 from gradience.storage.change.records import Action, text_of
 from gradience.storage.change.site import Site
 
 _HERE = "gradience.storage.change.guards"
 _STORE_BLOB = re.compile(r"blobs/(?P<shelf>[0-9a-f]{2})/(?P<hash>[0-9a-f]{64})(\.refs)?")
 _USER = re.compile(r"(?:model|dataset|space)s--[^/]+/blobs/[^/]+")
-_QUIET_SECONDS = 60.0
-"""From the directory for a link to the link itself, a client that waits for no lock and no byte."""
 _OLD_SECONDS = 86400.0
 """Where locks tell nothing, what was not written for a day is taken for abandoned."""
 
@@ -39,6 +38,13 @@ class Guard(Protocol):
     """
 
     grace: float
+
+    def early(self, action: Action, site: Site) -> str:
+        """Why the whole group must stay, "" if it may go; asked before anything of it is done.
+
+        What holds for one name holds for all in its directory.
+        """
+        ...
 
     def hold(self, action: Action, site: Site) -> contextlib.AbstractContextManager[str]:
         """Hold the lock; yield why the act must not be done, "" if it may."""
@@ -62,7 +68,15 @@ GUARDS: Registry[Guard] = Registry(
 )
 
 
-class _Free:
+class _NeverEarly:
+    """Only the name itself tells."""
+
+    def early(self, action: Action, site: Site) -> str:
+        """Nothing speaks against the group."""
+        return ""
+
+
+class _Free(_NeverEarly):
     """Nobody else has a say."""
 
     grace = 0.0
@@ -83,6 +97,10 @@ class _HubBlob:
     # filelock asks for a lock every 50 ms; the client then links to the blob without a second look.
     grace = 0.25
 
+    def early(self, action: Action, site: Site) -> str:
+        """A snapshot that stays was written a moment ago."""
+        return self._written(site.snapshot_links(action.name.partition("/blobs/")[0]), site)
+
     @contextlib.contextmanager
     def hold(self, action: Action, site: Site) -> Iterator[str]:
         """Hold the lock of its download; no snapshot may link to it."""
@@ -91,16 +109,18 @@ class _HubBlob:
             yield _busy(ours, action, site) or self.wanted(action, site)
 
     def wanted(self, action: Action, site: Site) -> str:
-        """A snapshot that links to it, or is being written."""
+        """A snapshot that links to it, or was written a moment ago."""
         repo, _, blob = action.name.partition("/blobs/")
         links = site.snapshot_links(repo)
         if link := links.to(blob):
             return f"{text_of(link.removeprefix(f'{repo}/'))} links to it"
-        writing = links.written_within(min(site.min_age, _QUIET_SECONDS), site.touched)
-        return f"{text_of(writing)} is being written" if writing else ""
+        return self._written(links, site)
+
+    def _written(self, links: SnapshotLinks, site: Site) -> str:
+        return links.written_within(quiet_for(site.min_age), site.touched, site.going)
 
 
-class _HubPart:
+class _HubPart(_NeverEarly):
     """A part of a download: `<repo>/blobs/<etag>[.<8 hex>].incomplete`."""
 
     grace = 0.0
@@ -118,7 +138,7 @@ class _HubPart:
         return ""
 
 
-class _LockBeside:
+class _LockBeside(_NeverEarly):
     """A file that is written under `<name>.lock`, as `datasets` does."""
 
     grace = 0.0
@@ -135,7 +155,7 @@ class _LockBeside:
         return ""
 
 
-class _HubStoreBlob:
+class _HubStoreBlob(_NeverEarly):
     """A shared blob, or its list: `blobs/<2 hex>/<hash>[.refs]`, under `<hash>.lock`."""
 
     grace = 0.0
@@ -157,7 +177,7 @@ class _HubStoreBlob:
         return _user(payload, site, listed=site.aside(f"{payload}.refs"))
 
 
-class _HubStoreLock:
+class _HubStoreLock(_NeverEarly):
     """A shared blob that stays, under `<hash>.lock`, whoever uses it."""
 
     grace = 0.0

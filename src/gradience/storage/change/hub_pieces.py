@@ -86,6 +86,17 @@ def blob_pieces(hub: Hub, repo: Repo, gone: Iterable[str]) -> Iterator[Piece]:
         )
 
 
+def last_written(revision: Revision) -> float:
+    """When a name was last made or removed in its snapshot: seconds since 1970."""
+    written = 0.0
+    stack = [revision.directory]
+    while stack:
+        directory = stack.pop()
+        written = max(written, directory.mtime)
+        stack += directory.dirs
+    return written
+
+
 def junk_pieces(hub: Hub, repo: Repo, junk: Mapping[str, str]) -> Iterator[Piece]:
     """Damage of a repository: path to code."""
     sizes = {f"{repo.directory.path}/blobs/{f.name}": f.frees_bytes for f in repo.blobs.values()}

@@ -7,10 +7,32 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from gradience.files.below import Below
+from gradience.storage.change.records import text_of
 
 _SETTLED_NS = 2_000_000_000
 """A directory that changed more recently is read again each time: the next link may get the same
 time stamp (the clock of a file system ticks in milliseconds, that of some in seconds)."""
+QUIET_SECONDS = 60.0
+"""From the directory for a link to the link itself, a client that waits for no lock and no byte."""
+
+
+def quiet_for(min_age: float) -> float:
+    """Seconds for which a repository must not have been written to before blobs of it may go."""
+    return min(min_age, QUIET_SECONDS)
+
+
+def too_new(name: str, age: float, quiet: float) -> str:
+    """Why blobs of a repository stay for now.
+
+    Examples
+    --------
+    >>> too_new("snapshots/8f", 12.0, 60.0)
+    'snapshots/8f was written 12 s ago, so a download may be under way; wait 48 s'
+    """
+    return (
+        f"{name} was written {age:.0f} s ago, so a download may be under way; "
+        f"wait {quiet - age:.0f} s"
+    )
 
 
 @dataclass(slots=True)
@@ -47,8 +69,8 @@ class SnapshotLinks:
             stack += listing.dirs
         return ""
 
-    def written_within(self, seconds: float, but: Collection[str]) -> str:
-        """A directory of a snapshot in which a name was made or removed so lately; "" if none.
+    def written_within(self, seconds: float, but: Collection[str], going: Collection[str]) -> str:
+        """Why a snapshot in which a name was made or removed so lately keeps blobs; "" if none.
 
         The client makes the directory for a link before it looks whether it has the blob.
 
@@ -56,16 +78,20 @@ class SnapshotLinks:
         ----------
         but : collection of str
             Directories that we changed ourselves.
+        going : collection of str
+            Snapshots that are to go.
         """
-        limit = time.time_ns() - int(seconds * 1e9)
+        now = time.time_ns()
+        limit = now - int(seconds * 1e9)
         top = self._listing(f"{self._repo}/snapshots")
         stack = list(top.dirs) if top is not None else []
         while stack:
             name = stack.pop()
-            listing = self._listing(name)
+            listing = self._listing(name) if name not in going else None
             if listing is not None:
                 if listing.stamp[1] > limit and name not in but:
-                    return name
+                    age = max(0.0, (now - listing.stamp[1]) / 1e9)
+                    return too_new(text_of(name.removeprefix(f"{self._repo}/")), age, seconds)
                 stack += listing.dirs
         return ""
 

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from gradience import paths
@@ -53,6 +53,8 @@ class Site:
         Nothing is set aside: things are removed where they are, which needs no free byte.
     min_age : float
         Of the plan.
+    going : set of str
+        What this change is to move away or remove.
     touched : set of str
         Directories in which this change made or removed a name: their times tell of nobody else.
     links : mapping
@@ -65,6 +67,7 @@ class Site:
     id: str
     in_place: bool = False
     min_age: float = 0.0
+    going: Collection[str] = ()
     touched: set[str] = field(default_factory=set)
     links: dict[str, SnapshotLinks] = field(default_factory=dict)
     on_bytes: Callable[[int], None] | None = None

@@ -22,14 +22,14 @@ the newest mtime and atime of a regular file."""
 Refusal = tuple[str, int, str]
 """Name ("" for the directory itself), error number, text."""
 Listing = tuple[
-    tuple[int, int, int] | None,
+    tuple[int, int, int, float] | None,
     list[str],
     list[FileFacts],
     list[LinkFacts],
     Sums,
     list[Refusal],
 ]
-"""Device, inode and blocks of the directory, None if it was not to be opened; the names of the
+"""Device, inode, blocks and mtime of the directory, None if it was not to be read; the names of the
 directories in it; files; links; sums; what was refused."""
 
 NOTHING: Sums = (0, 0, 0, 0, 0, 0.0, 0.0)
@@ -51,14 +51,14 @@ def listing(path: str, kept: bool) -> Listing:
     """
     try:
         descriptor = os.open(path, _OPEN)
+        try:
+            status = os.fstat(descriptor)
+            own = status.st_dev, status.st_ino, status.st_blocks, status.st_mtime
+            return own, *_entries(descriptor, kept)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         return None, [], [], [], NOTHING, [_refusal("", error)]
-    try:
-        status = os.fstat(descriptor)
-        own = status.st_dev, status.st_ino, status.st_blocks
-        return own, *_entries(descriptor, kept)
-    finally:
-        os.close(descriptor)
 
 
 def _refusal(name: str, error: OSError) -> Refusal:

@@ -85,6 +85,8 @@ class Directory:
         Sums over symbolic links, sockets and pipes.
     newest_mtime, newest_atime : float
         Over the regular files in it; 0.0 if there are none.
+    mtime : float
+        When a name in it was last made or removed.
     unread : bool
         It was not to be opened: that nothing is in it is not known.
     hard : list of File
@@ -104,6 +106,7 @@ class Directory:
         "link_blocks",
         "link_count",
         "links",
+        "mtime",
         "name",
         "newest_atime",
         "newest_mtime",
@@ -124,6 +127,7 @@ class Directory:
         self.root = root
         self.dev = self.ino = self.blocks = 0
         self.dirs: list[Directory] = []
+        self.mtime = 0.0
         self.fill([], [], NOTHING)
         self.unread = False
 
@@ -390,7 +394,7 @@ class _Reader:
         if own is None:
             self._closed(directory)
             return ()
-        directory.dev, directory.ino, directory.blocks = own
+        directory.dev, directory.ino, directory.blocks, directory.mtime = own
         if self.seen.setdefault(own[:2], directory) is not directory:
             self._leave_out(directory)
             return ()
