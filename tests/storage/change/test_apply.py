@@ -318,11 +318,25 @@ def test_what_is_open_goes_back_when_a_cut_off_change_is_settled(root):
     assert aside
 
 
-@pytest.mark.parametrize("change", ["../x", "", "a/b", "."])
+FORGED = ("../x", "", "a/b", ".", "ü" * 90, "saving", "ballast", "replaced", "lock")
+
+
+@pytest.mark.parametrize("change", FORGED)
 def test_a_plan_with_a_forged_id_is_refused(root, change):
     plan = msgspec.structs.replace(plan_of(root, "b"), id=change)
     with pytest.raises(ArtifactError):
         carry_out(plan)
+
+
+def test_a_plan_for_the_trash_that_is_applied_again_changes_nothing_and_hides_nothing(root):
+    carry_out(plan_of(root, "a", verb="trash"))
+    before = sorted(root.rglob("*"))
+    with pytest.raises(StorageError, match="holds what a change of that name moved") as caught:
+        carry_out(plan_of(root, "b", verb="trash"))
+    assert "gradience cache undo test" in caught.value.remedy
+    assert sorted(root.rglob("*")) == before
+    (found,) = trash.find([str(root)])
+    assert trash.bring_back(found).things == 1
 
 
 def test_a_root_that_is_gone_does_not_keep_the_others_from_being_cleaned(root):

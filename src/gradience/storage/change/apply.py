@@ -31,12 +31,12 @@ from gradience.storage.change.records import (
     units,
 )
 from gradience.storage.change.recover import settle
-from gradience.storage.change.site import NO_ROOM, OWN, THINGS, Site
+from gradience.storage.change.site import NO_ROOM, OWN, RESERVED, THINGS, Site
 from gradience.storage.change.tallies import Tallies
 from gradience.storage.change.verbs import VERBS
 from gradience.system.holders import Holders
 
-_ID = re.compile(r"[\w-]{1,100}")
+_ID = re.compile(r"[\w-]{1,100}", re.ASCII)
 _BATCH = 2000  # acts between two looks at all processes, which take some milliseconds
 
 
@@ -118,7 +118,7 @@ def _check_plan(plan: Plan) -> None:
             raise ArtifactError(
                 f"{action.where} belongs to no item of the plan", remedy="Make the plan again."
             )
-    if not _ID.fullmatch(plan.id):
+    if not _ID.fullmatch(plan.id) or plan.id in RESERVED:
         raise ArtifactError(f"{plan.id!r} is no id of a plan", remedy="Make the plan again.")
 
 

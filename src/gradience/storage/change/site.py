@@ -33,8 +33,8 @@ _TAG = (
     b"# https://bford.info/cachedir/\n"
 )
 _BOOKKEEPING = {"lock", "CACHEDIR.TAG"}
-_OF_A_RUN = {BALLAST, SAVING, REPLACED}
-"""What a training run keeps there while it goes on, where the root is its output directory."""
+RESERVED = {"lock", BALLAST, SAVING, REPLACED}
+"""No names of changes: our lock, and what a training run keeps there where the root is its output."""
 _HIDDEN = (".fuse_hidden", ".nfs")
 _LOOKS, _LOOK_SECONDS = 10, 0.05
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -228,6 +228,6 @@ def changes(below: Below) -> list[str]:
         return sorted(
             name
             for name, status in below.entries(OWN)
-            if stat.S_ISDIR(status.st_mode) and name not in _OF_A_RUN
+            if stat.S_ISDIR(status.st_mode) and name not in RESERVED
         )
     return []
