@@ -32,41 +32,58 @@ class Removed:
 
 
 class Tree:
-    """Removes a directory tree that is ours, with few descriptors however deep it is."""
+    """Removes a directory tree that is ours, with few descriptors however deep it is.
 
-    def __init__(self, top: int, removed: Removed) -> None:
-        self.top = top
+    What lies too deep is moved up to the top of the tree first, so nothing of it ever lies outside.
+    """
+
+    def __init__(self, removed: Removed) -> None:
         self.removed = removed
-        self.lifted = 0
+        self.top = -1
 
-    def remove(self, name: str) -> None:
-        """Remove the tree of that name in the top directory."""
-        todo = [name]
-        while todo:
-            todo += self._one(self.top, todo.pop(), 0)
-
-    def _one(self, parent: int, name: str, depth: int) -> list[str]:
-        """Remove one tree; return the deep parts of it that were moved up instead."""
-        lifted: list[str] = []
-        descriptor = open_dir(name, parent)
+    def remove(self, parent: int, name: str) -> None:
+        """Remove the tree of that name in a directory."""
+        self.top = descriptor = open_dir(name, parent)
         try:
             own = os.fstat(descriptor)
-            for child, status in _children(descriptor):
-                if not stat.S_ISDIR(status.st_mode):
-                    unlink(descriptor, child, status, self.removed)
-                elif depth < _DEEP:
-                    lifted += self._one(descriptor, child, depth + 1)
-                else:
-                    self.lifted += 1
-                    up = f".{name}.{self.lifted}"[-200:]
-                    rename(descriptor, child, self.top, up, exchange=False)
-                    lifted.append(up)
+            while self._empty(descriptor, 1):
+                pass
             os.rmdir(name, dir_fd=parent)
         finally:
             os.close(descriptor)
+        self._gone(own)
+
+    def _empty(self, descriptor: int, depth: int) -> int:
+        """Remove what is in a directory; how many names there were."""
+        children = _children(descriptor)
+        for child, status in children:
+            if not stat.S_ISDIR(status.st_mode):
+                unlink(descriptor, child, status, self.removed)
+            elif depth == _DEEP:
+                self._lift(descriptor, child)
+            else:
+                self._directory(descriptor, child, depth)
+        return len(children)
+
+    def _directory(self, parent: int, name: str, depth: int) -> None:
+        descriptor = open_dir(name, parent)
+        try:
+            own = os.fstat(descriptor)
+            self._empty(descriptor, depth + 1)
+            os.rmdir(name, dir_fd=parent)
+        finally:
+            os.close(descriptor)
+        self._gone(own)
+
+    def _lift(self, parent: int, name: str) -> None:
+        while True:
+            with contextlib.suppress(FileExistsError):
+                rename(parent, name, self.top, f".{os.urandom(8).hex()}", exchange=False)
+                return
+
+    def _gone(self, status: os.stat_result) -> None:
         self.removed.names += 1
-        self.removed.bytes += own.st_blocks * _BLOCK
-        return lifted
+        self.removed.bytes += status.st_blocks * _BLOCK
 
 
 def open_dir(name: str, parent: int) -> int:

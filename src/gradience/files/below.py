@@ -155,14 +155,9 @@ class Below:
 
     def make_dirs(self, name: str) -> None:
         """Make a directory and those above it, down from the root."""
-        if not name or name in self._open:
-            return
-        above, _, last = name.rpartition("/")
-        if above:
-            self.make_dirs(above)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(last, dir_fd=self._opened(above))
-        self._opened(name)
+        for _, above, last in self._way(name):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(last, dir_fd=self._opened(above))
 
     def move(self, old: str, new: str, other: "Below | None" = None) -> None:
         """Rename, also below another directory; refused with EEXIST where something is there."""
@@ -214,7 +209,7 @@ class Below:
         if stat.S_ISDIR(status.st_mode):
             self._moved(name)
             parent, last = self._parent(name)
-            at.Tree(parent, removed).remove(last)
+            at.Tree(removed).remove(parent, last)
         else:
             at.unlink(parent, last, status, removed)
 
@@ -394,20 +389,25 @@ class Below:
 
     def _opened(self, name: str) -> int:
         """A descriptor of a directory, opened part by part."""
-        known = self._open.pop(name, None)
-        if known is not None:
-            self._open[name] = known  # the last one used is the last one closed
-            return known
-        above, _, last = name.rpartition("/")
-        if last in ("", ".", ".."):
-            raise OSError(errno.EINVAL, "no name below a directory", name)
-        parent = self._opened(above)
-        if len(self._open) > _KEPT_OPEN:
-            oldest = next(k for k in self._open if k not in ("", above) and k not in self._held)
-            os.close(self._open.pop(oldest))
-        descriptor = at.open_dir(last, parent)
-        self._open[name] = descriptor
-        return descriptor
+        for place, above, last in self._way(name):
+            if len(self._open) > _KEPT_OPEN:
+                oldest = next(k for k in self._open if k not in ("", above, *self._held))
+                os.close(self._open.pop(oldest))
+            self._open[place] = at.open_dir(last, self._open[above])
+        known = self._open.pop(name)
+        self._open[name] = known  # the last one used is the last one closed
+        return known
+
+    def _way(self, name: str) -> list[tuple[str, str, str]]:
+        """From above, what of a name is not open yet: each directory, the one above, its part."""
+        way = []
+        while name not in self._open:
+            above, _, last = name.rpartition("/")
+            if last in ("", ".", "..") or "\0" in name:
+                raise OSError(errno.EINVAL, "no name below a directory", name)
+            way.append((name, above, last))
+            name = above
+        return way[::-1]
 
     def _moved(self, name: str) -> None:
         """Descriptors at or below a name lead elsewhere now."""

@@ -1,5 +1,6 @@
 """What apply promises: as planned or not at all, measured, and nothing outside is touched."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -201,7 +202,9 @@ def test_a_directory_on_the_way_that_became_a_link_is_not_entered(root):
     assert (outside / "deep/two").exists()
 
 
-@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a/../../outside", "", ".", "a/.."])
+@pytest.mark.parametrize(
+    "path", ["../outside", "/etc/passwd", "/a/deep/x", "a/../../outside", "", ".", "a/.."]
+)
 def test_a_forged_plan_reaches_nothing_outside(root, path):
     (root.parent / "outside").write_text("x")
     plan = plan_of(root, "b")
@@ -220,18 +223,39 @@ def test_a_plan_with_a_verb_of_a_newer_release_is_refused_before_anything_is_don
     assert (root / "a").exists()
 
 
-def test_a_very_deep_tree_goes(root):
+DEPTH = 1100  # more than functions may call themselves
+
+
+def deep(root: Path, name: str) -> None:
+    """A tree that deep, with a directory and a file beside each directory."""
     here = os.open(root, os.O_RDONLY)
-    for _ in range(200):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
+    for _ in range(DEPTH):
+        for made in (name, "beside"):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(made, dir_fd=here)
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = below
     os.close(here)
-    with Below(str(root)) as below:
-        removed = Removed()
-        below.remove("d", removed)
-    assert removed.names == 200
+
+
+@pytest.mark.parametrize("name", ["d", "ü" * 127], ids=["short", "long"])
+def test_a_very_deep_tree_goes_however_long_its_names_are(tmp_path, name):
+    deep(tmp_path, name)
+    removed = Removed()
+    with Below(str(tmp_path)) as below:
+        below.remove(name, removed)
+    assert removed.names == 3 * DEPTH - 2
+    assert top(tmp_path) == ["beside", "file"]
+
+
+def test_a_very_deep_tree_is_planned_set_aside_and_brought_back(root):
+    deep(root, "d")
+    carry_out(plan_of(root, "d", verb="trash"))
+    (found,) = trash.find([str(root)])
+    assert trash.bring_back(found).things == 1
+    assert states(carry_out(plan_of(root, "d"))) == ["done"]
     assert not (root / "d").exists()
 
 
@@ -305,6 +329,7 @@ def test_a_disk_without_a_free_byte_is_cleaned_in_place(tmp_path):
         receipt = carry_out(plan_of(disk, "a", "b"))
         assert states(receipt) == ["done", "done"]
         assert receipt.freed >= 200_000
+        assert ".gradience" not in top(disk)
         assert "no room for a journal" in receipt.notes[0]
         with pytest.raises(StorageError, match="no room"):
             carry_out(plan_of(disk, "fill1", verb="trash"), in_place=True)

@@ -223,6 +223,7 @@ class _Run:
             self._only_verbs_without_journal()
 
     def _no_room(self) -> None:
+        self.site.close_own()
         self.journal.end(keep=False)
         self.journal = NoJournal()
         self.journal.begin(self.site, self.plan)

@@ -58,6 +58,7 @@ class DiskJournal:
 
     def begin(self, site: Site, plan: Plan) -> None:
         """Write `plan.json`, and `state` with a byte for each act."""
+        self._site = site
         try:
             site.open_own()
         except FileExistsError as error:
@@ -67,7 +68,6 @@ class DiskJournal:
                 remedy=f"gradience cache undo {site.id} brings it back, with --empty it goes; or "
                 "make a new plan of what is left.",
             ) from error
-        self._site = site
         made = datetime.fromtimestamp(plan.made, UTC)
         data = artifacts.encode(PLAN_SCHEMA, plan, now=made, indent=0)
         below = site.below

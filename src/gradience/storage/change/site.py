@@ -34,7 +34,7 @@ _TAG = (
 )
 _BOOKKEEPING = {"lock", "CACHEDIR.TAG"}
 RESERVED = {"lock", BALLAST, SAVING, REPLACED}
-"""No names of changes: our lock, and what a training run keeps there where the root is its output."""
+"""No names of changes: our lock, and what a training run keeps there if the root is its output."""
 _HIDDEN = (".fuse_hidden", ".nfs")
 _LOOKS, _LOOK_SECONDS = 10, 0.05
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
