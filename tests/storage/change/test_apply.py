@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -26,6 +28,7 @@ from factories_disks import tmpfs
 from gradience.errors import ArtifactError, StorageError, UnknownNameError
 from gradience.files.below import Below, Removed
 from gradience.storage.change import trash
+from gradience.storage.change.journal import BEGUN, DiskJournal
 from gradience.storage.change.records import Plan
 from gradience.storage.change.recover import recover
 from gradience.storage.change.site import Site
@@ -143,6 +146,44 @@ def test_what_was_half_removed_when_the_process_was_killed_goes(root):
     (aside / "a/one").unlink()
     recover(str(root), nobody)
     assert names_below(root) == {"kept"}
+
+
+class Meanwhile(DiskJournal):
+    """Something else happens after an act was checked, right before it is done."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        super().__init__()
+        self.happens = happens
+
+    def step(self, index: int, state: bytes) -> None:
+        super().step(index, state)
+        if state == BEGUN:
+            self.happens()
+
+
+@pytest.mark.parametrize("what", ["removed", "its directory removed", "filled"])
+def test_what_another_cleaner_was_faster_with_is_skipped_and_no_failure(root, what):
+    (root / "empty").mkdir()
+    plan = plan_of(root, "a/deep/two") if what != "filled" else plan_of(root, "empty", verb="prune")
+    happens = {
+        "removed": (root / "a/deep/two").unlink,
+        "its directory removed": lambda: shutil.rmtree(root / "a"),
+        "filled": (root / "empty/x").touch,
+    }
+    receipt = carry_out(plan, new_journal=lambda: Meanwhile(happens[what]))
+    assert (states(receipt), len(receipt.outcomes[0].reasons)) == (["skipped"], 1)
+
+
+def test_a_directory_that_is_made_again_was_not_freed(root):
+    (root / "empty").mkdir()
+    plan = plan_of(root, "empty", "b", one_group=True)
+    prune = msgspec.structs.replace(plan.actions[0], verb="prune")
+    plan = msgspec.structs.replace(plan, actions=(prune, plan.actions[1]))
+    looks = iter([nobody(), holding(root / "b")])
+    receipt = carry_out(plan, holders=lambda: next(looks))
+    assert states(receipt) == ["undone", "undone"]
+    assert (receipt.freed, [outcome.names for outcome in receipt.outcomes]) == (0, [0, 0])
+    assert (root / "empty").is_dir()
 
 
 def test_a_unit_is_done_as_a_whole_or_not_at_all(root):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from factories_caches import HubMaker, commit_of
@@ -16,6 +17,7 @@ from factories_changes import carry_out, dedupe_plan, holding, nobody, states
 from factories_disks import btrfs_with_quota, tmpfs
 from gradience import system
 from gradience.files import contents, sharing
+from gradience.storage.change.journal import BEGUN, DiskJournal
 
 DATA = os.urandom(300_000)
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -84,9 +86,28 @@ def test_a_name_that_lies_about_its_content_is_found_out_and_nothing_is_lost(tmp
     wrong[-1] ^= 1
     blob(two).write_bytes(wrong)
     receipt = carry_out(dedupe_plan(one, two))
-    assert "its bytes differ" in str(receipt.outcomes[0].reasons) + str(receipt.outcomes)
+    assert "its bytes differ" in str(receipt.outcomes)
+    assert "failed" not in states(receipt)
     assert (blob(one).read_bytes(), blob(two).read_bytes()) == (DATA, bytes(wrong))
     assert blob(one).stat().st_nlink == blob(two).stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("gone", ["copy", "original"])
+def test_what_another_cleaner_just_removed_is_skipped_and_no_failure(tmp_path, gone):
+    one, two = two_hubs(tmp_path)
+    plan = dedupe_plan(one, two)
+    plan = msgspec.structs.replace(plan, actions=plan.actions[:1], items=plan.items[:1])
+    (action,) = plan.actions
+    path = Path(action.where if gone == "copy" else action.target)
+
+    class Gone(DiskJournal):
+        def step(self, index: int, state: bytes) -> None:
+            super().step(index, state)
+            if state == BEGUN:
+                path.unlink()
+
+    receipt = carry_out(plan, new_journal=Gone)
+    assert (states(receipt), receipt.freed) == (["skipped"], 0)
 
 
 def test_what_is_written_in_place_or_is_unlike_stays_and_says_why(tmp_path):

@@ -37,6 +37,15 @@ from gradience.storage.change.verbs import VERBS
 from gradience.system.holders import Holders
 
 _ID = re.compile(r"[\w-]{1,100}", re.ASCII)
+_NOT_AS_PLANNED = (
+    0,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ESTALE,
+    errno.ENOTEMPTY,
+    errno.EILSEQ,
+)
+"""The disk is sound: it was removed, exchanged or written to since it was looked at."""
 _BATCH = 2000  # acts between two looks at all processes, which take some milliseconds
 
 
@@ -318,7 +327,7 @@ class _Run:
             try:
                 removed = self._act(action)
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, 0):
+                if error.errno not in _NOT_AS_PLANNED:
                     self.tallies.failed(action, words(error))
                 self._skip(unit[position:], action, words(error))
                 self._undo(unit[:position])
@@ -367,12 +376,13 @@ class _Run:
     def _undo(self, unit: Unit) -> None:
         for index in reversed(unit):
             action = self.plan.actions[index]
-            self.tallies.undone(action)
             try:
-                VERBS[action.verb].undo(action, self.site)
+                back = VERBS[action.verb].undo(action, self.site)
             except OSError as error:
+                self.tallies.undone(action, Removed())
                 self.tallies.failed(action, f"lies in {self.site.own} now: {words(error)}")
                 continue
+            self.tallies.undone(action, back)
             self.journal.step(index, journal.UNDONE)
 
     def _finish(self, unit: Unit) -> None:

@@ -46,9 +46,12 @@ class Tallies:
         self._of[action.item].failed = True
         self.stayed(action, why)
 
-    def undone(self, action: Action) -> None:
-        """It was done, and put back."""
-        self._of[action.item].undone = True
+    def undone(self, action: Action, back: Removed) -> None:
+        """It was done, and put back; what is there again of what was counted."""
+        tally = self._of[action.item]
+        tally.undone = True
+        tally.freed -= back.bytes
+        tally.names -= back.names
 
     def outcomes(self, plan: Plan) -> tuple[Outcome, ...]:
         """What came of every item."""

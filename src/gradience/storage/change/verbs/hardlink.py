@@ -53,13 +53,14 @@ class _Hardlink(SetAside):
         old = site.below.status(aside).st_ino == action.fingerprint.inode
         return aside if old else ""  # after a restart the disk may have another number
 
-    def undo(self, action: Action, site: Site) -> None:
+    def undo(self, action: Action, site: Site) -> Removed:
         """Swap back; a link that was not swapped yet goes."""
         aside = site.aside(action.name)
         if self.where(action, site):
             site.below.exchange(action.name, aside)
         with contextlib.suppress(FileNotFoundError):
             site.below.remove(aside, Removed())
+        return Removed()
 
 
 @contextlib.contextmanager

@@ -33,11 +33,12 @@ class _Link(AtOnce):
         site.below.symlink(target, name)
         return Removed()
 
-    def undo(self, action: Action, site: Site) -> None:
+    def undo(self, action: Action, site: Site) -> Removed:
         """Remove the link, if it is ours."""
         name, target = _parts(action)
         if site.below.exists(name) and _says(name, site) == target:
             site.below.remove(name, Removed())
+        return Removed()
 
 
 def _parts(action: Action) -> tuple[str, str]:

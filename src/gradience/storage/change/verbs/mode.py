@@ -59,9 +59,10 @@ class _Mode(AtOnce):
         _set(action, site, rights(action.target)[1])
         return Removed()
 
-    def undo(self, action: Action, site: Site) -> None:
+    def undo(self, action: Action, site: Site) -> Removed:
         """Set the old rights again, on the very thing that was given the new ones."""
         _set(action, site, rights(action.target)[0])
+        return Removed()
 
 
 def _set(action: Action, site: Site, wanted: Rights) -> None:

@@ -26,14 +26,21 @@ class _Prune(AtOnce):
         OSError
             ENOTEMPTY if something is in it.
         """
-        size = site.below.status(action.name).st_blocks * BLOCK
+        removed = _counted(action, site)
         if not site.below.remove_empty(action.name):
             raise OSError(errno.ENOTEMPTY, "something is in it by now", action.name)
-        return Removed(names=1, bytes=size)
+        return removed
 
-    def undo(self, action: Action, site: Site) -> None:
-        """Make it again."""
+    def undo(self, action: Action, site: Site) -> Removed:
+        """Make it again, unless it is there."""
+        if site.below.exists(action.name):
+            return Removed()
         site.below.make_dirs(action.name)
+        return _counted(action, site)
+
+
+def _counted(action: Action, site: Site) -> Removed:
+    return Removed(names=1, bytes=site.below.status(action.name).st_blocks * BLOCK)
 
 
 PRUNE = _Prune()

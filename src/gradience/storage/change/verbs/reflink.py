@@ -33,8 +33,9 @@ class _Reflink(AtOnce):
                 return Removed()
             return Removed(bytes=sharing.share(original, copy, size, site.on_bytes))
 
-    def undo(self, action: Action, site: Site) -> None:
-        """The file holds what it held."""
+    def undo(self, action: Action, site: Site) -> Removed:
+        """The file holds what it held, and shares its blocks."""
+        return Removed()
 
 
 REFLINK = _Reflink()

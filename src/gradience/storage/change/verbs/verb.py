@@ -51,8 +51,8 @@ class Verb(Protocol):
         """The name under which the old thing lies after `do`; "" where it is gone."""
         ...
 
-    def undo(self, action: Action, site: Site) -> None:
-        """Take it back.
+    def undo(self, action: Action, site: Site) -> Removed:
+        """Take it back; what is there again of what `do` counted.
 
         Raises
         ------
@@ -80,9 +80,10 @@ class SetAside:
         aside = site.aside(action.name)
         return aside if site.below.exists(aside) else ""
 
-    def undo(self, action: Action, site: Site) -> None:
-        """Bring it back."""
+    def undo(self, action: Action, site: Site) -> Removed:
+        """Bring it back; `do` counted only what cannot come back."""
         site.bring_back(action.name)
+        return Removed()
 
     def finish(self, action: Action, site: Site) -> Removed:
         """Remove it from where it lies."""
