@@ -39,10 +39,6 @@ def rights(text: str) -> tuple[Rights, Rights]:
     return (int(match[1]), int(match[2], 8)), (int(match[3]), int(match[4], 8))
 
 
-def _rights(status: os.stat_result) -> Rights:
-    return status.st_gid, stat.S_IMODE(status.st_mode)
-
-
 class _Mode(AtOnce):
     done = "shared"
     needs_journal = True
@@ -50,7 +46,8 @@ class _Mode(AtOnce):
 
     def check(self, action: Action, site: Site) -> str:
         """It must have the rights that the plan saw, or those it shall have."""
-        if _rights(site.below.status(action.name)) not in rights(action.target):
+        status = site.below.status(action.name)
+        if (status.st_gid, stat.S_IMODE(status.st_mode)) not in rights(action.target):
             return "its group or mode was changed after the plan was made"
         return ""
 
@@ -70,10 +67,8 @@ def _set(action: Action, site: Site, wanted: Rights) -> None:
     descriptor = site.below.open(action.name, directory=stat.S_ISDIR(status.st_mode))
     try:
         # What is open now: the name may lead elsewhere than when it was checked, or before a crash.
-        opened = os.fstat(descriptor)
-        known = _rights(opened) in rights(action.target)
-        if not known or opened.st_ino != action.fingerprint.inode:
-            raise OSError(0, "it is another by now, or its rights were changed")
+        if os.fstat(descriptor).st_ino != action.fingerprint.inode:
+            raise OSError(0, "it is another by now")
         attributes.give(descriptor, *wanted)
     finally:
         os.close(descriptor)
