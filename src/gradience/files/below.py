@@ -155,9 +155,12 @@ class Below:
 
     def make_dirs(self, name: str) -> None:
         """Make a directory and those above it, down from the root."""
-        for _, above, last in self._way(name):
+        for place, above, last in self._way(name):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(last, dir_fd=self._opened(above))
+                made = self._opened(place)
+                if not self.entries(place):  # the new one, whatever was put in its place
+                    _give(made, self._opened(above))
 
     def move(self, old: str, new: str, other: "Below | None" = None) -> None:
         """Rename, also below another directory; refused with EEXIST where something is there."""
@@ -306,6 +309,7 @@ class Below:
                 parent, last = self._parent(name)
                 with contextlib.suppress(FileExistsError):
                     made = os.open(last, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=parent)
+                    _give(made, parent)
                     return made, True
                 return self._open_lock(last, parent, flags), False
             except FileNotFoundError:  # file or directory were removed by who held it before
@@ -415,6 +419,16 @@ class Below:
         self._held.difference_update(gone)
         for key in gone:
             os.close(self._open.pop(key))
+
+
+def _give(made: int, above: int) -> None:
+    """What root makes in another user's directory is that user's, who could not use it otherwise.
+
+    A client that cannot open its lock file downloads nothing.
+    """
+    if os.geteuid() == 0 and (owner := os.fstat(above).st_uid) != 0:
+        with contextlib.suppress(OSError):  # some network mounts let nobody give anything
+            os.fchown(made, owner, -1)
 
 
 def _flock(descriptor: int) -> bool | None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from factories_caches import Caches, HubMaker
-from factories_changes import carry_out, dies, names_below, nobody, plan_of, states, top
+from factories_changes import carry_out, clean_plan, dies, names_below, nobody, plan_of, states, top
 from factories_disks import fuse_without_locks
 from gradience import artifacts
 from gradience.errors import StorageError, UsageError
@@ -216,6 +216,21 @@ def test_a_change_goes_on_in_its_own_directory_when_that_is_exchanged_for_anothe
     assert (root / "a").exists()
     with pytest.raises(StorageError, match="holds what a change"):
         carry_out(plan_of(root, "b"))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("verb", ["delete", "trash"])
+def test_what_root_makes_in_the_cache_of_another_user_is_that_users(tmp_path, verb):
+    hub = HubMaker(tmp_path / "hub")
+    for name in ("org/m", "org/kept"):
+        hub.add(name, "a", {"w": b"w" * 9000})
+    given(hub.hub)
+    assert carry_out(clean_plan(hub.hub, names=["org/m"], verb=verb)).complete
+    assert list(hub.hub.rglob("*.lock"))
+    for thing in trash.find([str(hub.hub)]):
+        assert trash.bring_back(thing).stayed == ()
+        assert hub.repo("org/m").exists()
+    assert {path.lstat().st_uid for path in hub.hub.rglob("*")} == {OTHER}
 
 
 def test_rights_go_back_on_the_very_file_alone_that_had_them_changed(root):
