@@ -16,7 +16,7 @@ from gradience.audit.base.norms_file import NormsFile
 from gradience.audit.base.packed import FORMATS as PACKED
 from gradience.audit.finding_kinds import AUDIT
 from gradience.audit.metrics import METRICS
-from gradience.audit.norms.records import BaseMatch, NormsList
+from gradience.audit.norms.records import BaseMatch, Kept, NormsList
 from gradience.audit.norms.records import Verification as NormsVerification
 from gradience.audit.records import AdapterAudit, AuditSet
 from gradience.bench.executors import EXECUTORS
@@ -66,6 +66,7 @@ ARTIFACTS: dict[str, type] = {
     "gradience.audits/v1": AuditSet,
     "gradience.compression/v1": Compression,
     "gradience.base_norms/v1": NormsFile,
+    "gradience.norms_kept/v1": Kept,
     "gradience.norms_list/v1": NormsList,
     "gradience.norms_match/v1": BaseMatch,
     "gradience.norms_verify/v1": NormsVerification,

@@ -16,10 +16,12 @@ from factories_bases import decoder_shapes, write_base
 from gradience import artifacts
 from gradience.audit.base.norms_file import SCHEMA, NormsFile
 from gradience.audit.norms.records import (
+    KEPT_SCHEMA,
     LIST_SCHEMA,
     MATCH_SCHEMA,
     VERIFY_SCHEMA,
     BaseMatch,
+    Kept,
     NormsList,
     Verification,
 )
@@ -112,7 +114,7 @@ def test_measure_export_and_audit_without_the_base(
     )
 
 
-def test_an_audit_on_the_word_of_a_file_says_so_until_a_sample_was_checked(
+def test_an_audit_on_the_word_of_a_file_says_so_until_it_was_checked(
     gradience: Run, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     gradience("norms", "measure", base)
@@ -127,14 +129,26 @@ def test_an_audit_on_the_word_of_a_file_says_so_until_a_sample_was_checked(
 
     assert audited("--base-norms-from", "n.json") == (True, 4)
     done = gradience("norms", "import", "n.json", **elsewhere)
-    assert "unchecked, on the word of n.json" in done.stdout
+    assert "15 of 15 stand on the word of their file, unchecked" in done.stdout
     assert "(15 unchecked)" in gradience("norms", "ls", **elsewhere).stdout
     assert "told by n.json" in gradience("norms", "show", "base", **elsewhere).stdout
     assert audited("--base-model", base) == (True, 4)
     done = gradience("norms", "export", "base", "--out", "again.json", **elsewhere)
     assert "15 of them are on the word of another file" in done.stderr
-    done = gradience("norms", "import", "base", "--base-model", base, **elsewhere)
+    sample = ("norms", "import", "base", "--base-model", base, "--sample", "6")
+    done = gradience(*sample, **elsewhere)
+    assert "6 of the 15 told were measured again and agree" in done.stdout
+    assert "9 of 15 stand on the word of their file" in done.stdout
+    assert "(9 unchecked)" in gradience("norms", "ls", **elsewhere).stdout
+    assert "9 of 15 stand on" in gradience("norms", "measure", base, **elsewhere).stdout
+    done = gradience(
+        "norms", "import", "base", "--base-model", base, "--all", "--json", **elsewhere
+    )
     assert done.returncode == 0, done.stderr
+    kept = content(done, KEPT_SCHEMA, Kept)
+    assert (kept.weights, kept.unchecked) == (15, 0)
+    assert kept.verification is not None
+    assert len(kept.verification.checked) == 15
     assert audited("--base-model", base) == (False, 0)
     assert audited("--base-norms-from", "n.json") == (False, 0)
     assert "unchecked" not in gradience("norms", "ls", **elsewhere).stdout

@@ -9,10 +9,12 @@ from gradience import artifacts
 from gradience.audit.base.norms_file import NormsFile, believable, decode
 from gradience.audit.norms import travel
 from gradience.audit.norms.records import (
+    KEPT_SCHEMA,
     LIST_SCHEMA,
     MATCH_SCHEMA,
     VERIFY_SCHEMA,
     BaseMatch,
+    Kept,
     NormsList,
     Verification,
 )
@@ -51,5 +53,9 @@ def test_lists_checks_and_matches_are_still_read() -> None:
     assert checked.numbers_agree
     assert checked.same_base
     assert sum(one.proved is True for one in checked.checked) == 2
+    kept = read("norms_kept.v1.json", KEPT_SCHEMA, Kept)
+    assert (kept.weights, kept.unchecked) == (40, 32)
+    assert kept.verification is not None
+    assert len(kept.verification.checked) == 8
     matched = read("norms_match.v1.json", MATCH_SCHEMA, BaseMatch)
     assert (matched.outcome, matched.candidates[0].fits) == ("one", 18)

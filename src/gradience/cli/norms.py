@@ -152,6 +152,7 @@ def show(*, name: str, directory: Path | None, every: bool, as_json: bool) -> in
     show_default=True,
     help="Relative width asked of the certified interval of each norm.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else.")
 def measure(
     *,
     base_model: str,
@@ -160,6 +161,7 @@ def measure(
     max_download: str | None,
     yes: bool,
     width: float,
+    as_json: bool,
 ) -> int:
     """Measure every weight of a base model once, and keep the norms.
 
@@ -180,8 +182,10 @@ def measure(
     from gradience.audit.base.known import Settings  # noqa: PLC0415
     from gradience.audit.base.source import open_base  # noqa: PLC0415
     from gradience.audit.base.spectral_norm import Goal  # noqa: PLC0415
+    from gradience.audit.norms import report  # noqa: PLC0415
     from gradience.audit.norms.keep import measure_base  # noqa: PLC0415
-    from gradience.units import format_size  # noqa: PLC0415
+    from gradience.audit.norms.records import KEPT_SCHEMA  # noqa: PLC0415
+    from gradience.cli.render import show as draw  # noqa: PLC0415
 
     with (
         progress_and_terms(max_download=max_download, yes=yes) as (progress, terms),
@@ -196,15 +200,10 @@ def measure(
             notice=notice,
         )
         kept = measure_base(base, settings)
-    click.echo(
-        f"{kept.weights} weights of {visible(base_model)} have norms in {visible(str(kept.path))}; "
-        f"{format_size(kept.bytes_read)} were read for it"
-    )
-    if kept.unmeasurable:
-        click.echo(f"{kept.unmeasurable} have none: gradience norms show says why", err=True)
-    for how in sorted(set(kept.left_out.values())):
-        names = [name for name, packed in kept.left_out.items() if packed == how]
-        click.echo(f"{len(names)} are packed ({how}) and were left out: {names[0]}...", err=True)
+    if as_json:
+        artifact(KEPT_SCHEMA, kept)
+    else:
+        draw(report.measured(kept, model=base_model))
     return int(ExitCode.BAD_NEWS if kept.unmeasurable or not kept.weights else ExitCode.OK)
 
 

@@ -7,78 +7,118 @@ import click
 
 from gradience.cli.download import download_options, progress_and_terms
 from gradience.cli.norms import artifact, cache_at, cache_option, device_option, devices, notice
-from gradience.cli.visible import visible
 from gradience.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from gradience.audit.base.known import Progress
     from gradience.audit.base.norms_only import GivenNorms
+    from gradience.audit.norms.verify import Check
 
 _SAMPLE = 8
 
 
+def sample_options(command: "Callable[..., int]") -> "Callable[..., int]":
+    """The options that say how many weights are measured again."""
+    size = click.option(
+        "--sample",
+        type=click.IntRange(min=1),
+        default=_SAMPLE,
+        show_default=True,
+        metavar="N",
+        help="How many weights of the base model are measured again.",
+    )
+    every = click.option("--all", "every", is_flag=True, help="Measure all of them again.")
+    return size(every(command))
+
+
 @click.command("import")
-@click.argument("source", metavar="FILE|URL|ID[@REV]")
+@click.argument("source", metavar="MODEL|FILE|URL|ID[@REV]")
 @click.option(
     "--base-model",
     metavar="DIR|FILE|ID[@REV]|URL",
     help="The base model in hand: a sample of its weights is measured again and must agree. They "
     "may lie in other files than those the norms were measured on.",
 )
+@sample_options
 @cache_option
 @device_option
 @download_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else.")
 def import_(
     *,
     source: str,
     base_model: str | None,
+    sample: int,
+    every: bool,
     directory: "Path | None",
     device: str,
     max_download: str | None,
     yes: bool,
+    as_json: bool,
 ) -> int:
     """Add norms from a file, a URL or a Hub repository to the cache.
 
-    Without --base-model they are kept on the word of their file, and every audit that uses them
-    says so.
+    With --base-model a sample of them is measured again and must agree, or nothing is added; those
+    of the sample count as checked. The others, and all of them without --base-model, are kept on
+    the word of their file, and every audit that uses them says so. A MODEL whose norms are kept
+    already is checked further.
 
     \b
     gradience norms import norms/org-name.json --base-model org/name
-    gradience norms import https://example.org/base_norms.json --base-model /models/copy
+    gradience norms import https://example.org/base_norms.json --base-model /models/copy --all
     gradience norms import org/norms
 
-    Exit codes: 0 done; 1 the numbers are not those of the base model; 3 no readable norms.
+    Exit codes: 0 done; 1 the numbers are not those of the base model; 2 usage; 3 no readable norms
+    or base model; 5 the disk or your limit refused.
     """
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from gradience.audit.base.source import open_base  # noqa: PLC0415
     from gradience.audit.norms import keep, report, travel  # noqa: PLC0415
     from gradience.audit.norms.library import in_cache  # noqa: PLC0415
-    from gradience.audit.norms.verify import Check  # noqa: PLC0415
+    from gradience.audit.norms.records import KEPT_SCHEMA  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 
     place, now = cache_at(directory), datetime.now(UTC)
     given = travel.fetch(in_cache(place, source), notice=notice)
     if base_model is None:
         kept = keep.bring(given, place, now=now)
-        _say_kept(kept.weights, kept.path, f"unchecked, on the word of {given.source}")
-        return int(ExitCode.OK)
-    with (
-        progress_and_terms(max_download=max_download, yes=yes) as (progress, terms),
-        open_base(base_model, terms=terms, progress=progress) as base,
-    ):
-        how = Check(seed=_drawn(), devices=devices(device), progress=progress, notice=notice)
-        found, checked = keep.bring_checked(given, base, how, place, now=now)
-    if checked is None:
-        show(report.verified(found))
-        return int(ExitCode.BAD_NEWS)
-    _say_kept(checked.weights, checked.path, f"{len(found.checked)} were measured again and agree")
-    return int(ExitCode.OK)
+    else:
+        with (
+            progress_and_terms(max_download=max_download, yes=yes) as (progress, terms),
+            open_base(base_model, terms=terms, progress=progress) as base,
+        ):
+            how = _check(None if every else sample, device=device, progress=progress)
+            kept = keep.bring_checked(given, base, how, place, now=now)
+    if as_json:
+        artifact(KEPT_SCHEMA, kept)
+    else:
+        show(report.brought(kept))
+    return int(ExitCode.BAD_NEWS if kept.path is None else ExitCode.OK)
 
 
-def _say_kept(weights: int, path: "Path", how: str) -> None:
-    click.echo(f"{weights} norms are in {visible(str(path))}; {visible(how)}")
+def _check(
+    sample: int | None,
+    *,
+    device: str,
+    progress: "Progress | None",
+    prove: int = 0,
+    seed: int | None = None,
+) -> "Check":
+    from gradience.audit.norms.verify import Check  # noqa: PLC0415
+
+    return Check(
+        sample=sample,
+        prove=prove,
+        # Another one each time, short enough to be typed again.
+        seed=int.from_bytes(os.urandom(3)) if seed is None else seed,
+        devices=devices(device),
+        progress=progress,
+        notice=notice,
+    )
 
 
 @click.command()
@@ -88,15 +128,7 @@ def _say_kept(weights: int, path: "Path", how: str) -> None:
     metavar="DIR|FILE|ID[@REV]|URL",
     help="The base model. [default: the model and revision that the norms name]",
 )
-@click.option(
-    "--sample",
-    type=click.IntRange(min=1),
-    default=_SAMPLE,
-    show_default=True,
-    metavar="N",
-    help="How many weights are measured again.",
-)
-@click.option("--all", "every", is_flag=True, help="Measure all of them again.")
+@sample_options
 @click.option(
     "--prove",
     type=click.IntRange(min=0),
@@ -146,7 +178,6 @@ def verify(
     from gradience.audit.norms import report, travel  # noqa: PLC0415
     from gradience.audit.norms.library import in_cache  # noqa: PLC0415
     from gradience.audit.norms.records import VERIFY_SCHEMA  # noqa: PLC0415
-    from gradience.audit.norms.verify import Check  # noqa: PLC0415
     from gradience.audit.norms.verify import verify as checked  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 
@@ -156,13 +187,8 @@ def verify(
         progress_and_terms(max_download=max_download, yes=yes) as (progress, terms),
         open_base(model, terms=terms, progress=progress) as base,
     ):
-        how = Check(
-            sample=None if every else sample,
-            prove=prove,
-            seed=_drawn() if seed is None else seed,
-            devices=devices(device),
-            progress=progress,
-            notice=notice,
+        how = _check(
+            None if every else sample, device=device, progress=progress, prove=prove, seed=seed
         )
         found = checked(given, base, how)
     if as_json:
@@ -171,11 +197,6 @@ def verify(
         show(report.verified(found))
     good = found.numbers_agree and found.same_base
     return int(ExitCode.OK if good else ExitCode.BAD_NEWS)
-
-
-def _drawn() -> int:
-    """A seed that is another one each time, short enough to be typed again."""
-    return int.from_bytes(os.urandom(3))
 
 
 def _named_base(given: "GivenNorms") -> str:

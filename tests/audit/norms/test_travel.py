@@ -219,13 +219,50 @@ def test_norms_that_nobody_checked_are_said_to_be_so_until_somebody_does(
         recalled = beside(base, None, tmp_path / "cache2")
         assert codes(recalled) == ["base_norms_unchecked"]
         assert recalled.bytes_read == 0
-        how = Check(seed=1, devices=ON_CPU)
-        found, kept = keep.bring_checked(given, base, how, tmp_path / "cache2", now=NOW)
-        assert found.numbers_agree
-        assert kept is not None
+        how = Check(sample=None, seed=1, devices=ON_CPU)
+        kept = keep.bring_checked(given, base, how, tmp_path / "cache2", now=NOW)
+        assert (kept.weights, kept.unchecked) == (len(given.norms), 0)
         assert codes(beside(base, None, tmp_path / "cache2")) == []
     # Checked ones are used where the same file is named again.
     assert codes(beside(given.base(), given, tmp_path / "cache2")) == []
+
+
+def test_only_the_norms_of_a_sample_that_agreed_count_as_checked(
+    tiny: Path, tmp_path: Path
+) -> None:
+    path = exported(tiny, tmp_path)
+    given = travel.fetch(path)
+    total = len(given.norms)
+    cache = tmp_path / "cache2"
+
+    def told_by() -> dict[str, str]:
+        norms = library.read(kept.path).norms
+        return {key: norm.get("told_by", "") for key, norm in norms.items()}
+
+    with open_base(tiny) as base:
+        kept = keep.bring_checked(
+            given, base, Check(sample=3, seed=1, devices=ON_CPU), cache, now=NOW
+        )
+        assert kept.verification is not None
+        sample = {check.key for check in kept.verification.checked}
+        assert {key for key, source in told_by().items() if not source} == sample
+        assert set(told_by().values()) == {"", str(path)}
+        assert (len(sample), kept.weights, kept.unchecked) == (3, total, total - 3)
+        # A further sample, drawn from what is in the cache: its file stays the one that told it.
+        own = travel.fetch(kept.path)
+        kept = keep.bring_checked(
+            own, base, Check(sample=3, seed=2, devices=ON_CPU), cache, now=NOW
+        )
+        assert kept.verification is not None
+        sample |= {check.key for check in kept.verification.checked}
+        assert {key for key, source in told_by().items() if not source} == sample
+        assert set(told_by().values()) == {"", str(path)}
+        found = beside(base, None, cache)
+    (finding,) = [f for f in found.findings if f.code == "base_norms_unchecked"]
+    unchecked = {label for label, norm in found.by_layer.items() if norm.told_by}
+    assert set(finding.modules) == unchecked
+    assert f"the other {len(unchecked)} stand on the word of {path}" in finding.message
+    assert finding.remedy.endswith("--all")
 
 
 def test_a_file_does_not_get_its_way_by_claiming_to_be_finer(tiny: Path, tmp_path: Path) -> None:
@@ -260,10 +297,11 @@ def test_wrong_norms_with_the_right_fingerprint_are_not_brought_beside_the_base(
     given = travel.fetch(edited(exported(tiny, tmp_path), double))
     with open_base(tiny) as base:
         how = Check(seed=1, devices=ON_CPU)
-        found, kept = keep.bring_checked(given, base, how, tmp_path / "cache2", now=NOW)
-    assert found.same_base
-    assert not found.numbers_agree
-    assert kept is None
+        kept = keep.bring_checked(given, base, how, tmp_path / "cache2", now=NOW)
+    assert kept.path is None
+    assert kept.verification is not None
+    assert kept.verification.same_base
+    assert not kept.verification.numbers_agree
     assert library.listing(tmp_path / "cache2").entries == ()
 
 
@@ -434,7 +472,7 @@ def test_a_model_is_found_by_its_name_and_the_start_of_its_fingerprint(
     path = measured(tiny, cache).path
     fingerprint = library.read(path).fingerprint
     for text in ("tiny", "TINY", fingerprint, fingerprint[:20], fingerprint[7:17], str(path)):
-        assert library.find(cache, text) == path
+        assert str(library.find(cache, text)) == path
     with pytest.raises(UsageError, match="keeps none of such a model"):
         library.find(cache, "other")
     write_base(tmp_path / "again" / "tiny", decoder_shapes(), seed=1)
@@ -447,7 +485,7 @@ def test_a_name_that_is_nearly_one_is_asked_back(tiny: Path, tmp_path: Path) -> 
     path = measured(tiny, tmp_path / "cache").path
     for text, remedy in (
         ("tinny", "Did you mean tiny?"),
-        (str(path.with_name("tiny-0.json")), f"Did you mean {path}?"),
+        (str(Path(path).with_name("tiny-0.json")), f"Did you mean {path}?"),
         ("org/other", "gradience norms measure org/other"),
         ("qqqq.json", "Check the path. Kept are: tiny."),
     ):

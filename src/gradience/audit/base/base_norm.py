@@ -31,8 +31,8 @@ class BaseNorm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         Frobenius norm of the error that packing numbers near these makes, see
         `StoredRows.rounding`; None where the weight is not packed, or its format defines no step.
     told_by : str
-        The file that these numbers were taken from on its word: nothing of it was held against the
-        weights. Empty where they were measured here, or a sample of their file was and agreed.
+        The file that these numbers were taken from on its word: nobody held them against the
+        weight. Empty where they were measured here, or were measured again and agreed.
     """
 
     lower: float

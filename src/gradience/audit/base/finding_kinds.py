@@ -54,10 +54,11 @@ BASE_WEIGHTS_UNMEASURABLE = BASE.add(
 BASE_NORMS_UNCHECKED = BASE.add(
     "base_norms_unchecked",
     Severity.INFO,
-    "Norms of the base model were taken from a file on its word: they make sense, and nobody held "
-    "any of them against the weights. UDR is as right as that file.",
-    "Check a sample once, where the model can be read, with "
-    "`gradience norms import FILE --base-model MODEL`.",
+    "Norms of the base model stand on the word of a file: they make sense, and nobody held them "
+    "against the weights. UDR is as right as that file; a sample that agreed says so much of the "
+    "others, and no more.",
+    "Check a sample, where the model can be read, with "
+    "`gradience norms import FILE --base-model MODEL`, or every one with --all.",
 )
 BASE_NORMS_MISSING = BASE.add(
     "base_norms_missing",

@@ -208,12 +208,19 @@ def _unchecked(
     # What is in the cache is named by its model: the file it came from may be gone.
     source = settings.given.source if settings.given else named(base.name, base.revision)
     model = "MODEL" if isinstance(base, NormsOnly) else in_full(base.model, base.revision)
+    checked = len(by_layer) - len(told)
+    word = f"on the word of {', '.join(sources)}"
+    command = f"gradience norms import {source} --base-model {model}"
     yield BASE_NORMS_UNCHECKED.found(
-        f"the base norms of {len(told)} of {len(by_layer)} modules stand on the word of "
-        f"{', '.join(sources)}: nobody held them against the weights",
-        modules=told if len(told) < len(by_layer) else (),
-        remedy="Check a sample once, where the model can be read: "
-        f"gradience norms import {source} --base-model {model}",
+        f"{checked} of {len(by_layer)} base norms were measured or checked against the weights; "
+        f"the other {len(told)} stand {word}"
+        if checked
+        else f"the base norms of {len(told)} modules stand {word}: nobody held them against the "
+        "weights",
+        modules=told if checked else (),
+        remedy=f"Check the others, where the model can be read: {command} --all"
+        if checked
+        else f"Check a sample once (or all: --all), where the model can be read: {command}",
     )
 
 

@@ -1,7 +1,6 @@
 """Put norms into the cache: measured from a whole base model, or brought from elsewhere."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -11,37 +10,15 @@ from gradience.audit.base import cache
 from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.finding_kinds import BASE_NORMS_CACHE_UNWRITABLE
 from gradience.audit.base.known import Settings, identity_of, recalled_or_measured
+from gradience.audit.base.norms_file import believable
 from gradience.audit.base.norms_only import GivenNorms
 from gradience.audit.base.source import BaseModel
+from gradience.audit.norms.library import read
 from gradience.audit.norms.matrices import matrices
-from gradience.audit.norms.records import Verification
+from gradience.audit.norms.records import Kept
 from gradience.audit.norms.verify import Check, verify
 from gradience.errors import StorageError, UsageError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What is in the cache now.
-
-    Attributes
-    ----------
-    path : Path
-        The file of this base model.
-    weights : int
-        Weights with norms.
-    unmeasurable : int
-        Weights that have none.
-    left_out : dict of str to str
-        Packed tensors, by the format they are packed in.
-    bytes_read : int
-        Stored bytes that had to be read; 0 when all was there already.
-    """
-
-    path: Path
-    weights: int
-    unmeasurable: int
-    left_out: dict[str, str]
-    bytes_read: int
+from gradience.paths import is_file
 
 
 def measure_base(base: BaseModel, settings: Settings) -> Kept:
@@ -60,8 +37,9 @@ def measure_base(base: BaseModel, settings: Settings) -> Kept:
         if finding.code == BASE_NORMS_CACHE_UNWRITABLE.code:
             raise StorageError(finding.message, remedy=finding.remedy)
     return Kept(
-        path=cache.entry_path(settings.cache_dir, identity_of(base)),
+        path=str(cache.entry_path(settings.cache_dir, identity_of(base))),
         weights=len(weights.keys() & known.norms.keys()),
+        unchecked=sum(bool(norm.told_by) for norm in known.norms.values()),
         unmeasurable=len(weights.keys() & known.reasons.keys()),
         left_out=left_out,
         bytes_read=known.nbytes,
@@ -87,7 +65,7 @@ def bring(given: GivenNorms, directory: Path, *, now: datetime) -> Kept:
         If the disk refuses.
     """
     identity = identity_of(given.base())
-    if Path(given.source) == cache.entry_path(directory, identity):
+    if _is_kept_as(given, cache.entry_path(directory, identity)):
         raise UsageError(
             f"{given.source} is in the cache already",
             remedy="Name the base model to check a sample of it: --base-model.",
@@ -97,9 +75,10 @@ def bring(given: GivenNorms, directory: Path, *, now: datetime) -> Kept:
 
 def bring_checked(
     given: GivenNorms, base: BaseModel, how: Check, directory: Path, *, now: datetime
-) -> tuple[Verification, Kept | None]:
+) -> Kept:
     """Add norms from elsewhere to the cache if a sample of them, measured again, agrees.
 
+    Those of the sample count as checked from then on; the others stay on the word of their file.
     They are filed under the base in hand: that of the file, or a copy of it in other files.
 
     Parameters
@@ -114,8 +93,8 @@ def bring_checked(
 
     Returns
     -------
-    Verification, and Kept or None
-        None where a number is wrong: nothing is added.
+    Kept
+        Where a number is wrong nothing is added, and its `path` is None.
 
     Raises
     ------
@@ -126,9 +105,20 @@ def bring_checked(
     """
     found = verify(given, base, how)
     if not found.numbers_agree:
-        return found, None
-    checked = {key: replace(norm, told_by="") for key, norm in given.norms.items()}
-    return found, _brought(given, checked, identity_of(base), directory, now)
+        return Kept(path=None, weights=0, verification=found)
+    identity = identity_of(base)
+    told = given.norms
+    checked = {check.key: replace(told[check.key], told_by="") for check in found.checked}
+    if _is_kept_as(given, cache.entry_path(directory, identity)):
+        # The others are there already, and name the file that told them.
+        told = {}
+    kept = _brought(given, {**told, **checked}, identity, directory, now)
+    return replace(kept, verification=found)
+
+
+def _is_kept_as(given: GivenNorms, path: Path) -> bool:
+    """Whether norms were read from that file of the cache."""
+    return is_file(given.source) and Path(given.source).resolve() == path.resolve()
 
 
 def _brought(
@@ -142,10 +132,11 @@ def _brought(
     refused = cache.remember(path, identity, norms, given.content.unmeasurable, now=now)
     if refused is not None:
         raise StorageError(refused.message, remedy=refused.remedy)
+    content = read(path)
+    there = believable(content.norms)[0]
     return Kept(
-        path=path,
-        weights=len(norms),
-        unmeasurable=len(given.content.unmeasurable),
-        left_out={},
-        bytes_read=0,
+        path=str(path),
+        weights=len(there),
+        unchecked=sum(bool(norm.told_by) for norm in there.values()),
+        unmeasurable=len(content.unmeasurable),
     )

@@ -126,7 +126,7 @@ def in_cache(directory: Path, text: str) -> str:
         return text
 
 
-def read(path: Path) -> NormsFile:
+def read(path: str | Path) -> NormsFile:
     """The content of a file of norms.
 
     Raises
@@ -134,7 +134,7 @@ def read(path: Path) -> NormsFile:
     UnreadableError
         If it is not one, or cannot be read.
     """
-    return decode(read_regular(path, limit=LARGEST), source=str(path))
+    return decode(read_regular(Path(path), limit=LARGEST), source=str(path))
 
 
 def _is_meant(entry: NormsEntry, text: str) -> bool:

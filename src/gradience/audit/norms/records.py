@@ -7,6 +7,7 @@ import msgspec
 LIST_SCHEMA = "gradience.norms_list/v1"
 VERIFY_SCHEMA = "gradience.norms_verify/v1"
 MATCH_SCHEMA = "gradience.norms_match/v1"
+KEPT_SCHEMA = "gradience.norms_kept/v1"
 
 
 class NormsEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +129,36 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.checked) and all(
             check.outcome == "agrees" and check.proved is not False for check in self.checked
         )
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cache holds of a base model, once norms were measured or brought.
+
+    Attributes
+    ----------
+    path : str or None
+        The file of this base model; None where a sample did not agree and nothing was added.
+    weights : int
+        Weights with norms.
+    unchecked : int
+        Of these, the ones on the word of a file: not measured here, and not in a sample that was.
+    unmeasurable : int
+        Weights that have none.
+    left_out : dict of str to str
+        Packed tensors, by the format they are packed in.
+    bytes_read : int
+        Stored bytes that had to be measured for the first time; 0 when all was there already.
+    verification : Verification or None
+        The sample that was measured again, where norms were brought beside their base model.
+    """
+
+    path: str | None
+    weights: int
+    unchecked: int = 0
+    unmeasurable: int = 0
+    left_out: dict[str, str] = {}
+    bytes_read: int = 0
+    verification: Verification | None = None
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -8,6 +8,7 @@ from gradience.audit.base.norms_file import NormsFile, believable, in_full, name
 from gradience.audit.norms.records import (
     BaseMatch,
     Candidate,
+    Kept,
     NormsList,
     Verification,
     WeightCheck,
@@ -99,7 +100,7 @@ def shown(content: NormsFile, *, source: str, every: bool) -> Page:
     told = Counter(norm.told_by for norm in norms.values() if norm.told_by)
     on_its_word = [
         Text(
-            text=f"unchecked: {count} are told by {source}; check a sample: gradience norms import "
+            text=f"unchecked: {count} are told by {source}; check them: gradience norms import "
             f"{named(content.model, content.revision)} --base-model MODEL",
             tone="warn",
         )
@@ -186,6 +187,47 @@ def _verdict(found: Verification) -> Iterator[Text]:
             f"{in_full(found.base_model, found.base_revision)}",
             tone="dim",
         )
+
+
+def measured(kept: Kept, *, model: str) -> Page:
+    """What is kept of a base model whose weights were measured."""
+    lines = [
+        Text(text=f"{kept.weights} weights of {model} have norms in {kept.path}"),
+        Text(text=f"{format_size(kept.bytes_read)} were read for it"),
+    ]
+    if kept.unchecked:
+        lines.append(
+            Text(
+                text=f"{kept.unchecked} of {kept.weights} stand on the word of their file, "
+                "unchecked: gradience norms import checks them, with --base-model",
+                tone="warn",
+            )
+        )
+    if kept.unmeasurable:
+        lines.append(
+            Text(text=f"{kept.unmeasurable} have none: gradience norms show says why", tone="warn")
+        )
+    for how in sorted(set(kept.left_out.values())):
+        names = [name for name, packed in kept.left_out.items() if packed == how]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        text = f"packed ({how}), so left out: {names[0]}{more}"
+        lines.append(Text(text=text, tone="warn"))
+    return tuple(lines)
+
+
+def brought(kept: Kept) -> Page:
+    """What is kept of a base model whose norms came from elsewhere, and on whose word."""
+    sample = kept.verification
+    if kept.path is None and sample is not None:
+        return verified(sample)
+    lines = [Text(text=f"{kept.weights} norms are in {kept.path}")]
+    if sample is not None:
+        text = f"{len(sample.checked)} of the {sample.weights} told were measured again and agree"
+        lines.append(Text(text=text, tone="good"))
+    if kept.unchecked:
+        text = f"{kept.unchecked} of {kept.weights} stand on the word of their file, unchecked"
+        lines.append(Text(text=text, tone="warn"))
+    return tuple(lines)
 
 
 def matched(found: BaseMatch, *, every: bool) -> Page:
