@@ -154,6 +154,19 @@ def test_an_audit_on_the_word_of_a_file_says_so_until_it_was_checked(
     assert "unchecked" not in gradience("norms", "ls", **elsewhere).stdout
 
 
+def test_an_export_replaces_no_file_unless_told_to(
+    gradience: Run, base: Path, tmp_path: Path
+) -> None:
+    gradience("norms", "measure", base)
+    (tmp_path / "n.json").write_text("mine")
+    done = gradience("norms", "export", "base", "--out", "n.json")
+    assert done.returncode == 2
+    assert "n.json is there already" in done.stderr
+    assert (tmp_path / "n.json").read_text() == "mine"
+    assert gradience("norms", "export", "base", "--out", "n.json", "--force").returncode == 0
+    assert "15 weights" in gradience("norms", "show", "n.json").stdout
+
+
 def test_norms_of_another_base_stop_an_audit(
     gradience: Run, base: Path, adapter: Path, tmp_path: Path
 ) -> None:

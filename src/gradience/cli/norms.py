@@ -9,7 +9,7 @@ import click
 from gradience.cli.download import download_options, progress_and_terms
 from gradience.cli.lazy import LazyGroup
 from gradience.cli.visible import visible
-from gradience.errors import ExitCode
+from gradience.errors import ExitCode, UsageError
 from gradience.registry import Registry
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def show(*, name: str, directory: Path | None, every: bool, as_json: bool) -> in
     """Show the norms of one base model.
 
     MODEL is a name as `gradience norms ls` lists it, with or without the start of its revision
-    (org/name@a1b2), or the start of its fingerprint.
+    (org/name@a1b2), the start of its fingerprint, or the name of a file there.
 
     \b
     gradience norms show org/name
@@ -222,12 +222,14 @@ def measure(
     metavar="ID[@REV]",
     help="Write this as the name of the model, where it was measured from a directory.",
 )
+@click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @cache_option
-def export(*, name: str, out: Path, called: str | None, directory: Path | None) -> int:
+def export(*, name: str, out: Path, called: str | None, force: bool, directory: Path | None) -> int:
     """Write the norms of one base model to a file that a team commits or a Hub repository carries.
 
-    MODEL is a name as `gradience norms ls` lists it. The file holds the norms with their bounds,
-    the fingerprint of the model, and the name, shape and type of each of its tensors; no weight.
+    MODEL is a name as `gradience norms ls` lists it, or the name of a file there. What is written
+    holds the norms with their bounds, the fingerprint of the model, and the name, shape and type of
+    each of its tensors; no weight.
 
     \b
     gradience norms export org/name --out norms/org-name.json
@@ -241,6 +243,8 @@ def export(*, name: str, out: Path, called: str | None, directory: Path | None) 
     from gradience.audit.norms import library, travel  # noqa: PLC0415
     from gradience.units import format_size  # noqa: PLC0415
 
+    if out.exists() and not force:
+        raise UsageError(f"{out} is there already", remedy="Name another file, or add --force.")
     path = library.find(cache_at(directory), name)
     content = library.read(path)
     # What nobody would believe elsewhere is not written.

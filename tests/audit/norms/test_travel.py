@@ -477,8 +477,52 @@ def test_a_model_is_found_by_its_name_and_the_start_of_its_fingerprint(
         library.find(cache, "other")
     write_base(tmp_path / "again" / "tiny", decoder_shapes(), seed=1)
     measured(tmp_path / "again" / "tiny", cache)
-    with pytest.raises(UsageError, match="tiny may be"):
+    with pytest.raises(UsageError, match="tiny may be") as caught:
         library.find(cache, "tiny")
+    named_in_the_hint = caught.value.remedy.rpartition(" ")[2]
+    assert library.find(cache, named_in_the_hint).parent == cache
+
+
+def test_of_one_content_under_two_names_the_one_that_is_said_is_meant(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    write_base(tmp_path / "v1", decoder_shapes())
+    (tmp_path / "copy").symlink_to("v1")
+    paths = {name: measured(tmp_path / name, cache).path for name in ("v1", "copy")}
+    for name, path in paths.items():
+        assert str(library.find(cache, str(tmp_path / name))) == path
+        assert str(library.find(cache, name)) == path
+        assert str(library.find(cache, Path(path).name)) == path
+    (tmp_path / "third").symlink_to("v1")
+    with pytest.raises(UsageError, match="may be") as caught:
+        library.find(cache, str(tmp_path / "third"))
+    assert caught.value.remedy.rpartition(" ")[2] in {Path(path).name for path in paths.values()}
+
+
+def test_norms_of_what_was_in_a_directory_before_are_not_taken_for_those_of_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.chdir(tmp_path)
+    write_base(tmp_path / "tiny", decoder_shapes())
+    path = Path(measured(Path("tiny"), cache).path)
+    write_base(tmp_path / "tiny", decoder_shapes(), seed=1)
+    with pytest.raises(UsageError, match="of another content") as caught:
+        library.find(cache, "tiny")
+    assert path.name in caught.value.remedy
+    (tmp_path / "tiny" / "model.safetensors").unlink()
+    assert library.find(cache, "tiny") == path
+
+
+@pytest.mark.parametrize("text", ["tinny", "nosuch", "no/such.json"])
+def test_what_can_be_neither_kept_nor_elsewhere_is_held_against_what_is_kept(
+    tiny: Path, tmp_path: Path, text: str
+) -> None:
+    measured(tiny, tmp_path / "cache")
+    with pytest.raises(UsageError, match="keeps none of such a model") as caught:
+        library.in_cache(tmp_path / "cache", text)
+    assert "tiny" in caught.value.remedy
+    for elsewhere in ("org/norms", "org/norms@main", "https://example.org/n.json"):
+        assert library.in_cache(tmp_path / "cache", elsewhere) == elsewhere
 
 
 def test_a_name_that_is_nearly_one_is_asked_back(tiny: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A base model on this disk: a directory, a weights file or an index."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def find(path: Path) -> Found:
     """
     config = read_config(partial(_small, path if path.is_dir() else path.parent))
     shards = _shards_at(path)
-    name = path.resolve().name
+    # What the user calls it: a link, and a blob of the Hub cache behind one, have other names.
+    name = Path(os.path.abspath(path)).name  # noqa: PTH100 - takes `..` away and follows no link
     return Found(
         model=str(path),
         name=name,

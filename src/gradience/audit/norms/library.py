@@ -17,8 +17,9 @@ from gradience.audit.base.norms_file import (
     named,
 )
 from gradience.audit.base.source import open_base
+from gradience.audit.norms import travel
 from gradience.audit.norms.records import NormsEntry, NormsList, Unreadable
-from gradience.errors import UnreadableError, UsageError
+from gradience.errors import GradienceError, UnreadableError, UsageError
 from gradience.paths import is_directory, is_file, nearest
 from gradience.tensors.regular import read_regular
 
@@ -47,28 +48,95 @@ def find(directory: Path, text: str) -> Path:
     directory : Path
         Of the norms cache.
     text : str
-        A path, a model with or without the start of its revision (`org/name@a1b2`), or the start
-        of a fingerprint; the directory of a base model is known by its fingerprint.
+        A path, the name of a file in the cache, a model with or without the start of its revision
+        (`org/name@a1b2`), or the start of a fingerprint. The directory of a base model is known by
+        its content, and by its name where one content is kept under several.
 
     Raises
     ------
     UsageError
         If it names none, or several; lists them.
     """
-    if is_file(text):
-        return Path(text)
+    named_file = _file(directory, text)
+    if named_file is not None:
+        return named_file
     entries = listing(directory).entries
-    if is_directory(text):
-        with open_base(Path(text)) as base:
-            chosen = [entry for entry in entries if entry.fingerprint == base.fingerprint]
-    else:
-        chosen = [entry for entry in entries if _is_meant(entry, text)]
-    if len(chosen) == 1:
-        return directory / chosen[0].file
-    if chosen:
-        names = ", ".join(f"{named(e.model, e.revision)} ({e.fingerprint[:19]})" for e in chosen)
+    return _only(directory, text, _meant(entries, text), entries)
+
+
+def in_cache(directory: Path, text: str) -> str:
+    """The file in the cache where a text names one there, else the text: a URL or a Hub id.
+
+    Raises
+    ------
+    UsageError
+        If it can be neither.
+    """
+    named_file = _file(directory, text)
+    if named_file is not None:
+        return str(named_file)
+    entries = listing(directory).entries
+    meant = _meant(entries, text)
+    if not meant and travel.is_elsewhere(text):
+        return text
+    return str(_only(directory, text, meant, entries))
+
+
+def kept(directory: Path, text: str) -> Path:
+    """The file in the cache that a text names, as `find`.
+
+    Raises
+    ------
+    UsageError
+        If it names none, several, or a file elsewhere.
+    """
+    path = find(directory, text)
+    if path.absolute().parent != directory.absolute():
         raise UsageError(
-            f"{text} may be {names}", remedy="Add the revision, or give the fingerprint."
+            f"{text} is not among the norms in {directory}",
+            remedy="`gradience norms ls` lists those; any other file is yours to remove.",
+        )
+    return path
+
+
+def _file(directory: Path, text: str) -> Path | None:
+    """The file of that path, or of that name in the cache."""
+    paths = (Path(text), directory / text)
+    return next((path for path in paths if is_file(str(path))), None)
+
+
+def _meant(entries: Sequence[NormsEntry], text: str) -> list[NormsEntry]:
+    """The kept norms that a text may mean."""
+    named_so = [entry for entry in entries if _is_meant(entry, text)]
+    if not is_directory(text):
+        return named_so
+    try:
+        with open_base(Path(text)) as base:
+            same = [entry for entry in entries if entry.fingerprint == base.fingerprint]
+    except GradienceError:
+        # A directory that happens to have the name of a model.
+        return named_so
+    return [entry for entry in same if entry.model == base.name] or same
+
+
+def _only(
+    directory: Path, text: str, meant: Sequence[NormsEntry], entries: Sequence[NormsEntry]
+) -> Path:
+    """The file of the one that is meant."""
+    if len(meant) == 1:
+        return directory / meant[0].file
+    if meant:
+        names = ", ".join(f"{named(e.model, e.revision)} ({e.file})" for e in meant)
+        raise UsageError(
+            f"{text} may be {names}",
+            remedy=f"Name one of them by its file: {meant[0].file}",
+        )
+    other = next((entry for entry in entries if _is_meant(entry, text)), None)
+    if other is not None:
+        raise UsageError(
+            f"no norms are kept of what is in the directory {text}; those of {other.model} in "
+            f"{other.file} are of another content",
+            remedy=f"gradience norms measure {text}, or name the file: {other.file}",
         )
     raise UsageError(
         f"{text} is no file of norms, and {directory} keeps none of such a model",
@@ -88,24 +156,6 @@ def _instead(text: str, models: Sequence[str]) -> str:
     return f"{kept_here} If it is a base model: gradience norms measure {text}"
 
 
-def kept(directory: Path, text: str) -> Path:
-    """The file in the cache that a text names: as `find`, or by its own name there.
-
-    Raises
-    ------
-    UsageError
-        If it names none, several, or a file elsewhere.
-    """
-    own = directory / text
-    path = own if is_file(str(own)) else find(directory, text)
-    if path.absolute().parent != directory.absolute():
-        raise UsageError(
-            f"{text} is not among the norms in {directory}",
-            remedy="`gradience norms ls` lists those; any other file is yours to remove.",
-        )
-    return path
-
-
 def remove(path: Path) -> None:
     """Remove a file of norms; whoever is adding to it is waited for.
 
@@ -116,14 +166,6 @@ def remove(path: Path) -> None:
     """
     with files.locked(path):
         files.remove(path)
-
-
-def in_cache(directory: Path, text: str) -> str:
-    """The file in the cache where a text names one there, else the text: a path, URL or Hub id."""
-    try:
-        return str(find(directory, text))
-    except UsageError:
-        return text
 
 
 def read(path: str | Path) -> NormsFile:

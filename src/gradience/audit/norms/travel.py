@@ -57,6 +57,22 @@ def fetch(source: str | os.PathLike[str], *, notice: Notice = lambda sentence: N
     return given(content, source=text, digest=blake3(data).hexdigest())
 
 
+def is_elsewhere(text: str) -> bool:
+    """Whether a text may name norms that are not in the cache, by what it looks like alone."""
+    web = urlsplit(text).scheme in ("http", "https")
+    return web or is_directory(text) or _is_hub_id(text.partition("@")[0])
+
+
+def _is_hub_id(repo: str) -> bool:
+    from huggingface_hub import errors, utils  # noqa: PLC0415 - only for what is not on this disk
+
+    try:
+        utils.validate_repo_id(repo)  # type: ignore[attr-defined]
+    except errors.HFValidationError:
+        return False
+    return "/" in repo and not repo.endswith(".json")
+
+
 def export(path: Path, content: NormsFile, *, now: datetime) -> int:
     """Write norms to a file to carry away; gives its size in bytes.
 
@@ -112,21 +128,17 @@ def _from_url(url: str, shown: str) -> bytes:
 
 def _from_hub(text: str, notice: Notice) -> bytes:
     """`base_norms.json` of a Hub repository, through huggingface_hub and its cache."""
-    from huggingface_hub import errors, hf_hub_download, utils  # noqa: PLC0415 - only for a Hub id
+    from huggingface_hub import errors, hf_hub_download  # noqa: PLC0415 - only for a Hub id
 
     repo, _, revision = text.partition("@")
-    try:
-        utils.validate_repo_id(repo)  # type: ignore[attr-defined]
-        if "/" not in repo or repo.endswith(".json"):
-            raise errors.HFValidationError(f"{repo} has no owner, or is a file")
-    except errors.HFValidationError as error:
+    if not _is_hub_id(repo):
         close = nearest(Path(text)) if text else None
         raise ArtifactError(
             f"{text}: there is no such file, and it is no URL and no Hub id",
             remedy=f"Did you mean {close}?"
             if close
             else "Name a file, a URL, or a Hub id such as org/name.",
-        ) from error
+        )
     notice(f"asking the Hub for {HUB_FILE} of {repo}")
     try:
         path = hf_hub_download(repo, HUB_FILE, revision=revision or None)
