@@ -12,6 +12,9 @@ import msgspec
 
 from gradience.errors import UsageError
 
+NEVER = "never"
+"""The value of `--fail-on` that asks for nothing, where another is the default."""
+
 
 class Severity(StrEnum):
     """How much a finding matters; the order of definition is the order of weight."""
@@ -85,14 +88,16 @@ def by_weight(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def check_fail_on(asked: Iterable[str], known: Iterable[str], *, page: str) -> None:
-    """Refuse a `--fail-on` value that is neither a severity nor a known code; `page` lists them.
+    """Refuse a `--fail-on` value that is no severity, no known code and not `never`.
+
+    `page` is the one that lists them.
 
     Raises
     ------
     UsageError
         Names the value, and the known ones near it, or else all.
     """
-    allowed = [*Severity, *known]
+    allowed = [*Severity, NEVER, *known]
     for value in asked:
         if value not in allowed:
             from difflib import get_close_matches  # noqa: PLC0415 - only for a message

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gradience.cli.fail_on import but_never, fail_on_option
+from gradience.cli.fail_on import fail_on_option
 from gradience.errors import ExitCode
 
 
@@ -17,7 +17,7 @@ from gradience.errors import ExitCode
     metavar="PATH...",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, nothing else.")
-@fail_on_option(default=("warning",), never=True)
+@fail_on_option(default=("warning",))
 def check(*, paths: tuple[Path, ...], as_json: bool, fail_on: tuple[str, ...]) -> int:
     """Judge a PEFT and training configuration before it burns compute.
 
@@ -44,11 +44,10 @@ def check(*, paths: tuple[Path, ...], as_json: bool, fail_on: tuple[str, ...]) -
     from gradience.cli.render import show  # noqa: PLC0415
     from gradience.findings import check_fail_on, failing  # noqa: PLC0415
 
-    asked = but_never(fail_on)
-    check_fail_on(asked, CHECK, page="docs/findings.md")
+    check_fail_on(fail_on, CHECK, page="docs/findings.md")
     found = verdict(read_setup(paths), [str(path) for path in paths])
     if as_json:
         click.echo(artifacts.encode(SCHEMA, found, now=datetime.now(UTC)), nl=False)
     else:
         show(page(found))
-    return int(ExitCode.BAD_NEWS if failing(found.findings, asked) else ExitCode.OK)
+    return int(ExitCode.BAD_NEWS if failing(found.findings, fail_on) else ExitCode.OK)

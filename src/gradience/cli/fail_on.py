@@ -4,15 +4,9 @@ from collections.abc import Callable
 
 import click
 
-NEVER = "never"
-
 
 def fail_on_option(
-    *,
-    default: tuple[str, ...] = (),
-    what: str = "a finding",
-    page: str = "docs/findings.md",
-    never: bool = False,
+    *, default: tuple[str, ...] = (), what: str = "a finding", page: str = "docs/findings.md"
 ) -> "Callable[[Callable[..., int]], Callable[..., int]]":
     """The option.
 
@@ -24,20 +18,13 @@ def fail_on_option(
         What carries a code here.
     page : str
         Lists the codes.
-    never : bool
-        Whether `never` undoes the default: see `but_never`.
     """
     return click.option(
         "--fail-on",
         multiple=True,
         default=default,
         show_default=bool(default),
-        metavar="CODE|SEVERITY" + (f"|{NEVER}" if never else ""),
+        metavar="CODE|SEVERITY|never",
         help=f"Exit with 1 if {what} has this code, or this severity or a graver one (info, "
         f"warning, error). May be given more than once. Codes: {page}.",
     )
-
-
-def but_never(fail_on: tuple[str, ...]) -> tuple[str, ...]:
-    """The codes and severities among the values."""
-    return tuple(value for value in fail_on if value != NEVER)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gradience.cli.fail_on import but_never, fail_on_option
+from gradience.cli.fail_on import fail_on_option
 from gradience.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _EVERY_SECONDS = 1.0
 @click.option("--follow", "-f", is_flag=True, help="Look again every second until the run ends.")
 @click.option("--run", "run_id", default="", metavar="ID", help="One run of several in the file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, nothing else.")
-@fail_on_option(default=("warning",), what="an alert", never=True)
+@fail_on_option(default=("warning",), what="an alert")
 def monitor(
     *, log: Path, follow: bool, run_id: str, as_json: bool, fail_on: tuple[str, ...]
 ) -> int:
@@ -45,8 +45,7 @@ def monitor(
     from gradience.telemetry.finding_kinds import MONITOR  # noqa: PLC0415
     from gradience.telemetry.follow import Followed  # noqa: PLC0415
 
-    asked = but_never(fail_on)
-    check_fail_on(asked, MONITOR, page="docs/findings.md")
+    check_fail_on(fail_on, MONITOR, page="docs/findings.md")
     followed = Followed(log, run_id)
     last: RunSummary | None = None
     forms = _forms(indent=0 if follow else 2)
@@ -65,7 +64,7 @@ def monitor(
             if followed.run_ids
             else "The run has not begun; --follow waits for it.",
         )
-    return int(ExitCode.BAD_NEWS if failing(last.alarms, asked) else ExitCode.OK)
+    return int(ExitCode.BAD_NEWS if failing(last.alarms, fail_on) else ExitCode.OK)
 
 
 def _looks(followed: "Followed", *, follow: bool) -> "Iterator[Look]":
