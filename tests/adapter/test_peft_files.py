@@ -1,5 +1,7 @@
 """What is in a PEFT file beside its factors, and the spellings of old and wrapped files."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from factories_peft import (
     save_and_reload,
     scaled,
 )
-from gradience.adapter.config import read_config
+from gradience.adapter.config import misspelt, read_config
 from gradience.adapter.dialects.peft import DIALECT
 from gradience.errors import AdapterError
 from gradience.tensors.opening import open_tensor_file
@@ -211,6 +213,28 @@ def test_tensors_win_over_a_config_of_another_rank():
     assert parts.findings[0].modules == ("x",)
     layer = one_layer(parts, "x")
     assert (layer.rank, layer.configured_rank, layer.scale) == (4, 2, 1.0)
+    assert "The scale takes that of the tensors: 1 for x, with alpha 4 and rank 4" in (
+        parts.findings[0].message
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("lora_alhpa", "lora_alpha"), ("use_rs_lora", "use_rslora"), ("rank_patern", "rank_pattern")],
+)
+def test_a_key_that_is_nearly_one_that_decides_is_named(key, meant):
+    config = {k: v for k, v in LORA.items() if k != meant} | {key: LORA.get(meant)}
+    parts = read_arrays(pair("base_model.model.x"), config)
+    (finding,) = [f for f in parts.findings if f.code == "config_key_misspelt"]
+    assert f"`{key}` has no effect; is `{meant}` meant?" in finding.message
+
+
+def test_no_key_that_peft_writes_is_taken_for_a_misspelt_one():
+    for kind in (peft.LoraConfig, peft.AdaLoraConfig, peft.LoHaConfig, peft.LoKrConfig):
+        keys = {field.name: None for field in fields(kind)}
+        assert misspelt(keys) == {}
+        for missing in keys:
+            assert misspelt({k: 1 for k in keys if k != missing}) == {}
 
 
 def test_a_base_model_without_revision_is_noted():

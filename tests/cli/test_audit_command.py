@@ -100,13 +100,34 @@ def test_several_adapters_are_compared_and_a_broken_one_is_named(gradience, tmp_
 
 
 @pytest.mark.parametrize(
-    ("fail_on", "code"), [("error", 1), ("untouched", 1), ("warning", 1), ("not_finite", 0)]
+    ("fail_on", "code"),
+    [("error", 1), ("untouched", 1), ("warning", 1), ("not_finite", 0), ("never", 0)],
 )
 def test_fail_on_sets_the_exit_code(gradience, tmp_path: Path, fail_on: str, code: int) -> None:
     untrained = write_adapter(tmp_path / "run", trained=False)
     done = gradience("audit", untrained, "--fail-on", fail_on)
     assert done.returncode == code
     assert "BROKEN" in done.stdout
+
+
+def test_a_checkpoint_that_was_cut_off_is_not_called_an_adapter_without_weights(
+    gradience, tmp_path: Path
+) -> None:
+    write_adapter(tmp_path / "run" / "checkpoint-20")
+    cut = write_adapter(tmp_path / "run" / "checkpoint-30")
+    (cut / "adapter_model.safetensors").unlink()
+    done = gradience("audit", "run")
+    assert done.returncode == 3
+    shown = " ".join(done.stdout.split())
+    assert "checkpoint-30 is a checkpoint whose save was not finished" in shown
+    assert "gradience checkpoints ls run" in shown
+
+
+def test_a_mistyped_path_of_a_base_model_is_said_to_be_no_path(gradience, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "run")
+    done = gradience("audit", adapter, "--base-model", "models/llma", HF_HUB_OFFLINE="1")
+    assert done.returncode == 3
+    assert "there is no such file or directory here" in done.stderr
 
 
 def test_a_typo_in_fail_on_is_a_usage_error(gradience, tmp_path: Path) -> None:

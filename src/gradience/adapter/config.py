@@ -21,6 +21,25 @@ _LARGEST_FILE = 64 * 2**20
 _LARGEST_RANK = 2**20
 _REMEDY = "Correct the value, or save the adapter again with PEFT's save_pretrained."
 
+# Keys that decide the change, and are long enough to be known when they are misspelt.
+_DECISIVE = (
+    "lora_alpha", "use_rslora", "use_dora", "use_qalora", "use_bdlora", "lora_bias",
+    "fan_in_fan_out", "rank_pattern", "alpha_pattern", "target_modules", "target_parameters",
+    "modules_to_save", "enable_lora", "layer_replication", "qalora_group_size",
+)  # fmt: skip
+# The others that PEFT 0.21 writes for LoRA: no typo among these need be looked for.
+_OTHERS = {
+    "alora_invocation_tokens", "alpha", "arrow_config", "auto_mapping",
+    "base_model_name_or_path", "bias", "corda_config", "ensure_weight_tying", "eva_config",
+    "exclude_modules", "inference_mode", "init_lora_weights", "init_r", "init_weights",
+    "kasa_config", "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout",
+    "lora_ga_config", "megatron_config", "megatron_core", "monteclora_config", "peft_type",
+    "peft_version", "r", "revision", "runtime_config", "task_type", "trainable_token_indices",
+    "velora_config",
+}  # fmt: skip
+_NEAR = 0.8  # difflib's ratio: two letters swapped in a word of ten, and not the next key of PEFT
+_MOST_KEYS, _LONGEST_KEY = 100, 40  # a config may hold a million of them
+
 DEFAULT_ALPHA = 8.0
 """What PEFT takes for LoRA, AdaLoRA, LoHa and LoKr when the config names no alpha."""
 
@@ -173,6 +192,30 @@ def parse_config(content: bytes | Mapping[str, Any], source: str) -> AdapterConf
         base_revision=_text(raw, "revision", source),
         raw=raw,
     )
+
+
+def misspelt(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Keys that are nearly one of those which decide the change and are missing, with that one.
+
+    Examples
+    --------
+    >>> misspelt({"peft_type": "LORA", "r": 8, "lora_alhpa": 16})
+    {'lora_alhpa': 'lora_alpha'}
+    """
+    unknown = [
+        key
+        for key in raw
+        if key not in _OTHERS and key not in _DECISIVE and len(key) < _LONGEST_KEY
+    ]
+    if not unknown:
+        return {}
+    from difflib import get_close_matches  # noqa: PLC0415 - few configs have other keys
+
+    missing = [key for key in _DECISIVE if raw.get(key) is None]
+    close = {
+        key: get_close_matches(key, missing, n=1, cutoff=_NEAR) for key in unknown[:_MOST_KEYS]
+    }
+    return {key: meant[0] for key, meant in close.items() if meant}
 
 
 def _decoded(content: bytes, source: str) -> dict[str, Any]:

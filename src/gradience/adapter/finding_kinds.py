@@ -38,11 +38,18 @@ WEIGHTS_SAVED_TWICE = READING.add(
     "The same weights are in the file, or beside it, under two names; they are counted once.",
     "Save again with save_pretrained of the installed PEFT, into an empty directory.",
 )
+CONFIG_KEY_MISSPELT = READING.add(
+    "config_key_misspelt",
+    Severity.WARNING,
+    "A key of the config is nearly one that decides the change and that is missing. PEFT passes "
+    "over keys it does not know, and so does an audit: the value has no effect.",
+    "Correct the key in adapter_config.json.",
+)
 RANK_MISMATCH = READING.add(
     "rank_mismatch",
     Severity.WARNING,
-    "The tensors have another rank than the config asks for. The scale follows the tensors; "
-    "PEFT refuses to load such a file, and servers scale it wrongly.",
+    "The tensors have another rank than the config asks for. The scale of LoRA takes that of the "
+    "tensors; PEFT refuses to load such a file, and servers scale it wrongly.",
     "Set `r` and `rank_pattern` in adapter_config.json to the ranks of the tensors.",
 )
 DORA_DIRECTION_ONLY = READING.add(

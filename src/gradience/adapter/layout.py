@@ -24,6 +24,8 @@ _FULL_MODEL = re.compile(
     r"(\.fp16|\.bf16)?(-\d+-of-\d+)?\.(safetensors|bin|h5|msgpack)(\.index\.json)?"
     r"|model_index\.json|consolidated\.\d+\.(pth|safetensors)|.*\.gguf"
 )
+# As the Trainer names them; ours are set aside under the second name.
+_CHECKPOINT = re.compile(r"(broken-)?checkpoint-\d+")
 # Files of a training state beside an adapter; diffusers skips the same words when it guesses.
 _NOT_WEIGHTS = re.compile(r"(optimizer|scheduler|random_states|training_args|scaler)\b.*")
 
@@ -125,8 +127,16 @@ def locate(directory: Path, names: Listing, *, name: str, source: str) -> list[A
 
 def no_weights(directory: Path | str) -> AdapterNotFoundError:
     """The error for a config whose weights are not there."""
+    lacks = f"has {CONFIG} but neither {PEFT_WEIGHTS[0]} nor {PEFT_WEIGHTS[1]}"
+    place = Path(directory)
+    if _CHECKPOINT.fullmatch(place.name):
+        return AdapterNotFoundError(
+            f"{directory} is a checkpoint whose save was not finished: it {lacks}",
+            remedy="Take another of its run; which are whole says: "
+            f"gradience checkpoints ls {place.parent}",
+        )
     return AdapterNotFoundError(
-        f"{directory} has {CONFIG} but neither {PEFT_WEIGHTS[0]} nor {PEFT_WEIGHTS[1]}",
+        f"{directory} {lacks}",
         remedy="Save the weights with model.save_pretrained(...), or finish the download.",
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from gradience.adapter.config import AdapterConfig
+from gradience.adapter.config import AdapterConfig, misspelt
 from gradience.adapter.dialects import peft_keys
 from gradience.adapter.dialects.dialect import Dialect
 from gradience.adapter.dialects.peft_experts import parameters_by_path
@@ -21,6 +21,7 @@ from gradience.adapter.finding_kinds import (
     ALPHA_AMBIGUOUS,
     ALPHA_MISSING,
     BASE_REVISION_MISSING,
+    CONFIG_KEY_MISSPELT,
     DELTA_DEPENDS_ON_INPUT,
     INIT_CHANGES_BASE,
     LAYERS_REPLICATED,
@@ -104,7 +105,10 @@ def read(
 def _config_findings(config: AdapterConfig | None) -> list[Finding]:
     if config is None:
         return [SCALE_ASSUMED.found("There is no adapter_config.json: scale 1 was assumed.")]
-    found = []
+    found = [
+        CONFIG_KEY_MISSPELT.found(f"{config.source}: `{key}` has no effect; is `{meant}` meant?")
+        for key, meant in misspelt(config.raw).items()
+    ]
     if config.alpha is None:
         found.append(ALPHA_MISSING.found(f"{config.source} names no alpha: PEFT's 8 was taken."))
     init = str(config.init).lower()
@@ -156,6 +160,12 @@ def _rank_findings(layers: Sequence[LoraLayer]) -> list[Finding]:
         return []
     shown = ", ".join(f"{x.label} {x.rank} (config {x.configured_rank})" for x in other[:_SHOWN])
     message = f"{len(other)} of {len(layers)} layers have another rank than configured: {shown}."
+    first = other[0]
+    if first.method in ("lora", "dora") and first.alpha is not None:
+        message += (
+            f" The scale takes that of the tensors: {first.scale:g} for {first.label}, with alpha "
+            f"{first.alpha:g} and rank {first.rank}."
+        )
     return [RANK_MISMATCH.found(message, modules=(x.label for x in other))]
 
 

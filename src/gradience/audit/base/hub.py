@@ -29,6 +29,8 @@ from gradience.tensors.remote.session import is_of_disk, transport_errors, unwri
 
 _INDEX = ".bin.index.json"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# A path that exists never comes here; one that was mistyped looks like the id of a model.
+_NO_PATH = "there is no such file or directory here"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,16 +302,17 @@ def _why(error: BaseException, revision: str) -> tuple[str, str]:
     if isinstance(error, errors.RevisionNotFoundError):
         return f"it has no revision {revision}", REFUSALS["RevisionNotFound"][1]
     if isinstance(error, errors.RepositoryNotFoundError):
-        return REFUSALS["RepoNotFound"]
+        reason, remedy = REFUSALS["RepoNotFound"]
+        return f"{_NO_PATH}, and {reason}", remedy
     return (
-        f"the Hub did not answer: {' '.join(str(error).split())[:200]}",
-        "Try again, or name a local directory of the model.",
+        f"{_NO_PATH}, and the Hub did not answer: {' '.join(str(error).split())[:200]}",
+        "Check the path, if one was meant; else try again when the Hub is reached.",
     )
 
 
 def _offline(what: str, repo: str, revision: str) -> BaseModelError:
     return BaseModelError(
-        f"base model {what}, and nothing may be downloaded",
+        f"base model {what}, and nothing may be downloaded ({_NO_PATH})",
         remedy=f"Go online (unset HF_HUB_OFFLINE), or run where the Hub is reached: "
         f"{hf_download(repo, revision)}",
     )
