@@ -4,8 +4,11 @@ import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
+
+from gradience.audit.records import TruncationRule
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
@@ -85,3 +88,8 @@ def test_a_page_leaves_out_lines_and_finds_the_rest_again() -> None:
     assert OUTPUTS.elided(printed, "...\nc 3\nx") == "...\nc 3\nd 4"
     assert OUTPUTS.elided(printed, "x\n...") == "a 1\n..."
     assert OUTPUTS.elided(printed, "x") == printed
+
+
+def test_the_guide_to_compress_names_every_rule() -> None:
+    guide = (ROOT / "docs" / "compress.md").read_text(encoding="utf-8")
+    assert [rule for rule in get_args(TruncationRule) if f"`{rule}`" not in guide] == []
