@@ -63,8 +63,8 @@ class AuditOptions(msgspec.Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     base_model_id : str or Path or None
-        Directory, safetensors file or index, Hub id with optional `@revision`, or address; None
-        for an audit of the file alone.
+        Directory, safetensors file or index, Hub id with optional `@revision`, or address (https,
+        or a protocol of fsspec); None for an audit of the file alone.
     cache_dir : Path
         Where it is remembered what was read from a hub cache.
     base_norms_dir : Path
@@ -74,11 +74,14 @@ class AuditOptions(msgspec.Struct, frozen=True, kw_only=True):
     width : float
         Relative width asked of the interval of every base norm.
     device : str
-        Where norms of the base are computed: `auto`, `cpu`, `cuda` or `cuda:1`.
+        Where norms of the base are computed: `cpu`, `cuda` or `cuda:1`; `auto` takes CUDA where
+        torch finds it and the work is worth it.
     given : GivenNorms or None
         Norms of the base from elsewhere; without `base_model_id` they stand for the base.
-    progress, notice : callable
-        Told how far it is, and what takes long.
+    progress : callable
+        Told (stage, done, total); of a base elsewhere from the thread that fetches, too.
+    notice : callable
+        Told in a sentence what takes long, such as a download.
     terms : Terms
         What of base models may come over the network.
     """
@@ -114,34 +117,18 @@ def audit_lora_peft_dir(
     Parameters
     ----------
     peft_dir : path or str
-        An adapter directory, a weights file, or a Hub id: everything that `gradience audit` takes,
-        as long as it names one adapter.
+        Directory, weights file or Hub id of one adapter: what `gradience audit` takes.
     base_model_id : path or str, optional
-        The base model, for UDR: a directory, a safetensors file or index, a Hub id with
-        optional `@revision`, or an address (https, or a protocol of fsspec). What is not on this
-        disk is read by range and not written.
+        The base model, for UDR. What of it is not on this disk is read by range and not written.
     base_norms_cache : path, optional
         Directory for the norms of base models; `$GRADIENCE_CACHE_DIR/base_norms` without it.
     base_norms_from : path or str, optional
-        Exported norms: a file, a URL, or a Hub repository `org/name`. With a base model they must
-        be of that model; without one they stand for it.
+        Exported norms: a file, a URL or a Hub repository. They stand for the base model, or must be
+        of the one that is named.
     use_cache : bool
         Believe and write remembered audits. The norms of base models are remembered either way.
-    width : float
-        Relative width asked of the interval of every base norm.
-    device : str
-        Where norms of the base are computed: `cpu`, `cuda` or `cuda:1`; `auto` takes CUDA where
-        torch finds it and the work is worth it.
-    max_download : int, optional
-        Bytes of base weights that may come over the network; more are refused before the first.
-    approve : callable, optional
-        Given a `WholeFiles` before what cannot be read by range (a torch checkpoint, GGUF) is
-        downloaded into the Hub's cache; raises a `DownloadRefusedError` to refuse. By default all
-        are refused.
-    progress : callable, optional
-        Told (stage, done, total); of a base elsewhere from the thread that fetches, too.
-    notice : callable, optional
-        Told in a sentence what takes long, such as a download.
+    width, device, progress, notice
+        As in `AuditOptions`; `max_download` and `approve` as `limit` and `approve` in `Terms`.
 
     Returns
     -------
@@ -155,9 +142,8 @@ def audit_lora_peft_dir(
 
     Examples
     --------
-    >>> audit = audit_lora_peft_dir("examples/demo_adapter", use_cache=False)
-    >>> audit.verdict, audit.max_rank
-    ('healthy', 8)
+    >>> audit_lora_peft_dir("examples/demo_adapter", use_cache=False).max_rank
+    8
     """
     options = audit_options(
         base_model_id=base_model_id,

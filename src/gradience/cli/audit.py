@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -88,13 +88,6 @@ if TYPE_CHECKING:
 def audit(
     *,
     paths: tuple[str, ...],
-    base_model: str | None,
-    max_download: str | None,
-    yes: bool,
-    base_norms_cache: Path | None,
-    base_norms_from: str | None,
-    width: float,
-    device: str,
     all_layers: bool,
     top: int,
     as_json: bool,
@@ -102,7 +95,7 @@ def audit(
     html: Path | None,
     fail_on: tuple[str, ...],
     append_to: Path | None,
-    no_cache: bool,
+    **how: Any,
 ) -> int:
     """Audit trained LoRA adapters: what each learned, and how much of its rank it uses.
 
@@ -125,10 +118,38 @@ def audit(
     from datetime import UTC, datetime  # noqa: PLC0415
 
     from gradience.audit.finding_kinds import AUDIT  # noqa: PLC0415
-    from gradience.audit.run import audit_options, audit_targets  # noqa: PLC0415
     from gradience.findings import check_fail_on  # noqa: PLC0415
 
     check_fail_on(fail_on, AUDIT, page="docs/findings.md")
+    results = _audited(paths, **how)
+    now = datetime.now(UTC)
+    _write_files(results, output=output, html=html, now=now)
+    if append_to is not None:
+        from gradience.telemetry.audits import append_audits  # noqa: PLC0415
+
+        append_audits(append_to, _split(results)[0])
+    if as_json:
+        click.echo(_artifact(results, now), nl=False)
+    else:
+        _show(results, top=top, all_layers=all_layers)
+    return _exit_code(results, fail_on)
+
+
+def _audited(
+    paths: tuple[str, ...],
+    *,
+    base_model: str | None,
+    max_download: str | None,
+    yes: bool,
+    base_norms_cache: Path | None,
+    base_norms_from: str | None,
+    width: float,
+    device: str,
+    no_cache: bool,
+) -> "Sequence[AdapterAudit | AuditFailure]":
+    """The audits, with a bar and questions where somebody looks."""
+    from gradience.audit.run import audit_options, audit_targets  # noqa: PLC0415
+
     with progress_and_terms(max_download=max_download, yes=yes) as (progress, terms):
         options = audit_options(
             base_model_id=base_model,
@@ -142,18 +163,7 @@ def audit(
             progress=progress,
             notice=lambda sentence: click.echo(visible(sentence), err=True),
         )
-        results = audit_targets(paths, options)
-    now = datetime.now(UTC)
-    _write_files(results, output=output, html=html, now=now)
-    if append_to is not None:
-        from gradience.telemetry.audits import append_audits  # noqa: PLC0415
-
-        append_audits(append_to, _split(results)[0])
-    if as_json:
-        click.echo(_artifact(results, now), nl=False)
-    else:
-        _show(results, top=top, all_layers=all_layers)
-    return _exit_code(results, fail_on)
+        return audit_targets(paths, options)
 
 
 def _show(results: "Sequence[AdapterAudit | AuditFailure]", *, top: int, all_layers: bool) -> None:
