@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from factories_disks import btrfs_with_quota, tmpfs
+from gradience.system import processes
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "sigtimedwait"), reason="this system has no sigtimedwait"
@@ -177,7 +177,7 @@ def test_a_killed_run_leaves_no_reserve_behind(tmp_path, policy):
         time.sleep(0.1)
         assert os.statvfs(disk).f_bfree == before
         # Killed between the two calls, it would have left a name; the next run removes it.
-        left = disk / f".gradience-ballast-{socket.gethostname()}-{process.pid}"
+        left = disk / f".gradience-ballast-{processes.here()}-{process.pid}"
         left.write_bytes(b"x" * 100_000)
         _, _, err = run(tmp_path, "--output-dir", disk, "--", "true")
         assert "of a reserve that a killed run left were removed" in err

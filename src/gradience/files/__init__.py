@@ -226,28 +226,32 @@ def sync(path: Path) -> None:
 def locked(path: Path, *, timeout: float = 60.0) -> Iterator[None]:
     """Hold an exclusive lock on `<path>.lock` for the length of the block.
 
-    The lock file stays: removing it would let two processes lock two files of one name. On network
-    mounts where flock does nothing, `replace` still keeps every file whole; only the update of the
-    slower writer may be lost.
+    Where flock is refused, the file's existence is the lock. On network mounts where flock is taken
+    and does nothing, `replace` still keeps every file whole; only the update of the slower writer
+    may be lost.
 
     Raises
     ------
     StorageError
         If the lock cannot be had in `timeout` seconds, or its file cannot be made.
     """
-    import filelock  # noqa: PLC0415 - 15 ms that `--help` need not pay
+    from gradience.files.lock import Lock  # noqa: PLC0415 - 3 ms that `--help` need not pay
 
-    make_dir(path.parent)
-    lock = filelock.FileLock(str(path) + ".lock", timeout=timeout)
+    lock = Lock(path.with_name(f"{path.name}.lock"))
     try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise StorageError(
-            f"{path}.lock is held by another process for more than {timeout:g} s",
-            remedy="Wait for the other run to end: its lock goes with its process.",
-        ) from error
+        ours = lock.acquire(seconds=timeout)
     except OSError as error:
-        raise _refused(f"{path}.lock cannot be made", error) from error
+        raise _refused(f"{lock.path} cannot be made", error) from error
+    if ours is None:
+        raise StorageError(
+            f"nobody can tell whether {lock.path} is held: {lock.why_unknown()}",
+            remedy="Make room or give permissions there; if no other process uses it, remove it.",
+        )
+    if not ours:
+        raise StorageError(
+            f"{lock.path} is held by another process for more than {timeout:g} s",
+            remedy="Wait for the other run to end: its lock goes with its process.",
+        )
     try:
         yield
     finally:

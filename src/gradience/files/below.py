@@ -11,6 +11,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 
 from gradience.files import at, soft_lock
@@ -61,6 +62,13 @@ class Below:
         """Give back every descriptor."""
         while self._open:
             os.close(self._open.popitem()[1])
+
+    def is_there(self) -> bool:
+        """Whether the root's name still leads to the directory that is open."""
+        try:
+            return os.path.samestat(Path(self.root).stat(), os.fstat(self._open[""]))
+        except OSError:
+            return False
 
     def forget(self) -> None:
         """Close all but the root: a directory below it was moved."""
@@ -278,6 +286,7 @@ class Below:
             if descriptor is None:
                 yield None
                 return
+            _locks.add(descriptor)
             try:
                 ours = _flock(descriptor)
                 soft = ours is None
@@ -291,12 +300,13 @@ class Below:
                 try:
                     yield ours
                 finally:
-                    over = bool(ours and spent is not None and spent())
-                    if ours and (soft or over):
-                        self.unlink(name)
+                    if descriptor in _locks:  # not in a child that was forked meanwhile
+                        over = bool(ours and spent is not None and spent())
+                        if ours and (soft or over):
+                            self.unlink(name)
                 return
             finally:
-                os.close(descriptor)
+                _unlock(descriptor)
         yield False
 
     def _lock_file(self, name: str, mode: int) -> tuple[int | None, bool]:
@@ -313,6 +323,8 @@ class Below:
                     return made, True
                 return self._open_lock(last, parent, flags), False
             except FileNotFoundError:  # file or directory were removed by who held it before
+                if not directory:  # the root itself
+                    return None, False
                 self._moved(directory)
             except OSError:
                 # A full or read-only disk, another user's directory: one that is there will do.
@@ -342,7 +354,7 @@ class Below:
     def _removed_stale(self, name: str, descriptor: int) -> bool:
         """Whether a lock file named a process of this host that is gone, and was removed."""
         found = soft_lock.holder(os.pread(descriptor, _MARKER, 0))
-        if found is None or not soft_lock.is_dead(*found):
+        if found is None or found.runs is not False:
             return False
         aside = f"{name}.stale-{os.getpid()}"
         try:
@@ -429,6 +441,28 @@ def _give(made: int, above: int) -> None:
     if os.geteuid() == 0 and (owner := os.fstat(above).st_uid) != 0:
         with contextlib.suppress(OSError):  # some network mounts let nobody give anything
             os.fchown(made, owner, -1)
+
+
+_locks: set[int] = set()
+"""Descriptors of the lock files that this process has open."""
+
+
+def _unlock(descriptor: int) -> None:
+    """Close a lock file, once; given up first, for a child may have it open too."""
+    if descriptor in _locks:
+        _locks.remove(descriptor)
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def _let_go() -> None:
+    """In a forked child, which must not hold what would not end with its parent."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _flock(descriptor: int) -> bool | None:

@@ -2,10 +2,13 @@
 
 import hashlib
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,9 +16,12 @@ import pytest
 from factories_caches import Caches, HubMaker, commit_of
 from factories_changes import carry_out, clean_plan, plan_of, states, top
 from factories_disks import fuse_without_locks
+from gradience import files
 from gradience.errors import StorageError
 from gradience.files.below import Below
+from gradience.files.soft_lock import holder, marker
 from gradience.storage.change.mounts import lock_refusal
+from gradience.system.processes import here, runs, start_of
 from hub_server import Repo, serve
 
 FILES = {"w.safetensors": b"w" * 300_000, "config.json": b"{}"}
@@ -36,7 +42,7 @@ with Below(sys.argv[1]) as below, below.lock("x.lock") as ours:
 """
 
 
-@pytest.fixture(params=["ENOSYS", "ENOLCK"])
+@pytest.fixture(params=["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
 def mount(tmp_path: Path, request: pytest.FixtureRequest):
     with fuse_without_locks(tmp_path / "m", request.param) as path:
         yield path
@@ -167,12 +173,75 @@ def test_nothing_of_ours_stays_where_open_files_keep_a_name(tmp_path, refusal):
         assert top(mount / "root") == []
 
 
-def test_a_process_of_this_host_is_told_from_a_dead_one():
-    from gradience.files.soft_lock import holder, is_dead, marker  # noqa: PLC0415
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+def test_the_lock_of_a_process_in_a_container_is_not_taken_for_a_dead_ones(mount):
+    inside = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", HOLD, mount]
+    with subprocess.Popen(
+        inside, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        if not other.stdout.readline():
+            pytest.skip("this machine lets nobody make a namespace of processes")
+        with Below(str(mount)) as below, below.lock("x.lock") as ours:
+            assert ours is False
+        other.communicate("\n")
 
+
+NUMBERED = "echo 30000 >/proc/sys/kernel/ns_last_pid && { sleep 60 & echo $!; wait; }"
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+@pytest.mark.skipif(here() != socket.gethostname(), reason="these tests are in a container")
+def test_a_lock_of_an_old_release_in_a_container_is_not_taken_for_a_dead_ones():
+    inside = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", NUMBERED]
+    with subprocess.Popen(
+        inside, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as other:
+        number = other.stdout.readline().strip()
+        if not number or Path(f"/proc/{number}").exists():
+            other.kill()
+            pytest.skip("no number of a process can be had that is of a container alone")
+        found = holder(f"{number}\n{socket.gethostname()}\n".encode())
+        assert found.runs is None
+        os.killpg(other.pid, signal.SIGKILL)
+    until = time.monotonic() + 5
+    while found.runs is not False:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_process_of_this_machine_is_told_from_a_dead_one_and_from_its_numbers_next_bearer():
     found = holder(marker())
-    assert found == (os.getpid(), socket.gethostname())
-    assert not is_dead(*found)
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        gone.wait()
-    assert is_dead(gone.pid, socket.gethostname())
+    assert found is not None
+    assert found.pid == os.getpid()
+    assert found.runs is True
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as gone:
+        start = start_of(gone.pid)
+        assert runs(gone.pid, here(), start) is True
+        assert runs(gone.pid, here(), start - 1) is False, "another process had that number"
+        assert runs(gone.pid, here(), start + (1 << 64)) is None, "of another boot or machine"
+    assert runs(gone.pid, here(), start) is False
+
+
+def test_the_words_are_those_of_filelock(mount):
+    import filelock  # noqa: PLC0415 - the one of the Hub's client
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it falls back from flock
+        lock = filelock.SoftFileLock(mount / "x.lock")
+        with lock:
+            assert holder((mount / "x.lock").read_bytes()) == holder(marker())
+
+
+def test_an_update_is_locked_where_flock_is_refused(mount):
+    with files.locked(mount / "file"):
+        assert top(mount) == ["file.lock"]
+        with (
+            pytest.raises(StorageError, match=r"file\.lock is held"),
+            files.locked(mount / "file", timeout=0.05),
+        ):
+            pass
+    assert top(mount) == []
+    (mount / "file.lock").touch()
+    said = "names nobody, and this mount has no flock"
+    with pytest.raises(StorageError, match=said), files.locked(mount / "file", timeout=0.05):
+        pass

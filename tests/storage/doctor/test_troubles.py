@@ -493,10 +493,11 @@ def test_a_checkpoint_that_cannot_be_resumed_is_found_and_moved_aside(
 
 
 HOLDS = """
-import os, socket, sys
+import os, sys
 from pathlib import Path
 from gradience.storage.guard.records import Need
 from gradience.storage.guard.run import Guard
+from gradience.system import processes
 
 run = Path(sys.argv[1])
 guard = Guard(run)
@@ -506,7 +507,7 @@ guard.hold_reserve()
 saving = guard.own.stage("checkpoint-2")
 saving.mkdir()
 (saving / "optimizer.pt").write_bytes(bytes(1_000_000))
-(run / f".gradience-ballast-{socket.gethostname()}-{os.getpid()}").write_bytes(bytes(500_000))
+(run / f".gradience-ballast-{processes.here()}-{os.getpid()}").write_bytes(bytes(500_000))
 print("holds", flush=True)
 sys.stdin.read()
 """

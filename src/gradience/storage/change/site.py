@@ -207,7 +207,7 @@ class Site:
         with contextlib.suppress(OSError):
             found = soft_lock.holder(self.below.read(f"{OWN}/lock", 1024))
             if found is not None:
-                who = f"process {found[0]} of {found[1]}"
+                who = found.words
                 remedy += f" If none runs there, remove {root}/{OWN}/lock: this mount has no flock."
         return StorageError(f"{who} changes {root} now", remedy=remedy)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from gradience.errors import UsageError
+from gradience.files.lock import is_held
 from gradience.storage.checkpoints.judge import judge, state_of, weigh
 from gradience.storage.checkpoints.names import (
     BALLAST,
@@ -108,18 +109,7 @@ def in_use(folder: Path) -> bool:
 
     On network mounts where locks do nothing, nobody is seen.
     """
-    path = folder / OWN_DIR / IN_USE
-    if not path.exists():
-        return False
-    import filelock  # noqa: PLC0415 - only where a run is or was
-
-    try:
-        with filelock.FileLock(path, timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
-    except OSError:
-        return False
+    return is_held(os.fspath(folder / OWN_DIR / IN_USE)) is True
 
 
 def _best_of(judged: list[Checkpoint]) -> str:

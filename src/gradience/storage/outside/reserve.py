@@ -8,11 +8,11 @@ have a name, which `sweep` knows.
 import contextlib
 import os
 import re
-import socket
 from pathlib import Path
 
 from gradience import files
 from gradience.errors import StorageError
+from gradience.system import processes
 
 RESERVE = ".gradience-ballast-"
 """How the name of a reserve begins; then come host and process."""
@@ -29,7 +29,7 @@ class Reserve:
     """
 
     def __init__(self, place: Path) -> None:
-        self._path = place / f"{RESERVE}{socket.gethostname()}-{os.getpid()}"
+        self._path = place / f"{RESERVE}{processes.here()}-{os.getpid()}"
         self._descriptor: int | None = None
         self.bytes = 0
 
@@ -63,8 +63,7 @@ def left(place: Path) -> list[Path]:
         path
         for path in place.glob(f"{RESERVE}*")
         if (match := _NAME.fullmatch(path.name))
-        and match["host"] == socket.gethostname()
-        and not _alive(int(match["pid"]))
+        and processes.runs(int(match["pid"]), match["host"]) is False
     ]
 
 
@@ -76,13 +75,3 @@ def sweep(place: Path) -> int:
             freed += path.stat().st_blocks * 512
             path.unlink()
     return freed
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

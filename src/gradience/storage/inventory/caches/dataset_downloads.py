@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gradience.files.lock import is_held
 from gradience.storage.inventory.caches.kind import (
     CacheKind,
     Listing,
     Look,
     Piece,
     entry,
-    lock_is_held,
     read_text,
     whole_entry,
 )
@@ -81,7 +81,7 @@ def _group(look: Look, source: str, group: Iterable[File], files: dict[str, File
 
 def _part(look: Look, file: File) -> Damage:
     stem = file.name.removesuffix(".incomplete")
-    held = lock_is_held(f"{look.tree.path}/{stem}.lock")
+    held = is_held(f"{look.tree.path}/{stem}.lock")
     return Damage(
         code="incomplete",
         path=f"{look.tree.path}/{file.name}",

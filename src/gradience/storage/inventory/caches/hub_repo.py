@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gradience.files.lock import is_held
 from gradience.storage.inventory.caches.hub_store import Store
-from gradience.storage.inventory.caches.kind import Look, entry, lock_is_held, read_text
+from gradience.storage.inventory.caches.kind import Look, entry, read_text
 from gradience.storage.inventory.records import Damage, Entry
 from gradience.storage.inventory.scan import Directory, File, Link
 from gradience.storage.inventory.tally import BLOCK, Tally
@@ -333,7 +334,7 @@ def _unused(
         if file.name.endswith(".incomplete"):
             # Named <etag>.<8 hex>.incomplete since 1.18, <etag>.incomplete before.
             etag = file.name.partition(".")[0]
-            held = lock_is_held(f"{locks.path}/{etag}.lock") if locks else False
+            held = is_held(f"{locks.path}/{etag}.lock") if locks else False
             doing = "is being downloaded now" if held else "was not finished"
             message = f"the download of blob {etag[:12]} {doing}"
             code = "incomplete"

@@ -4,13 +4,10 @@ A kind says what the names in a directory mean. It never walks the disk itself: 
 once for all kinds, and hands over a tree.
 """
 
-import contextlib
-import fcntl
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gradience.files import soft_lock
 from gradience.storage.inventory.records import (
     AtimePolicy,
     Damage,
@@ -228,31 +225,3 @@ def _open_quietly(path: str) -> int:
         return os.open(path, flags | getattr(os, "O_NOATIME", 0))
     except PermissionError:
         return os.open(path, flags)
-
-
-def lock_is_held(path: str) -> bool | None:
-    """Whether some process holds a lock file now; None if that cannot be told.
-
-    A shared lock is asked for and given back at once: it is refused while another holds the
-    exclusive lock that `filelock` takes. Where the mount has no flock, the process that the file
-    names tells. No answer is proof on network mounts, where other hosts' locks may be invisible.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        with contextlib.suppress(OSError):
-            holder = soft_lock.holder(os.pread(descriptor, 1024, 0))
-            return None if holder is None else not soft_lock.is_dead(*holder)
-        return None
-    else:
-        return False
-    finally:
-        os.close(descriptor)
