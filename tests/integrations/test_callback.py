@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -333,6 +336,34 @@ def test_a_run_whose_saves_are_not_guarded_says_so_at_its_start_and_saves_as_it_
     assert "not guarded: save_on_each_node" in line
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert names == ["checkpoint-4", "run.jsonl"]
+
+
+SECOND = f"""
+import sys
+sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
+from pathlib import Path
+from test_callback import GradienceCallback, make_trainer
+make_trainer(Path(sys.argv[1]), GradienceCallback(wait_seconds=0)).train()
+"""
+
+
+class StartAnother(TrainerCallback):
+    """Starts the same training again while this one goes on."""
+
+    def on_save(self, args, state, control, **_):
+        if state.global_step == 2:
+            command = [sys.executable, "-c", SECOND, args.output_dir]
+            self.ran = subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_second_run_in_an_output_dir_is_refused_and_the_first_one_goes_on(tmp_path):
+    second = StartAnother()
+    make_trainer(tmp_path / "out", GradienceCallback(), second).train()
+    assert second.ran.returncode == 1
+    assert f"process {os.getpid()} (" in second.ran.stderr
+    assert "would spoil one another's checkpoints" in second.ran.stderr
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["checkpoint-2", "checkpoint-4", "run.jsonl"]
 
 
 def test_what_a_caller_decides_on_the_start_goes(tmp_path):

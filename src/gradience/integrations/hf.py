@@ -24,6 +24,7 @@ from gradience.integrations.hf_state import (
     RandomStates,
     kept,
     planned_saves,
+    saves_at_all,
     weigh,
     write_smallest,
 )
@@ -33,7 +34,7 @@ from gradience.storage.guard import need
 from gradience.storage.guard.cleaning import check_arguments, cleaner
 from gradience.storage.guard.need import Start
 from gradience.storage.guard.records import Act, Cleaner, EventSink, GuardEvent
-from gradience.storage.guard.run import Guard
+from gradience.storage.guard.run import WAIT_SECONDS, Guard
 from gradience.storage.guard.watcher import EVERY_SECONDS, Watcher
 from gradience.storage.preflight.start import start
 
@@ -80,6 +81,9 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         Decides on the start in place of `storage.preflight.start`.
     watch_seconds : float
         Between two looks at the disk during the run.
+    wait_seconds : float
+        How long to wait for another run that saves into the same `output_dir`; then this one is
+        refused.
     telemetry : bool, str or Path
         Where the run's log is written: True for `run.jsonl` in its `output_dir`, False for none.
     allow_text : collection of str
@@ -100,6 +104,7 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         on_event: EventSink | None = None,
         preflight: Preflight | None = None,
         watch_seconds: float = EVERY_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
         telemetry: bool | str | Path = True,
         allow_text: Collection[str] = (),
     ) -> None:
@@ -113,7 +118,11 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         if clean is not None and not callable(clean):
             check_arguments(clean, os.environ)
         self._clean = clean
-        self._options: dict[str, Any] = {"rotate": rotate, "sink": self._sink}
+        self._options: dict[str, Any] = {
+            "rotate": rotate,
+            "sink": self._sink,
+            "wait_seconds": wait_seconds,
+        }
         self._preflight = preflight or start
         self._watch_seconds = watch_seconds
         self._trainer: Trainer | None = None
@@ -183,6 +192,7 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
             self._held.tell("unguarded", _UNGUARDED.format(why=why), grave=True)
         else:
             self._weighed = False
+            self._claim()
             self._take_weight(trainer, args)
             self._start(args, control, saves)
             self._guarding = not self.stopped
@@ -234,10 +244,11 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
     # ---- around the Trainer's methods
 
     def _around_train(self, original: Callable[..., Any], *words: Any, **options: Any) -> Any:
-        self._sweep()
         self._held.stopped = ""
         outcome: BaseException | None = None
         try:
+            self._claim()
+            self._sweep()
             return original(*words, **options)
         except BaseException as error:
             outcome = error
@@ -387,6 +398,18 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
     def _guards(self, trial: Any) -> bool:
         return trial is None and self._trainer is not None and not unguarded(self._trainer)
 
+    def _claim(self) -> None:
+        """Before a resume looks: the directory is of one run at a time."""
+        trainer = self._trainer
+        if trainer is None or unguarded(trainer) or not saves_at_all(trainer.args):
+            return
+        if other := self._ranks.agreed(self._held.claim):
+            raise StorageError(
+                f"{other} saves into {self._held.run} already: two runs there would spoil one "
+                "another's checkpoints",
+                remedy="Wait until it has ended, or stop it, or give this run another output_dir.",
+            )
+
     def _sweep(self) -> None:
         if self._ranks.first:
             self._held.sweep()
@@ -415,8 +438,6 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
         grave = asked.refused or asked.tight
         brief = f"{self._held.run}: {asked.brief}" if asked.brief and not grave else words
         self._held.tell("start", brief, grave=grave)
-        if self._ranks.first:
-            self._held.claim()
         self._hold_reserve()
 
     def _hold_reserve(self) -> None:

@@ -44,9 +44,14 @@ def weigh(trainer: Any) -> Weights:
     )
 
 
+def saves_at_all(args: Any) -> bool:
+    """Whether a run with these arguments saves checkpoints."""
+    return _save_strategy(args) != "no"
+
+
 def planned_saves(args: Any, state: Any) -> int:
     """How often the rest of this run will save."""
-    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
+    strategy = _save_strategy(args)
     left: int = max(0, state.max_steps - state.global_step)
     epochs = math.ceil(max(0.0, state.num_train_epochs - (state.epoch or 0.0)))
     if strategy == "steps":
@@ -54,6 +59,10 @@ def planned_saves(args: Any, state: Any) -> int:
     if strategy == "best" and args.eval_strategy == IntervalStrategy.STEPS:
         return math.ceil(left / max(1.0, float(state.eval_steps)))
     return epochs if strategy in ("epoch", "best") else 0
+
+
+def _save_strategy(args: Any) -> str:
+    return str(getattr(args.save_strategy, "value", args.save_strategy))
 
 
 def kept(args: Any) -> int | None:

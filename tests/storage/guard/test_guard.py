@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from factories_checkpoints import cut, make_checkpoint
-from factories_disks import btrfs_with_quota, fuse_with_quota, tmpfs
+from factories_disks import btrfs_with_quota, fuse_with_quota, fuse_without_locks, tmpfs
 from gradience import files
+from gradience.storage.checkpoints.find import in_use
 from gradience.storage.checkpoints.judge import judge
 from gradience.storage.guard.ballast import SPARE, Ballast
 from gradience.storage.guard.own import OwnDir
@@ -187,6 +189,131 @@ def test_a_sweep_does_not_touch_what_another_run_is_saving(tmp_path):
     assert broken.is_dir()
     assert staged.is_dir()
     other.leave()
+
+
+RUN = """
+import os, sys
+from pathlib import Path
+from gradience.storage.guard.records import Need
+from gradience.storage.guard.run import Guard
+guard = Guard(Path(sys.argv[1]))
+guard.smallest = Need(bytes=2**20, inodes=0)
+assert not guard.claim()
+guard.hold_reserve()
+if "worker" in sys.argv and not os.fork():
+    print("working", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+if "leaving" in sys.argv:
+    guard.leave()
+"""
+
+
+@contextlib.contextmanager
+def running(run, *how):
+    """A process with a run in that directory; it ends at a line, and says when it goes on."""
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN, run, *how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        yield other
+        other.kill()
+
+
+def reserve_of(run):
+    return sorted(path.name for path in (run / ".gradience/ballast").iterdir())
+
+
+def test_a_second_run_in_a_directory_is_told_whose_it_is_and_leaves_all_that_is_there(tmp_path):
+    told = []
+    with running(tmp_path) as first:
+        held = reserve_of(tmp_path)
+        (tmp_path / ".gradience/saving/checkpoint-6").mkdir()
+        second = Guard(tmp_path, sink=told.append, wait_seconds=0.1)
+        assert second.claim().startswith(f"process {first.pid} (")
+        assert [event.kind for event in told] == ["shared"]
+        second.sweep()
+        second.leave()
+        assert reserve_of(tmp_path) == held
+        assert (tmp_path / ".gradience/saving/checkpoint-6").is_dir()
+
+
+def test_a_run_that_is_on_its_way_out_is_waited_for(tmp_path):
+    with running(tmp_path, "leaving") as first:
+        second = Guard(tmp_path, wait_seconds=30)
+        threading.Timer(0.5, first.stdin.close).start()
+        assert second.claim() == ""
+    assert in_use(tmp_path)
+    second.leave()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_held_is_free_for_the_next_one(tmp_path):
+    with running(tmp_path) as first:
+        first.kill()
+    assert reserve_of(tmp_path)
+    second = Guard(tmp_path)
+    assert second.claim() == ""
+    second.sweep()
+    assert not (tmp_path / ".gradience/ballast").exists()
+    second.leave()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_outlives_its_killed_run_does_not_keep_the_directory(tmp_path):
+    with running(tmp_path, "worker") as first:
+        first.kill()
+        first.wait()
+        assert Guard(tmp_path, wait_seconds=0).claim() == ""
+
+
+def test_a_training_that_died_without_leaving_does_not_shut_out_the_next_one_of_its_process(
+    tmp_path,
+):
+    died = Guard(tmp_path)
+    assert died.claim() == ""
+    again = Guard(tmp_path, wait_seconds=0)
+    assert again.claim() == ""
+    died.leave()
+    assert in_use(tmp_path), "it is the second one's now"
+    again.leave()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nobody_can_tell_whether_the_other_lives_a_run_is_warned_and_goes_on(tmp_path):
+    with fuse_without_locks(tmp_path / "disk") as place:
+        (place / ".gradience").mkdir()
+        (place / ".gradience/in-use.lock").write_text("12\nnode7\n")
+        told = []
+        guard = Guard(place, sink=told.append, wait_seconds=0)
+        assert guard.claim() == ""
+        (event,) = told
+        assert "process 12 of node7" in event.message
+        assert f"remove {place}/.gradience/in-use.lock" in event.message
+        guard.leave()
+        assert (place / ".gradience/in-use.lock").exists()
+
+
+IN_TURN = """
+import sys
+from pathlib import Path
+from gradience.storage.guard.own import OwnDir
+run = Path(sys.argv[1])
+for _ in range(50):
+    own = OwnDir(run)
+    assert own.claim(seconds=60) is True
+    (run / "alone").mkdir()
+    (run / "alone").rmdir()
+    own.leave()
+"""
+
+
+def test_a_directory_is_of_one_run_at_a_time_however_often_it_changes_hands(tmp_path):
+    runs = [subprocess.Popen([sys.executable, "-c", IN_TURN, tmp_path]) for _ in range(3)]
+    assert [run.wait() for run in runs] == [0] * 3
+    assert list(tmp_path.iterdir()) == []
 
 
 SAVES = """

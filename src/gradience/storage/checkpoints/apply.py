@@ -43,6 +43,7 @@ def prune(
         if not in_use(place):
             with contextlib.suppress(StorageError):
                 clear(place)
+                remove_lock(place)
     return tuple(done), freed
 
 
@@ -57,10 +58,20 @@ def clear(run: Path) -> None:
     own = run / OWN_DIR
     for part in (SAVING, REPLACED, BALLAST):
         files.remove_tree(own / part)
-    files.remove(own / IN_USE)
     files.remove_leftovers(own)
+
+
+def remove_lock(run: Path) -> None:
+    """Take away the lock that nobody holds, and the guard's directory if nothing else is in it.
+
+    Raises
+    ------
+    StorageError
+        If the file system refuses.
+    """
+    files.remove(run / OWN_DIR / IN_USE)
     with contextlib.suppress(OSError):
-        own.rmdir()
+        (run / OWN_DIR).rmdir()
 
 
 def run_dir(path: Path) -> Path:

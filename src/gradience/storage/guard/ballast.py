@@ -8,6 +8,7 @@ it, and given back at once.
 """
 
 import contextlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,6 @@ from gradience.storage.guard.records import Need
 
 SPARE = Need(bytes=2**22, inodes=4)
 """What is left to everybody else: some thousand lines of a log, and a few new files."""
-_HELD, _SPARE = "held", "spare"
 
 
 class Ballast:
@@ -31,6 +31,8 @@ class Ballast:
 
     def __init__(self, place: Path) -> None:
         self._place = place
+        self._whose = os.urandom(4).hex()
+        self._files: list[Path] = []
         self.held = Need(bytes=0, inodes=0)
 
     def reserve(self, need: Need, *, count_inodes: bool) -> str:
@@ -42,31 +44,39 @@ class Ballast:
         inodes = max(0, need.inodes - self.held.inodes) if count_inodes else 0
         if not missing and not inodes:
             return ""
+        spare: list[Path] = []
         try:
-            files.reserve(self._place / f"{_SPARE}-bytes", SPARE.bytes)
-            for number in range(SPARE.inodes if count_inodes else 0):
-                files.reserve(self._place / f"{_SPARE}-inode-{number}", 0)
+            self._make(spare, SPARE.bytes)
+            for _ in range(SPARE.inodes if count_inodes else 0):
+                self._make(spare, 0)
             if missing:
-                files.reserve(self._place / f"{_HELD}-bytes-{self.held.bytes}", missing)
+                self._make(self._files, missing)
                 self.held = replace(self.held, bytes=self.held.bytes + missing)
             for _ in range(inodes):
-                files.reserve(self._place / f"{_HELD}-inode-{self.held.inodes}", 0)
+                self._make(self._files, 0)
                 self.held = replace(self.held, inodes=self.held.inodes + 1)
         except (OSError, StorageError) as error:
             return str(error)
         finally:
-            self._remove(f"{_SPARE}-*")
+            _remove(spare)
         return ""
 
     def release(self) -> Need:
-        """Give everything back; what was held."""
+        """Give everything back; what was held. A reserve of another run in that place stays."""
         held, self.held = self.held, Need(bytes=0, inodes=0)
-        self._remove("*")
+        _remove(self._files)
         with contextlib.suppress(OSError):
             self._place.rmdir()
         return held
 
-    def _remove(self, names: str) -> None:
-        for path in self._place.glob(names):
-            with contextlib.suppress(OSError):
-                path.unlink()
+    def _make(self, made: list[Path], nbytes: int) -> None:
+        kind = "held" if made is self._files else "spare"
+        path = self._place / f"{kind}-{self._whose}-{len(made)}"
+        files.reserve(path, nbytes)
+        made.append(path)
+
+
+def _remove(paths: list[Path]) -> None:
+    while paths:
+        with contextlib.suppress(OSError):
+            paths.pop().unlink()

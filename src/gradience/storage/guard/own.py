@@ -13,11 +13,10 @@ import contextlib
 import os
 from pathlib import Path
 
-import filelock
-
 from gradience import files, system
 from gradience.errors import StorageError
-from gradience.storage.checkpoints.apply import clear
+from gradience.files.lock import Lock
+from gradience.storage.checkpoints.apply import clear, remove_lock
 from gradience.storage.checkpoints.find import checkpoint_dirs, entries, held, in_use
 from gradience.storage.checkpoints.judge import judge
 from gradience.storage.checkpoints.names import (
@@ -30,44 +29,75 @@ from gradience.storage.checkpoints.names import (
 )
 from gradience.storage.checkpoints.records import Checkpoint
 
+_CLAIMS: "dict[str, OwnDir]" = {}
+"""Of this process: a training that died without leaving does not shut out the next one."""
+
 
 class OwnDir:
-    """The directory below a run in which nothing is a checkpoint yet, or any more."""
+    """The directory below a run in which nothing is a checkpoint yet, or any more.
+
+    It is of one run: who holds its lock. Whoever does not leaves all in it alone.
+    """
 
     def __init__(self, run: Path) -> None:
         self.run = run
         self.path = run / OWN_DIR
         self.ballast = self.path / BALLAST
         self.saving = self.path / SAVING
-        self._lock: filelock.BaseFileLock | None = None
+        self.lock = self.path / IN_USE
+        self._lock: Lock | None = None
 
-    def claim(self) -> bool:
-        """Say that a run goes on here; False if another one has said so.
+    def claim(self, *, seconds: float = 0.0) -> bool | None:
+        """Say that a run goes on here; whether it is ours, after waiting that long for another.
 
-        Where locks or new files are refused, nobody can be told.
+        Returns
+        -------
+        bool or None
+            None where nobody can be told: locks or new files are refused, or the lock is of another
+            machine or container, where it may have died.
         """
         if self._lock is not None:
             return True
-        with contextlib.suppress(OSError, StorageError):
-            for part in (SAVING, REPLACED):
-                files.make_dir(self.path / part)  # a full disk may refuse them later
-            lock = filelock.FileLock(self.path / IN_USE, timeout=0)
+        key = os.path.realpath(self.path)
+        if (earlier := _CLAIMS.get(key)) is not None:  # in this process, and it died
+            self._lock, earlier._lock = earlier._lock, None
+        else:
             try:
-                lock.acquire()
-            except filelock.Timeout:
-                return False
+                lock = Lock(self.lock)
+                ours = lock.acquire(seconds=seconds)
+            except (OSError, StorageError):
+                return None
+            if not ours:
+                return ours
             self._lock = lock
+            self._prepare()
+        _CLAIMS[key] = self
         return True
 
+    def other(self) -> str:
+        """Who says that a run of theirs goes on here."""
+        with contextlib.suppress(OSError):
+            holder = system.holders().of(self.lock.lstat(), os.fspath(self.lock))
+            if holder is not None:
+                return f"process {holder.pid} ({holder.name})"
+        named = Lock(self.lock).holder()
+        return "a process that cannot be seen from here" if named is None else named.words
+
     def leave(self) -> None:
-        """Take away everything of one's own."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-        if not in_use(self.run):
-            with contextlib.suppress(StorageError):
-                self._restore_replaced()
-                clear(self.run)
+        """Take away everything of one's own; what is another run's stays."""
+        lock, self._lock = self._lock, None
+        if lock is None and in_use(self.run):
+            return
+        with contextlib.suppress(StorageError):
+            self._restore_replaced()
+            clear(self.run)
+            if lock is None:
+                remove_lock(self.run)
+        if lock is not None:
+            del _CLAIMS[os.path.realpath(self.path)]
+            lock.release(remove=True)
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
 
     def sweep(self) -> list[Checkpoint]:
         """Undo what an earlier run left half-way; the broken checkpoints that were set aside.
@@ -83,6 +113,10 @@ class OwnDir:
             return []
         self._restore_replaced()
         clear(self.run)
+        if self._lock is None:
+            remove_lock(self.run)
+        else:
+            self._prepare()
         files.remove_leftovers(self.run, "checkpoint-*")  # of one that was being removed
         broken = [c for c in map(judge, checkpoint_dirs(self.run)) if not c.complete]
         if broken:
@@ -141,6 +175,12 @@ class OwnDir:
             If the file system refuses.
         """
         files.remove_tree(checkpoint)
+
+    def _prepare(self) -> None:
+        """Make the places that a full disk may refuse later."""
+        with contextlib.suppress(StorageError):
+            for part in (SAVING, REPLACED):
+                files.make_dir(self.path / part)
 
     def _restore_replaced(self) -> None:
         """Give an earlier save its name again where the new one of that step has not got it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from gradience.errors import StorageError
-from gradience.storage.checkpoints.find import checkpoint_dirs, run_at
+from gradience.storage.checkpoints.find import checkpoint_dirs, in_use, run_at
 from gradience.storage.checkpoints.judge import judge, weigh
 from gradience.storage.checkpoints.prune import rotation
 from gradience.storage.checkpoints.records import Checkpoint, Run
@@ -35,6 +35,9 @@ from gradience.storage.guard.watcher import Watcher
 from gradience.storage.guard.words import how_to_go_on, what_was_done
 from gradience.units import format_size
 
+WAIT_SECONDS = 15.0
+"""A run that was asked to stop saves first, and its workers look for it every 5 s (torch 2.13)."""
+
 _log = logging.getLogger("gradience.guard")
 
 
@@ -51,6 +54,8 @@ class Guard:
         Whether older complete checkpoints may go when room is short.
     sink : EventSink, optional
         Is told of every event, after the log.
+    wait_seconds : float
+        How long a claim waits for another run that saves there.
     environ, home
         For the limits of the platform; by default those of the process.
     """
@@ -62,6 +67,7 @@ class Guard:
         clean: Cleaner | None = None,
         rotate: bool = True,
         sink: EventSink | None = None,
+        wait_seconds: float = WAIT_SECONDS,
         environ: Mapping[str, str] | None = None,
         home: Path | None = None,
     ) -> None:
@@ -76,6 +82,7 @@ class Guard:
         self._clean = clean
         self._rotate = rotate
         self._sink = sink
+        self._wait_seconds = wait_seconds
         self._environ = os.environ if environ is None else environ
         self._home = Path.home() if home is None else home
         self._failures = 0
@@ -84,14 +91,24 @@ class Guard:
 
     # ---- before and after a run
 
-    def claim(self) -> None:
-        """Say that a run goes on here."""
-        if not self.own.claim():
+    def claim(self) -> str:
+        """Say that a run goes on here; who says so already, "" if it is ours.
+
+        One that is on its way out, or whose processes are, is waited for.
+        """
+        ours = self.own.claim()
+        if ours is False:
+            words = f"{self.own.other()} saves into {self.run}: waiting for it to end."
+            self.tell("shared", words, grave=True)
+            ours = self.own.claim(seconds=self._wait_seconds)
+        if ours is None and in_use(self.run):
             self.tell(
                 "shared",
-                f"Another run saves into {self.run}: the two may remove one another's checkpoints.",
+                f"{self.own.other()} said that it saves into {self.run}, and cannot be seen from "
+                f"here. If it has ended, remove {self.own.lock}; if not, stop one of the two.",
                 grave=True,
             )
+        return self.own.other() if ours is False else ""
 
     def sweep(self) -> None:
         """Set aside what an earlier run left broken, so that a resume takes a complete one."""
