@@ -1,11 +1,15 @@
 """A configuration is read in the forms that people have it."""
 
+import dataclasses
 import json
 import pickle
 
 import pytest
 
 from factories_runs import make_start, write_log
+from gradience.check.names import ADAPTER as ADAPTER_NAMES
+from gradience.check.names import TRAINING as TRAINING_NAMES
+from gradience.check.names import TRL as TRL_NAMES
 from gradience.check.read import read_setup
 from gradience.errors import AdapterConfigError, UsageError
 
@@ -62,6 +66,75 @@ def test_the_config_in_the_log_of_a_run_is_read(tmp_path):
     config = {"adapter": ADAPTER, "training": TRAINING}
     write_log(tmp_path / "run.jsonl", make_start(config=config))
     assert read_setup([tmp_path]).adapter.alpha == 16
+
+
+@pytest.mark.parametrize(
+    "key", ["gradient_accumulation_steps", "save_total_limit", "eval_strategy", "fp16", "optim"]
+)
+def test_any_key_of_a_training_alone_makes_one(tmp_path, key):
+    assert read_setup([write(tmp_path / "x.json", {key: True})]).training == {key: True}
+
+
+def test_adapter_and_training_in_one_flat_file_are_both_read(tmp_path):
+    found = read_setup([write(tmp_path / "x.json", {**ADAPTER, **TRAINING})])
+    assert found.adapter.r == 8
+    assert found.number("learning_rate") == 1e-4
+
+
+SLIPS = {
+    "adapter": ({"r": 8, "lora_alhpa": 32, "target_modules": ["q"]}, {"lora_alhpa": "lora_alpha"}),
+    "training": ({"learing_rate": 1, "max_steps": 9}, {"learing_rate": "learning_rate"}),
+    "TRL": ({"lora_r": 8, "packin": True, "mine": 1}, {"packin": "packing", "mine": ""}),
+    "bench": (
+        {"lora": {"rank": 8, "alpah": 16}, "train": {"batchsize": 2, "warmup": 0.1}},
+        {"batchsize": "batch_size", "alpah": "alpha"},
+    ),
+    "LLaMA-Factory": ({"lora_rank": 8, "lora_target": "all"}, {"lora_target": ""}),
+    "another method": ({"peft_type": "LOHA", "r": 8, "alpha": 8, "rank_dropout": 0.0}, {}),
+}
+
+
+@pytest.mark.parametrize("form", SLIPS)
+def test_keys_that_nobody_reads_are_known_and_what_was_meant(tmp_path, form):
+    content, unread = SLIPS[form]
+    assert read_setup([write(tmp_path / "x.json", content)]).ignored == unread
+
+
+def test_a_slip_that_makes_a_configuration_unknown_is_named(tmp_path):
+    with pytest.raises(UsageError, match="was learning_rate for learing_rate meant"):
+        read_setup([write(tmp_path / "x.json", {"learing_rate": 1e-4})])
+
+
+def test_the_tables_hold_every_name_of_the_installed_libraries():
+    transformers = pytest.importorskip("transformers")
+    peft = pytest.importorskip("peft")
+    trl = pytest.importorskip("trl")
+    of = {
+        transformers.TrainingArguments: TRAINING_NAMES,
+        peft.LoraConfig: ADAPTER_NAMES,
+        trl.SFTConfig: TRAINING_NAMES | TRL_NAMES,
+        trl.DPOConfig: TRAINING_NAMES | TRL_NAMES,
+        trl.KTOConfig: TRAINING_NAMES | TRL_NAMES,
+        trl.GRPOConfig: TRAINING_NAMES | TRL_NAMES,
+        trl.RLOOConfig: TRAINING_NAMES | TRL_NAMES,
+        trl.RewardConfig: TRAINING_NAMES | TRL_NAMES,
+        trl.ModelConfig: TRL_NAMES,
+        trl.ScriptArguments: TRL_NAMES,
+    }
+    for kind, known in of.items():
+        names = {field.name for field in dataclasses.fields(kind) if field.init}
+        assert names <= known, f"{kind.__name__} has new names"
+
+
+def test_what_the_libraries_write_has_no_slips(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    peft = pytest.importorskip("peft")
+    peft.LoraConfig(r=8, target_modules=["q_proj"], peft_type="LORA").save_pretrained(tmp_path)
+    arguments = transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    (tmp_path / "training_args.json").write_text(arguments.to_json_string())
+    found = read_setup([tmp_path])
+    assert found.ignored == {}
+    assert found.training["save_steps"] == 500
 
 
 def test_what_is_no_configuration_is_refused_by_name(tmp_path):

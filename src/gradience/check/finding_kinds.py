@@ -57,6 +57,14 @@ RANDOM_START = kind(
     "Leave init_lora_weights at True.",
     source=f"{_PEFT}: 'intended for debugging purposes'",
 )
+KEY_MISTYPED = kind(
+    "key_mistyped",
+    _WARNING,
+    "A key is none that PEFT, transformers or TRL read, and nearly one that they do: its value "
+    "would be refused, or left out for a default.",
+    "Write the key that was meant.",
+    source="PEFT 0.21, LoraConfig; transformers 5.24, TrainingArguments; TRL 1.16, SFTConfig",
+)
 DROPOUT_HIGH = kind(
     "dropout_high",
     _WARNING,

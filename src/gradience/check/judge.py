@@ -30,4 +30,5 @@ def verdict(setup: Setup, paths: Sequence[str]) -> Verdict:
         paths=tuple(paths),
         judged=tuple(name for name, there in parts if there),
         findings=judge(setup),
+        ignored=tuple(setup.ignored),
     )

@@ -4,11 +4,12 @@ What the contents are decides, not the name: an adapter_config.json, TrainingArg
 bench config, a TRL config, or the config in a run's log. Nothing is unpickled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gradience.adapter.config import AdapterConfig, parse_config
+from gradience.check.names import ADAPTER, SIGNS, TRAINING, TRL, ignored
 from gradience.check.records import Setup
 from gradience.configs.read import read_mapping
 from gradience.errors import UsageError
@@ -25,6 +26,7 @@ _ADAPTER_NAMES = {
     "dropout": "lora_dropout",
     "rslora": "use_rslora",
     "lora_r": "r",
+    "lora_rank": "r",
     "lora_target_modules": "target_modules",
     "lora_modules_to_save": "modules_to_save",
 }
@@ -35,10 +37,19 @@ _TRAINING_NAMES = {
     "epochs": "num_train_epochs",
 }
 _FLAT_ADAPTER = (
-    *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save"),
+    *(
+        "lora_r",
+        "lora_rank",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_target_modules",
+        "lora_modules_to_save",
+    ),
     *("use_rslora", "use_dora"),
 )
-_TRAINING_SIGNS = ("learning_rate", "output_dir", "per_device_train_batch_size", "save_strategy")
+_ADAPTERS, _TRAININGS = ("lora", "adapter", "peft"), ("train", "training")
+_LORA = ADAPTER - {"r", "bias", "revision", "task_type"}
+_OF_A_BENCH = ("schedule", "warmup", "precision", "max_length", "group_by_length")
 _REMEDY = (
     "Give an adapter_config.json, TrainingArguments as JSON (args.to_json_string()), a bench or "
     "TRL config in YAML, a run.jsonl, or a directory that holds one of them."
@@ -57,12 +68,14 @@ def read_setup(paths: Sequence[Path]) -> Setup:
     """
     adapter: AdapterConfig | None = None
     training: dict[str, Any] = {}
+    unread: dict[str, str] = {}
     for path in paths:
         for file in _files(path):
             found = setup_of(_content(file), str(file))
             adapter = found.adapter or adapter
             training |= found.training
-    return Setup(adapter=adapter, training=training)
+            unread |= found.ignored
+    return Setup(adapter=adapter, training=training, ignored=unread)
 
 
 def _files(path: Path) -> list[Path]:
@@ -96,24 +109,47 @@ def setup_of(content: Mapping[str, Any], source: str) -> Setup:
     UsageError, AdapterConfigError, UnsupportedAdapterError
         As `read_setup`.
     """
-    adapter = next((content[k] for k in ("lora", "adapter", "peft") if _is_map(content, k)), None)
-    training: Mapping[str, Any] = next(
-        (content[k] for k in ("train", "training") if _is_map(content, k)), {}
-    )
+    adapter = next((content[k] for k in _ADAPTERS if _is_map(content, k)), None)
+    training: Mapping[str, Any] = next((content[k] for k in _TRAININGS if _is_map(content, k)), {})
+    unread = _unread(content, adapter, training)
     model = content.get("model")
     base = model.get("id") if isinstance(model, Mapping) else content.get("model_name_or_path")
-    if adapter is None and ("peft_type" in content or ("r" in content and "lora_alpha" in content)):
+    if adapter is None and ("peft_type" in content or ("r" in content and _any(content, _LORA))):
         adapter = content
     elif adapter is None and content.get("use_peft", True) and _any(content, _FLAT_ADAPTER):
         adapter = {name: content[name] for name in _FLAT_ADAPTER if name in content}
-    if adapter is not content and not training and _any(content, _TRAINING_SIGNS):
+    if not training and _any(content, SIGNS):
         training = content
     if adapter is None and not training:
-        raise UsageError(f"{source} is no configuration that is known", remedy=_REMEDY)
+        slips = ", ".join(f"{meant} for {key}" for key, meant in unread.items() if meant)
+        asked = f"; was {slips} meant?" if slips else ""
+        raise UsageError(f"{source} is no configuration that is known{asked}", remedy=_REMEDY)
     return Setup(
         adapter=None if adapter is None else _adapter(adapter, base, source),
         training=_renamed(training, _TRAINING_NAMES) | _precision(training),
+        ignored=unread,
     )
+
+
+def _unread(
+    content: Mapping[str, Any], adapter: Mapping[str, Any] | None, training: Mapping[str, Any]
+) -> dict[str, str]:
+    """Keys that nobody is known to read: of the sections, or of the whole where it has none."""
+    if adapter is None and not training:
+        return (
+            ignored(content, ADAPTER.union(TRAINING, TRL, _FLAT_ADAPTER))
+            if _is_lora(content)
+            else {}
+        )
+    unread = ignored(training, TRAINING.union(TRL, _TRAINING_NAMES, _OF_A_BENCH))
+    if adapter is not None and _is_lora(adapter):
+        unread |= ignored(adapter, ADAPTER.union(_ADAPTER_NAMES))
+    return unread
+
+
+def _is_lora(adapter: Mapping[str, Any]) -> bool:
+    """Whether its keys are those of LoRA; the tables know no other method's."""
+    return adapter.get("peft_type", "LORA") == "LORA"
 
 
 def _adapter(found: Mapping[str, Any], base: object, source: str) -> AdapterConfig:
@@ -135,5 +171,5 @@ def _is_map(content: Mapping[str, Any], key: str) -> bool:
     return isinstance(content.get(key), Mapping)
 
 
-def _any(content: Mapping[str, Any], keys: Sequence[str]) -> bool:
+def _any(content: Mapping[str, Any], keys: Iterable[str]) -> bool:
     return any(key in content for key in keys)

@@ -27,10 +27,13 @@ class Setup:
     adapter : AdapterConfig or None
     training : mapping
         Under the names of transformers' TrainingArguments; only what was written down.
+    ignored : mapping
+        Keys that are of no known configuration, each with the one that was meant, or "".
     """
 
     adapter: AdapterConfig | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    ignored: Mapping[str, str] = field(default_factory=dict)
 
     def number(self, name: str) -> float | None:
         """A number among the training arguments; None where there is none."""
@@ -49,7 +52,7 @@ class Judged(Finding, frozen=True, kw_only=True, omit_defaults=True):
     source: str
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What `gradience check` says.
 
     Attributes
@@ -58,11 +61,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         What was read.
     judged : tuple of str
         The parts that were there: `adapter`, `training`.
+    ignored : tuple of str
+        Keys that no rule could judge, for nobody is known to read them.
     """
 
     paths: tuple[str, ...]
     judged: tuple[str, ...]
     findings: tuple[Judged, ...]
+    ignored: tuple[str, ...] = ()
 
 
 def kind(code: str, severity: Severity, meaning: str, remedy: str, *, source: str) -> FindingKind:

@@ -16,6 +16,9 @@ def page(found: Verdict) -> Page:
         parts.append(Text(text=words, tone=_TONES[finding.severity]))
         parts.append(Text(text=f"  {finding.remedy}"))
         parts.append(Text(text=f"  Source: {finding.source}.", tone="dim"))
+    if found.ignored:
+        words = f"Ignored, because nothing is known to read them: {', '.join(found.ignored)}."
+        parts.append(Text(text=words, tone="dim"))
     missing = [part for part in _PARTS if part not in found.judged]
     if missing:
         words = f"Not judged, because it was not given: {', '.join(missing)}."

@@ -6,6 +6,7 @@ from gradience.registry import Registry
 RULES: Registry[Rules] = Registry(
     "family of rules",
     {
+        "keys": "gradience.check.rules.keys:keys",
         "scale": "gradience.check.rules.scale:scale",
         "modules": "gradience.check.rules.modules:modules",
         "serving": "gradience.check.rules.serving:serving",
