@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers.trainer_utils import get_last_checkpoint
 
 from factories_checkpoints import age, cut, make_checkpoint
 
@@ -36,6 +37,30 @@ def test_ls_says_what_a_resume_would_take_and_how_to_mend_it(run):
     subprocess.run(mend[2:], shell=True, check=True)
     assert "takes checkpoint-4" in checkpoints("ls", run).stdout
     assert "set aside" in checkpoints("ls", run).stdout
+
+
+def test_all_that_lies_before_the_newest_complete_one_is_taken_out_of_the_way(run):
+    make_checkpoint(run, 3, without=("trainer_state.json",))
+    make_checkpoint(run, 8, without=("optimizer.pt", "trainer_state.json"))
+    (run / "broken-checkpoint-8").mkdir()
+    for name in ("checkpoint-3", "checkpoint-8"):
+        age(run / name)
+    said = checkpoints("verify", run).stdout
+    assert "would take checkpoint-8 and die; checkpoint-4 is complete" in " ".join(said.split())
+    for line in said.splitlines():
+        if line.startswith("$ "):
+            subprocess.run(line[2:], shell=True, check=True)
+    assert get_last_checkpoint(run) == str(run / "checkpoint-4")
+    assert list((run / "broken-checkpoint-8").iterdir()) == [], "nothing went into what was there"
+    assert (run / "checkpoint-3").is_dir(), "which no resume would take"
+
+
+def test_a_save_that_may_be_going_on_is_not_offered_to_be_moved(run):
+    make_checkpoint(run, 8, without=("trainer_state.json",))
+    said = checkpoints("verify", run).stdout
+    assert "checkpoint-8 may be whole soon" in said
+    assert "mv " + str(run / "checkpoint-8") not in said
+    assert f"mv {run}/checkpoint-6" in said
 
 
 def test_verify_exits_with_1_and_names_the_file(run):

@@ -83,6 +83,8 @@ def verify(*, directories: tuple[Path, ...], deep: bool, as_json: bool) -> int:
     gradience checkpoints verify runs/my-run
     gradience checkpoints verify runs/my-run/checkpoint-500 --deep
     """
+    import time  # noqa: PLC0415
+
     from gradience.cli.render import show  # noqa: PLC0415
     from gradience.storage.checkpoints.report import verification  # noqa: PLC0415
 
@@ -90,7 +92,7 @@ def verify(*, directories: tuple[Path, ...], deep: bool, as_json: bool) -> int:
     if as_json:
         _json(found)
     else:
-        show(verification(found))
+        show(verification(found, now=time.time()))
     broken = any(not c.complete for run in found.runs for c in run.checkpoints)
     return int(ExitCode.BAD_NEWS if broken else ExitCode.OK)
 
@@ -141,10 +143,11 @@ def prune(
 def _ask(planned: "tuple[Removal, ...]", alone: tuple[str, ...], *, as_json: bool) -> None:
     from gradience.cli.render import show  # noqa: PLC0415
     from gradience.storage.checkpoints.report import removals  # noqa: PLC0415
+    from gradience.units import plural  # noqa: PLC0415
 
     if as_json or not sys.stdin.isatty():
         raise UsageError(
-            f"{len(planned)} things would be removed, and nobody can be asked",
+            f"{plural(len(planned), 'thing')} would be removed, and nobody can be asked",
             remedy="Look at the plan with --dry-run, then say --yes.",
         )
     show(removals(planned, alone, heading="To be removed"))

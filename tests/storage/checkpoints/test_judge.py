@@ -82,7 +82,7 @@ def test_what_resume_would_wrongly_take_is_named_with_what_it_should_take(tmp_pa
     make_checkpoint(tmp_path / "run", 2)
     make_checkpoint(tmp_path / "run", 10, without=("trainer_state.json",))
     (run,) = find([tmp_path])
-    assert (run.trap.step, run.newest.step) == (10, 2), "by number, not by letter"
+    assert ([c.step for c in run.traps], run.newest.step) == ([10], 2), "by number, not by letter"
 
 
 def test_a_checkpoint_may_be_named_itself_and_a_missing_directory_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 from gradience.storage.checkpoints.contents import cut_off, damaged
 from gradience.storage.checkpoints.names import STATE, lacking, starts_anew, step_of
 from gradience.storage.checkpoints.records import Checkpoint, Resumes
+from gradience.units import plural
 
 _ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 _LARGEST_STATE = 512 * 2**20
@@ -124,7 +125,7 @@ def _missing_shards(folder: Path, names: list[str]) -> list[str]:
             continue
         gone = sorted(str(s) for s in shards if str(s) not in names)
         if gone:
-            found.append(f"{name} names {len(gone)} shards that are not there, first {gone[0]}")
+            found.append(f"{name} names {plural(len(gone), 'shard')} not there, first {gone[0]}")
     return found
 
 

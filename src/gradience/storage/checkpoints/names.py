@@ -12,6 +12,7 @@ transformers 5.24, `Trainer._save_checkpoint`, `_load_from_checkpoint`,
 
 import re
 from collections.abc import Collection
+from itertools import chain, count
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 STATE = "trainer_state.json"
@@ -55,6 +56,18 @@ def step_of(name: str) -> int | None:
     """
     match = CHECKPOINT.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def aside(name: str, taken: Collection[str]) -> str:
+    """A free name for a broken checkpoint that is set aside.
+
+    Examples
+    --------
+    >>> aside("checkpoint-4", ()), aside("checkpoint-4", ["broken-checkpoint-4"])
+    ('broken-checkpoint-4', 'broken-checkpoint-4-2')
+    """
+    names = chain([f"{BROKEN_PREFIX}{name}"], (f"{BROKEN_PREFIX}{name}-{n}" for n in count(2)))
+    return next(free for free in names if free not in taken)
 
 
 def lacking(names: Collection[str], *, subdirectories_with_adapter: bool = False) -> list[str]:

@@ -1,5 +1,6 @@
 """The nouns: a checkpoint, the run it belongs to, and what a pruning would remove."""
 
+from itertools import takewhile
 from typing import Literal
 
 import msgspec
@@ -88,10 +89,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return next((c for c in reversed(self.checkpoints) if c.complete), None)
 
     @property
-    def trap(self) -> Checkpoint | None:
-        """The broken checkpoint that `resume_from_checkpoint=True` would take instead."""
-        last = self.checkpoints[-1] if self.checkpoints else None
-        return last if last and not last.complete else None
+    def traps(self) -> tuple[Checkpoint, ...]:
+        """The broken ones after the newest complete one, the newest first.
+
+        `resume_from_checkpoint=True` takes the first of them, and the next when that is out of the
+        way.
+        """
+        return tuple(takewhile(lambda c: not c.complete, reversed(self.checkpoints)))
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,11 +1,12 @@
 """Checkpoints as a page: record to text, pure."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import PurePath
 from shlex import quote
 
 from gradience.page import Page, Table, Text, Tone
-from gradience.storage.checkpoints.names import BROKEN_PREFIX
+from gradience.storage.checkpoints.names import aside
+from gradience.storage.checkpoints.prune import stays
 from gradience.storage.checkpoints.records import Checkpoint, Listing, Removal, Run
 from gradience.units import format_seconds, format_size
 
@@ -24,7 +25,7 @@ def nothing() -> Page:
     return (Text(text="No checkpoint-<step> directory was found here.", tone="dim"),)
 
 
-def verification(found: Listing) -> Page:
+def verification(found: Listing, *, now: float) -> Page:
     """What is broken and why, then what a resume would do."""
     parts: list[Text | Table] = []
     for run in found.runs:
@@ -37,7 +38,7 @@ def verification(found: Listing) -> Page:
             name = PurePath(checkpoint.path).name
             parts += [Text(text=f"  {name}: {why}", tone="bad") for why in checkpoint.problems]
         parts += [Text(text=f"  {name}", tone="dim") for name in _partly(run)]
-        parts += _advice(run)
+        parts += _advice(run, now)
     return tuple(parts) or nothing()
 
 
@@ -74,7 +75,7 @@ def _run(run: Run, now: float) -> list[Text | Table]:
     for left in run.leftovers:
         text = f"{left.path}: {left.what}, {format_size(left.bytes)}"
         parts.append(Text(text=text, tone="dim"))
-    return [*parts, *_advice(run)]
+    return [*parts, *_advice(run, now)]
 
 
 def _row(checkpoint: Checkpoint, now: float) -> tuple[str, ...]:
@@ -102,22 +103,26 @@ def _partly(run: Run) -> list[str]:
     ]
 
 
-def _advice(run: Run) -> list[Text | Table]:
-    newest, trap = run.newest, run.trap
+def _advice(run: Run, now: float) -> list[Text | Table]:
+    newest, traps = run.newest, run.traps
     if run.in_use:
         return [Text(text="A run that is going on saves here.", tone="dim")]
-    if trap is not None:
-        name = PurePath(trap.path).name
-        parent = PurePath(trap.path).parent
+    if traps:
+        name = PurePath(traps[0].path).name
         instead = f"{PurePath(newest.path).name} is complete" if newest else "there is no other"
-        return [
-            Text(
-                text=f"resume_from_checkpoint=True would take {name} and die; {instead}.",
-                tone="warn",
-            ),
-            Text(text=f"$ mv {quote(trap.path)} {quote(str(parent / (BROKEN_PREFIX + name)))}"),
-        ]
+        text = f"resume_from_checkpoint=True would take {name} and die; {instead}."
+        taken = {PurePath(left.path).name for left in run.leftovers}
+        return [Text(text=text, tone="warn"), *(_aside(trap, taken, now) for trap in traps)]
     if newest is None:
         return []
     name = PurePath(newest.path).name
     return [Text(text=f"resume_from_checkpoint=True takes {name}.", tone="good")]
+
+
+def _aside(trap: Checkpoint, taken: Collection[str], now: float) -> Text:
+    """The command that takes a broken checkpoint out of the way of a resume."""
+    path = PurePath(trap.path)
+    if why := stays(trap, now):
+        return Text(text=f"{path.name} may be whole soon: {why}.", tone="dim")
+    target = path.with_name(aside(path.name, taken))
+    return Text(text=f"$ mv {quote(trap.path)} {quote(str(target))}")

@@ -21,11 +21,11 @@ from gradience.storage.checkpoints.find import checkpoint_dirs, entries, held, i
 from gradience.storage.checkpoints.judge import judge
 from gradience.storage.checkpoints.names import (
     BALLAST,
-    BROKEN_PREFIX,
     IN_USE,
     OWN_DIR,
     REPLACED,
     SAVING,
+    aside,
 )
 from gradience.storage.checkpoints.records import Checkpoint
 
@@ -189,9 +189,5 @@ class OwnDir:
                 files.move(earlier, self.run / earlier.name)
 
     def _set_aside(self, checkpoint: Path) -> None:
-        target = self.run / f"{BROKEN_PREFIX}{checkpoint.name}"
-        number = 2
-        while target.exists():
-            target = self.run / f"{BROKEN_PREFIX}{checkpoint.name}-{number}"
-            number += 1
-        files.move(checkpoint, target)
+        taken = {path.name for path in self.run.iterdir()}
+        files.move(checkpoint, self.run / aside(checkpoint.name, taken))
