@@ -88,3 +88,14 @@ def format_seconds(seconds: float) -> str:
     if seconds < 3600:
         return f"{int(seconds // 60)} min {int(seconds % 60)} s"
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+
+
+def plural(n: int, word: str, many: str | None = None) -> str:
+    """A count and its noun.
+
+    Examples
+    --------
+    >>> plural(1, "warning"), plural(2, "warning"), plural(2, "process", "processes")
+    ('1 warning', '2 warnings', '2 processes')
+    """
+    return f"{n} {word}" if n == 1 else f"{n} {many or f'{word}s'}"

@@ -3,17 +3,6 @@
 from gradience.page import number
 
 
-def plural(n: int, word: str, many: str | None = None) -> str:
-    """A count and its noun.
-
-    Examples
-    --------
-    >>> plural(1, "warning"), plural(2, "warning"), plural(2, "process", "processes")
-    ('1 warning', '2 warnings', '2 processes')
-    """
-    return f"{n} {word}" if n == 1 else f"{n} {many or f'{word}s'}"
-
-
 def share(value: float | None) -> str:
     """A share in percent, with two digits where it is small.
 

@@ -436,6 +436,7 @@ def test_large_leftovers_are_a_warning() -> None:
     [small] = found(damaged("orphan_blob", size=10), "leftovers")
     [large] = found(damaged("orphan_blob", size=2 * GB), "leftovers")
     assert (small.severity, large.severity) == (Severity.INFO, Severity.WARNING)
+    assert "holds 1 blob that no snapshot uses" in small.message
 
 
 def test_parts_of_another_user_are_given_back() -> None:

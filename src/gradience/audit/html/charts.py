@@ -9,9 +9,9 @@ from gradience.audit.html.colors import type_color
 from gradience.audit.metrics import METRICS
 from gradience.audit.records import AdapterAudit, LayerAudit
 from gradience.html.spec import Chart, Spec, base_spec, log_ticks, rounded, tip
-from gradience.html.wording import plural, share
+from gradience.html.wording import share
 from gradience.page import number
-from gradience.units import format_size
+from gradience.units import format_size, plural
 
 _STEP = 22
 _POINT: Spec = {"type": "point", "filled": True}

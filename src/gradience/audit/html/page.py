@@ -7,7 +7,7 @@ from gradience.audit.html import charts, labels, sections, tables
 from gradience.audit.html.spectra import spectra
 from gradience.audit.records import AdapterAudit
 from gradience.html.frame import Figures, document
-from gradience.html.wording import plural
+from gradience.units import plural
 
 _ROWS = 1500
 """Rows of module tables in one report; shared by its adapters."""

@@ -8,9 +8,9 @@ from gradience.audit.metrics import METRICS
 from gradience.audit.records import AdapterAudit, BaseUse, Stats
 from gradience.findings import Finding, by_weight
 from gradience.html.markup import code, escape, prose
-from gradience.html.wording import figures, plural, share
+from gradience.html.wording import figures, share
 from gradience.page import count
-from gradience.units import format_size
+from gradience.units import format_size, plural
 
 _FOLDED = 200
 """Names listed below a fold before the rest is only counted."""

@@ -16,9 +16,9 @@ from gradience.html.markup import (
     table,
     text_cell,
 )
-from gradience.html.wording import plural, share
+from gradience.html.wording import share
 from gradience.page import count
-from gradience.units import format_size
+from gradience.units import format_size, plural
 
 _RULES = {
     "per_module": "each module its own",

@@ -4,9 +4,9 @@ from collections import Counter
 
 from gradience.audit.records import AdapterAudit, Verdict
 from gradience.findings import Severity
-from gradience.html.wording import figures, plural
+from gradience.html.wording import figures
 from gradience.page import count
-from gradience.units import format_size
+from gradience.units import format_size, plural
 
 VERDICTS: dict[Verdict, tuple[str, str]] = {
     "healthy": ("✓", "Healthy"),

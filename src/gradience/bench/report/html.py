@@ -29,9 +29,9 @@ from gradience.html.markup import (
     table,
     text_cell,
 )
-from gradience.html.wording import plural, share
+from gradience.html.wording import share
 from gradience.page import count
-from gradience.units import format_seconds, format_size
+from gradience.units import format_seconds, format_size, plural
 
 _BADGES = {"good": ("", "✓"), "warn": ("look", "?"), "bad": ("broken", "✕")}
 """Class in the style sheet and sign by tone; the words say the same."""

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from gradience.html.wording import plural
 from gradience.storage.change import build, mounts
 from gradience.storage.change.candidates import JUNK, Candidate, candidates, hubs
 from gradience.storage.change.choose import Choice, Key, Rule, Space, choose, fitting
@@ -15,6 +14,7 @@ from gradience.storage.change.remote import WORDS, Fate, Revision
 from gradience.storage.inventory.report import counted
 from gradience.storage.inventory.selection import settled
 from gradience.storage.inventory.take import Survey
+from gradience.units import plural
 
 Ask = Callable[[Iterable[Revision]], Mapping[Revision, Fate]]
 

@@ -19,6 +19,7 @@ from gradience.storage.change.site import OWN, THINGS, Site, changes
 from gradience.storage.change.verbs import VERBS
 from gradience.storage.change.whose import Stranger
 from gradience.system.holders import Holders
+from gradience.units import plural
 
 
 def recover(root: str, holders: Callable[[], Holders]) -> list[str]:
@@ -171,5 +172,5 @@ def _lost(site: Site) -> list[str]:
         return []
     return [
         f"A change of {text_of(site.below.root)} had been cut off and its journal is gone ({OWN}/"
-        f"{site.id}): {len(found)} things were put back."
+        f"{site.id}): {plural(len(found), 'thing')} put back."
     ]

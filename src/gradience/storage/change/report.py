@@ -3,11 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from gradience.html.wording import plural
 from gradience.page import Page, Table, Text
 from gradience.storage.change.records import LIFTABLE, Kept, Outcome, Plan, Receipt
 from gradience.storage.inventory.report import ago
-from gradience.units import format_seconds, format_size
+from gradience.units import format_seconds, format_size, plural
 
 _FEW = 40
 _ALIKE = 5  # rows of one sort, above which they share one

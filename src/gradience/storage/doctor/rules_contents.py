@@ -17,7 +17,7 @@ from gradience.storage.doctor.values import TRUE, listed, quoted, version_of
 from gradience.storage.inventory.records import Cache, Damage, Entry
 from gradience.storage.inventory.selection import settled
 from gradience.storage.verify.records import Problem
-from gradience.units import format_size
+from gradience.units import format_size, plural
 
 BUSY_SECONDS = 3600.0
 _MUCH = 10**9
@@ -32,9 +32,9 @@ _MANY_LOCKS = 1000
 Copy = tuple[Cache, Entry]
 
 _WORDS = {
-    "incomplete": "parts of downloads that did not end",
-    "orphan_blob": "blobs that no snapshot uses",
-    "temporary": "temporary files of writers that did not end",
+    "incomplete": ("part of a download", "parts of downloads", "that did not end"),
+    "orphan_blob": ("blob", "blobs", "that no snapshot uses"),
+    "temporary": ("temporary file", "temporary files", "of writers that did not end"),
 }
 
 
@@ -195,6 +195,11 @@ def generations(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _left(code: str, count: int) -> str:
+    one, many, which = _WORDS[code]
+    return f"{plural(count, one, many)} {which}"
+
+
 def leftovers(facts: Facts) -> Iterator[Finding]:
     """What nobody will use again, one finding for each cache."""
     for cache in _caches(facts):
@@ -203,7 +208,7 @@ def leftovers(facts: Facts) -> Iterator[Finding]:
             continue
         size = sum(d.physical_bytes for d in found)
         codes = dict.fromkeys(d.code for d in found)
-        what = listed(f"{sum(d.code == c for d in found)} {_WORDS[c]}" for c in codes)
+        what = listed(_left(code, sum(d.code == code for d in found)) for code in codes)
         finding = kinds.LEFTOVERS.found(
             f"{cache.root} holds {what}: {format_size(size)} that nothing uses.",
             remedy=_clean(cache),
@@ -327,7 +332,7 @@ def unreadable(facts: Facts) -> Iterator[Finding]:
         if cache.unreadable_count:
             first = cache.unreadable[0]
             yield kinds.UNREADABLE_PART.found(
-                f"{cache.unreadable_count} parts of {cache.root} could not be read, first "
-                f"{first.path}: {first.reason}",
+                f"{plural(cache.unreadable_count, 'part')} of {cache.root} could not be read, "
+                f"first {first.path}: {first.reason}",
                 remedy=f"sudo chown -R {facts.user}:{facts.group} {quoted(cache.root)}",
             )

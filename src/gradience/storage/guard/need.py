@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gradience.storage.guard.records import Need
-from gradience.units import format_size
+from gradience.units import format_size, plural
 
 _MARGIN_BYTES = 2**20  # metadata, the log of the run, a model card
 _MARGIN_PART = 50
@@ -125,8 +125,9 @@ def judge_start(
     at_least = least(need, saves=saves, complete=complete).bytes
     wished = need.bytes * max(1, together) + reserve.bytes
     lines = [
-        f"One checkpoint takes {format_size(need.bytes)}; the run saves {saves} times and holds "
-        f"{together} at once: {format_size(need.bytes * max(1, together))}.",
+        f"One checkpoint takes {format_size(need.bytes)}; the run saves "
+        f"{plural(saves, 'time')} and holds {together} at once: "
+        f"{format_size(need.bytes * max(1, together))}.",
         f"The reserve for a last save takes {format_size(reserve.bytes)}: "
         f"{format_size(wished)} in all, {format_size(at_least)} at least.",
     ]
@@ -147,6 +148,6 @@ def judge_start(
         refused=few or (available is not None and available < at_least),
         tight=available is not None and available < wished,
         lines=tuple(lines),
-        brief=f"{saves} saves of {format_size(need.bytes)}, {together} at once, and "
+        brief=f"{plural(saves, 'save')} of {format_size(need.bytes)}, {together} at once, and "
         f"{format_size(reserve.bytes)} held back for a last one: {format_size(wished)}. {known}",
     )

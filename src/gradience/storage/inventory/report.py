@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from gradience.page import Page, Table, Text
 from gradience.storage.inventory.records import Cache, Entry, Inventory
 from gradience.storage.inventory.selection import SORTS, listed, nearest
-from gradience.units import format_size
+from gradience.units import format_size, plural
 
 _DAY = 86400.0
 _AGES = (
@@ -194,7 +194,8 @@ def by_kind(inventory: Inventory) -> Page:
         for cache in _largest_first(inventory)
     )
     table = Table(
-        title=f"{len(inventory.caches)} caches, {format_size(inventory.physical_bytes)} on disk",
+        title=f"{plural(len(inventory.caches), 'cache')}, "
+        f"{format_size(inventory.physical_bytes)} on disk",
         head=("kind", "entries", "size", "frees", "inodes", "where"),
         rows=rows,
         left=frozenset({0, 5}),
@@ -254,7 +255,7 @@ def usage(inventory: Inventory) -> Page:
         for cache in _largest_first(inventory)
     )
     table = Table(
-        title=f"{format_size(inventory.physical_bytes)} on disk in {len(rows)} caches "
+        title=f"{format_size(inventory.physical_bytes)} on disk in {plural(len(rows), 'cache')} "
         f"({format_size(inventory.logical_bytes)} by file size)",
         head=("cache", "size", "shared", "frees", "inodes", "again?", "where", "chosen by"),
         rows=rows,

@@ -15,6 +15,7 @@ from gradience.storage.preflight.checkpoint import Tensor
 from gradience.storage.preflight.records import Known
 from gradience.tensors.dtypes import is_dtype, storage_bits
 from gradience.tensors.opening import open_tensor_file
+from gradience.units import plural
 
 _WEIGHTS = (
     ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
@@ -128,7 +129,8 @@ def _on_hub(repo: hub.HubRepo, *, online: bool) -> Model:
         download_files=len(absent),
         tokenizer_bytes=sum(repo.files[n].bytes for n in others if _any(n, _TOKENIZER)),
         known="unknown" if unsure else repo.source,
-        note=f"{len(files)} files, {cached * 100 // max(1, sum(f.bytes for f in files))}% cached",
+        note=f"{plural(len(files), 'file')}, "
+        f"{cached * 100 // max(1, sum(f.bytes for f in files))}% cached",
         unknown=tuple(doubts),
     )
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from gradience.html.wording import plural
 from gradience.page import Page, Table, Text
 from gradience.storage.verify.records import PROBLEMS, Verification
-from gradience.units import format_size
+from gradience.units import format_size, plural
 
 _AGAIN = (
     "Delete what is wrong and download it again: `hf download REPO --force-download` replaces it."
@@ -65,7 +64,7 @@ def _partial(found: Verification) -> Iterator[Text]:
     if found.partial:
         missing = sum(found.partial.values())
         yield Text(
-            text=f"{len(found.partial)} snapshots hold only some files of their commit "
+            text=f"{plural(len(found.partial), 'snapshot')} with only some files of the commit "
             f"({missing} never downloaded): no damage.",
             tone="dim",
         )
