@@ -48,6 +48,7 @@ from gradience.storage.checkpoints.records import Listing as Checkpoints
 from gradience.storage.doctor.records import Diagnosis
 from gradience.storage.environment.explain import EnvironmentReport
 from gradience.storage.inventory.records import Inventory
+from gradience.storage.outside.records import Outcome
 from gradience.storage.preflight.records import Preflight
 from gradience.storage.verify.records import Verification as CacheVerification
 from gradience.storage.watch.records import Tick
@@ -81,6 +82,7 @@ ARTIFACTS: dict[str, type] = {
     "gradience.monitor/v1": RunSummary,
     "gradience.check/v1": Verdict,
     "gradience.preflight/v1": Preflight,
+    "gradience.run/v1": Outcome,
     "gradience.uses/v1": Uses,
     SETTINGS_SCHEMA: Bench,
     TRIAL_SCHEMA: Trial,

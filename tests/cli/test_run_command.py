@@ -1,5 +1,6 @@
 """`gradience run`: any program, on real small disks."""
 
+import json
 import os
 import shutil
 import signal
@@ -85,6 +86,22 @@ def test_a_quota_that_df_does_not_show_is_seen_in_time(tmp_path, policy):
         words = ("--policy", policy, "--output-dir", disk, "--", "sh", "-c", SAVES, "sh", disk)
         code, _, err = run(tmp_path, *words)
         assert (code, (disk / "last").stat().st_size) == (0, 900_000), err
+
+
+def test_how_it_ended_is_written_to_a_file_and_the_output_is_the_commands(tmp_path, policy):
+    with tmpfs(tmp_path / "disk", "size=10m") as disk:
+        words = ("--policy", policy, "--output-dir", disk, "--json", tmp_path / "run.json")
+        code, out, err = run(tmp_path, *words, "--", "sh", "-c", f"echo mine; {SAVES}", "sh", disk)
+        assert (code, out) == (0, "mine\n"), err
+        envelope = json.loads((tmp_path / "run.json").read_text())
+        assert envelope["schema"] == "gradience.run/v1"
+        ended = envelope["content"]
+        assert ended["code"] == 0
+        assert ended["asked"]["how"] == "SIGTERM"
+        assert ended["disks"][0]["lowest"] < ended["disks"][0]["first"]
+    refused = run(tmp_path, "--json", "/proc/nowhere/run.json", "--", "sh", "-c", "exit 3")
+    assert refused[0] == 3, "the command's own"
+    assert "cannot be" in refused[2]
 
 
 def test_a_program_that_ignores_the_request_is_named_in_the_summary(tmp_path, policy):

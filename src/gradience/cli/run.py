@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from gradience.storage.guard.records import Cleaner
     from gradience.storage.outside.policy import Policy
+    from gradience.storage.outside.records import Outcome
     from gradience.storage.preflight.settings import RunSettings
 
 
@@ -41,6 +42,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where the preflight says that it does not fit.",
 )
+@click.option(
+    "--json",
+    "record",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write how it ended to FILE: standard output is the command's own.",
+)
 @click.option("--no-env", is_flag=True, help="Set no variables and make no caches' directories.")
 @run_options
 @click.option("--offline", is_flag=True, help="Do not ask the Hub: what is cached must do.")
@@ -50,6 +58,7 @@ def run(
     policy_file: Path | None,
     config: Path | None,
     on_full: str,
+    record: Path | None,
     no_env: bool,
     offline: bool,
     command: tuple[str, ...],
@@ -72,7 +81,7 @@ def run(
 
     \b
     gradience run -- python train.py --output_dir runs/a
-    gradience run --output-dir runs/a --policy policy.yaml -- ./train.sh
+    gradience run --output-dir runs/a --policy policy.yaml --json run.json -- ./train.sh
     gradience run --preflight args.json -- accelerate launch train.py args.json
 
     \b
@@ -111,7 +120,22 @@ def run(
     if outcome.disks:
         for line in summary(outcome):
             _say(line)
+    if record is not None:
+        _write(record, outcome)
     return outcome.code
+
+
+def _write(record: Path, outcome: "Outcome") -> None:
+    """Write how it ended; on a disk that refuses, the exit code stays that of the command."""
+    from datetime import UTC, datetime  # noqa: PLC0415 - `--help` need not pay
+
+    from gradience import artifacts, files  # noqa: PLC0415 - as above
+    from gradience.storage.outside.records import SCHEMA  # noqa: PLC0415 - as above
+
+    try:
+        files.replace(record, artifacts.encode(SCHEMA, outcome, now=datetime.now(UTC)))
+    except StorageError as error:
+        _say(str(error))
 
 
 def _say(line: str) -> None:

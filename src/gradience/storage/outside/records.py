@@ -1,35 +1,36 @@
 """What happened to a program that was looked after."""
 
-from dataclasses import dataclass
+import msgspec
+
+SCHEMA = "gradience.run/v1"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskSeen:
+class DiskSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One disk over the life of the program.
 
     Attributes
     ----------
     place : str
         The directory that was watched.
-    first, lowest, last : int or None
-        Bytes that could be written.
+    first, lowest, last : int, optional
+        Bytes that could be written; absent where that is not known.
     """
 
     place: str
-    first: int | None
-    lowest: int | None
-    last: int | None
+    first: int | None = None
+    lowest: int | None = None
+    last: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """That the program was asked to stop.
 
     Attributes
     ----------
     how : str
         `SIGTERM`, or the path of the stop file.
-    free_bytes : int or None
+    free_bytes : int, optional
+        That could be written then; absent where that was not known.
     place : str
     seconds : float
         From the asking to the end of the program.
@@ -40,15 +41,14 @@ class Asked:
     """
 
     how: str
-    free_bytes: int | None
     place: str
     seconds: float
-    signalled: bool
-    ignored: bool
+    free_bytes: int | None = None
+    signalled: bool = False
+    ignored: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How it ended.
 
     Attributes
@@ -57,7 +57,8 @@ class Outcome:
         Exit code: the program's own, or 128 + the number of the signal that ended it.
     seconds : float
     disks : tuple of DiskSeen
-    asked : Asked or None
+    asked : Asked, optional
+        Absent where it was not asked to stop.
     cleaned_bytes, released_bytes : int
         By which the free space grew by cleaning, and of the ballast.
     """
