@@ -92,6 +92,7 @@ def test_several_adapters_are_compared_and_a_broken_one_is_named(gradience, tmp_
     done = gradience("audit", tmp_path / "runs")
     assert done.returncode == 3
     assert "2 adapters" in done.stdout
+    assert "Size unchecked where healthy: no base model." in " ".join(done.stdout.split())
     assert "lfs_pointer" in done.stdout
     many = gradience("audit", tmp_path / "runs", "--json")
     found = artifacts.decode(many.stdout.encode(), SET_SCHEMA, AuditSet, source="stdout")

@@ -261,6 +261,7 @@ def test_install_is_undone(gradience, home: Path) -> None:
     assert said.stdout.split()[-1] == "1"
     assert f"{home}/disk" in said.stdout
     assert "removed" in gradience("--uninstall").stderr
+    assert not (home / ".config/gradience").exists()
     assert (home / ".bashrc").read_bytes() == b"export A=1"
     assert "nothing was installed" in gradience("--uninstall").stderr
 

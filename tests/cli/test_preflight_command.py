@@ -59,6 +59,16 @@ def test_the_cleaning_that_would_make_it_fit_is_named(model, tmp_path):
         assert done.returncode == 1, done.stderr
         assert "would free 12.0 MB, enough: $ gradience cache clean --min-free " in said
         assert partial.exists()
+        done = preflight(*run[:-3], 40, *run[-2:], cwd=tmp_path, HF_HOME=str(disk / "hf"))
+        said = " ".join(done.stdout.split())
+        assert "which is too little." in said
+        assert "gradience cache clean" not in said, "a command that does not help"
+
+
+def test_what_is_no_number_is_said_in_a_users_words(tmp_path):
+    done = preflight("--model", "x/y", "--steps", "ten", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'ten' is not a valid whole number" in done.stderr
 
 
 def test_flags_go_before_the_values_of_the_file(model, tmp_path):

@@ -87,13 +87,15 @@ def comparison(audits: Sequence[AdapterAudit], failures: Sequence[AuditFailure] 
         )
         for name, a in zip(names, audits, strict=True)
     )
+    unchecked = any(map(_is_unchecked, audits))
     table = Table(
         title=f"{len(audits)} adapters",
         head=(*head, *(METRICS[c].title for c in columns)),
         rows=rows,
         left=frozenset({0, 1, 2}),
         spare=("parameters", *_SPARE[:-1], "modules", "bytes"),
-        note="Metrics are medians over modules.",
+        note="Metrics are medians over modules."
+        + (" Size unchecked where healthy: no base model." if unchecked else ""),
     )
     broken = tuple(
         line
@@ -106,11 +108,16 @@ def comparison(audits: Sequence[AdapterAudit], failures: Sequence[AuditFailure] 
     return (table, *broken) if audits else broken
 
 
+def _is_unchecked(audit: AdapterAudit) -> bool:
+    """Whether it is called healthy though nothing tells how large its changes are."""
+    return audit.verdict == "healthy" and audit.base is None
+
+
 def _headline(audit: AdapterAudit) -> Iterator[Text]:
     base = audit.recorded_base or "an unrecorded base"
     yield Text(text=f"{audit.source}", tone="title")
     word, tone = _WORDS[audit.verdict]
-    if audit.verdict == "healthy" and audit.base is None:
+    if _is_unchecked(audit):
         word += " (size unchecked: no base model)"
     blocks = f" in {len(audit.by_block)} blocks" if audit.by_block else ""
     ranks = sorted({layer.rank for layer in audit.layers})

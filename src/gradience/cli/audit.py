@@ -10,6 +10,7 @@ from gradience.blas import start_alone
 from gradience.cli.download import download_options, progress_and_terms
 from gradience.cli.fail_on import fail_on_option
 from gradience.cli.visible import visible
+from gradience.cli.whole import Whole
 from gradience.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 @click.option("--layers", "all_layers", is_flag=True, help="Show every module.")
 @click.option(
     "--top",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=5,
     show_default=True,
     metavar="N",

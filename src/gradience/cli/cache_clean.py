@@ -11,6 +11,7 @@ import click
 from gradience.cli.acting import acting, all_roots, new_id, settle, settle_roots
 from gradience.cli.cache import host_and_places, places
 from gradience.cli.sections import Sectioned
+from gradience.cli.whole import Whole
 from gradience.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ _SECTIONS = {
 )
 @click.option(
     "--keep-last",
-    type=click.IntRange(min=0),
+    type=Whole(min=0),
     metavar="N",
     help="All but the last N revisions of each repo, or checkpoints of each run.",
 )

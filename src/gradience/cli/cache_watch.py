@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gradience.cli.whole import Whole
 from gradience.errors import UsageError
 from gradience.units import parse_duration
 
@@ -36,7 +37,7 @@ _SOON_SECONDS = 1.0
     metavar="TIME",
     help="How far back the growth is measured.",
 )
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Stop after N looks.")
+@click.option("--count", type=Whole(min=1), metavar="N", help="Stop after N looks.")
 @click.option("--once", is_flag=True, help="Look once; the same as --count 1.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, one line a look.")
 def watch(

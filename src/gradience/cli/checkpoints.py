@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gradience.cli.lazy import LazyGroup
+from gradience.cli.whole import Whole
 from gradience.errors import ExitCode, UsageError
 from gradience.registry import Registry
 
@@ -101,7 +102,7 @@ def verify(*, directories: tuple[Path, ...], deep: bool, as_json: bool) -> int:
 @runs
 @click.option(
     "--keep",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=1,
     show_default=True,
     help="How many complete checkpoints of each run stay.",

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from gradience.cli.visible import visible
+from gradience.cli.whole import Whole
 
 _RULES = ("per_module", "uniform_median", "uniform_p90", "uniform_max")
 
@@ -19,7 +20,7 @@ _RULES = ("per_module", "uniform_median", "uniform_p90", "uniform_max")
     metavar="DIR",
     help="Where the smaller adapter goes: a directory that is not there, or is empty.",
 )
-@click.option("--rank", type=click.IntRange(min=1), metavar="N", help="The most any module keeps.")
+@click.option("--rank", type=Whole(min=1), metavar="N", help="The most any module keeps.")
 @click.option(
     "--energy",
     type=click.FloatRange(min=0, max=1, min_open=True),
@@ -36,7 +37,7 @@ _RULES = ("per_module", "uniform_median", "uniform_p90", "uniform_max")
 @click.option("--dtype", type=click.Choice(["bf16"]), help="Store the factors in this type.")
 @click.option(
     "--top",
-    type=click.IntRange(min=0),
+    type=Whole(min=0),
     default=5,
     show_default=True,
     metavar="N",

@@ -7,6 +7,7 @@ import click
 
 from gradience.cli.download import download_options, progress_and_terms
 from gradience.cli.norms import artifact, cache_at, cache_option, device_option, devices, notice
+from gradience.cli.whole import Whole
 from gradience.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def sample_options(command: "Callable[..., int]") -> "Callable[..., int]":
     """The options that say how many weights are measured again."""
     size = click.option(
         "--sample",
-        type=click.IntRange(min=1),
+        type=Whole(min=1),
         default=_SAMPLE,
         show_default=True,
         metavar="N",
@@ -131,7 +132,7 @@ def _check(
 @sample_options
 @click.option(
     "--prove",
-    type=click.IntRange(min=0),
+    type=Whole(min=0),
     default=0,
     metavar="N",
     help="Prove the upper bound of N of the sample, the cheapest ones: no chance in it. Takes "
@@ -139,7 +140,7 @@ def _check(
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=Whole(min=0),
     help="Of the sample and the starts. [default: another each time]",
 )
 @cache_option

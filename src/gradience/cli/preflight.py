@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gradience.cli.whole import Whole
 from gradience.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _OPTIONS = (
     ),
     click.option("--dataset", metavar="ID|PATH", help="Dataset: a Hub id, a file or a directory."),
     click.option("--output-dir", metavar="DIR", help="Where checkpoints go.  [trainer_output]"),
-    click.option("--adapter-rank", type=click.IntRange(min=1), metavar="R", help="Train a LoRA."),
+    click.option("--adapter-rank", type=Whole(min=1), metavar="R", help="Train a LoRA."),
     click.option("--targets", metavar="NAMES", help="q_proj,v_proj, a regex, or all-linear."),
     click.option(
         "--modules-to-save", metavar="NAMES", help="Modules trained whole beside the LoRA."
@@ -36,18 +37,16 @@ _OPTIONS = (
         "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="In memory."
     ),
     click.option("--optimizer", metavar="NAME", help="As TrainingArguments.optim.  [adamw_torch]"),
-    click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Optimizer steps."),
+    click.option("--steps", type=Whole(min=1), metavar="N", help="Optimizer steps."),
     click.option("--epochs", type=float, metavar="N", help="Where --steps is not given.  [3]"),
-    click.option(
-        "--batch-size", type=click.IntRange(min=1), metavar="N", help="Examples of a step."
-    ),
+    click.option("--batch-size", type=Whole(min=1), metavar="N", help="Examples of a step."),
     click.option("--save-steps", type=float, metavar="N", help="Steps between saves.  [500]"),
     click.option("--save-strategy", type=click.Choice(["steps", "epoch", "no"]), help="[steps]"),
-    click.option("--save-total-limit", type=click.IntRange(min=1), metavar="N", help="[no limit]"),
+    click.option("--save-total-limit", type=Whole(min=1), metavar="N", help="[no limit]"),
     click.option(
         "--save-only-model", is_flag=True, default=None, help="No optimizer in checkpoints."
     ),
-    click.option("--map-copies", type=click.IntRange(min=0), metavar="N", help="By map().  [1]"),
+    click.option("--map-copies", type=Whole(min=0), metavar="N", help="By map().  [1]"),
     click.option("--export", type=click.Choice(["none", "model", "merged"]), help="In the end."),
     click.option("--compile", is_flag=True, default=None, help="The run compiles the model."),
 )

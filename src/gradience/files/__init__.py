@@ -49,6 +49,12 @@ def remove(path: Path) -> None:
         raise _refused(f"{path} cannot be removed", error) from error
 
 
+def remove_empty(directory: Path) -> None:
+    """Remove a directory if nothing is in it; one that is used, or is not there, is no error."""
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
 def remove_tree(path: Path) -> None:
     """Remove a directory with all below it; nothing happens where there is none.
 

@@ -70,8 +70,7 @@ def remove_lock(run: Path) -> None:
         If the file system refuses.
     """
     files.remove(run / OWN_DIR / IN_USE)
-    with contextlib.suppress(OSError):
-        (run / OWN_DIR).rmdir()
+    files.remove_empty(run / OWN_DIR)
 
 
 def run_dir(path: Path) -> Path:

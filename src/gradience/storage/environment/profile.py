@@ -124,6 +124,7 @@ def uninstall(environ: Mapping[str, str], home: Path) -> Installed:
         if static.exists():
             files.remove(static)
             removed.append(static)
+    files.remove_empty(static_file("bash", environ, home).parent)
     return Installed(written=tuple(written), removed=tuple(removed))
 
 

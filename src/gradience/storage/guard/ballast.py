@@ -65,8 +65,7 @@ class Ballast:
         """Give everything back; what was held. A reserve of another run in that place stays."""
         held, self.held = self.held, Need(bytes=0, inodes=0)
         _remove(self._files)
-        with contextlib.suppress(OSError):
-            self._place.rmdir()
+        files.remove_empty(self._place)
         return held
 
     def _make(self, made: list[Path], nbytes: int) -> None:

@@ -96,8 +96,7 @@ class OwnDir:
         if lock is not None:
             del _CLAIMS[os.path.realpath(self.path)]
             lock.release(remove=True)
-            with contextlib.suppress(OSError):
-                self.path.rmdir()
+            files.remove_empty(self.path)
 
     def sweep(self) -> list[Checkpoint]:
         """Undo what an earlier run left half-way; the broken checkpoints that were set aside.

@@ -37,16 +37,15 @@ def page(found: Preflight) -> Page:
 def _cleaning(found: Cleaning) -> list[Text]:
     if found.frees_bytes == 0:
         return [Text(text=f"There is nothing to clean in the caches on {found.path}.")]
-    enough = "enough" if found.enough else "not enough by itself"
-    result = (
-        "could not be planned in time; to try it"
-        if found.frees_bytes is None
-        else f"would free {format_size(found.frees_bytes)}, {enough}"
-    )
-    return [
-        Text(text=f"A cleaning of the caches on {found.path} {result}:"),
-        Text(text=f"$ {found.command}"),
-    ]
+    what = f"A cleaning of the caches on {found.path}"
+    if found.frees_bytes is None:
+        result = "could not be planned in time; to try it:"
+    elif found.enough:
+        result = f"would free {format_size(found.frees_bytes)}, enough:"
+    else:  # no command that is said not to help
+        frees = format_size(found.frees_bytes)
+        return [Text(text=f"{what} would free {frees}, which is too little.")]
+    return [Text(text=f"{what} {result}"), Text(text=f"$ {found.command}")]
 
 
 def answer(found: Preflight) -> str:

@@ -44,7 +44,6 @@ class ProbeResult:
     ----------
     path : Path
         The directory that was asked.
-    asked_bytes : int
     verdict : Verdict
         `unproven` says neither yes nor no.
     reason : str
@@ -54,7 +53,6 @@ class ProbeResult:
     """
 
     path: Path
-    asked_bytes: int
     verdict: Verdict
     reason: str
     error: str = ""
@@ -83,9 +81,7 @@ def probe(path: str | os.PathLike[str], nbytes: int) -> ProbeResult:
     directory = place if place.is_dir() else place.parent
 
     def result(verdict: Verdict, reason: str, error: str = "") -> ProbeResult:
-        return ProbeResult(
-            path=directory, asked_bytes=nbytes, verdict=verdict, reason=reason, error=error
-        )
+        return ProbeResult(path=directory, verdict=verdict, reason=reason, error=error)
 
     doubt = _why_not(directory, nbytes)
     if doubt is not None:
