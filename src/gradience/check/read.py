@@ -149,7 +149,7 @@ def _unread(
 
 def _is_lora(adapter: Mapping[str, Any]) -> bool:
     """Whether its keys are those of LoRA; the tables know no other method's."""
-    return adapter.get("peft_type", "LORA") == "LORA"
+    return str(adapter.get("peft_type", "LORA")) == "LORA"
 
 
 def _adapter(found: Mapping[str, Any], base: object, source: str) -> AdapterConfig:
