@@ -16,11 +16,44 @@ import yaml
 
 from gradience.errors import UsageError
 
-_LARGEST_BYTES = 2**24
+_LARGEST_BYTES = 2**20
+_MOST_VALUES = 20_000
+_LONGEST_SCALAR = 1000  # of what is no text: PyYAML multiplies `1:1:1:...` out
+_MOST_PATHS = 2**22  # characters: aliases of aliases stand for exponentially many values
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with the floats of YAML 1.2: YAML 1.1 reads `1e-4` as a string."""
+    """PyYAML's safe loader, with the floats of YAML 1.2: YAML 1.1 reads `1e-4` as a string.
+
+    It takes bounded time, and what it cannot read is a `YAMLError` with its line.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise yaml.composer.ComposerError(
+                None, None, f"more than {_MOST_VALUES} values: it is no config", None
+            )
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        text = "tag:yaml.org,2002:str"
+        scalar = isinstance(node, yaml.ScalarNode) and node.tag != text
+        try:
+            if scalar and len(node.value) > _LONGEST_SCALAR:
+                raise ValueError
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            # What PyYAML's constructors raise, by their tag, on `0x_`, 2024-13-45 or `!!bool x`.
+            what = node.tag.removeprefix("tag:yaml.org,2002:")
+            shown = repr(node.value[:40]) if scalar else "this"
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{shown} is no {what}; quote it if it is a text", node.start_mark
+            ) from error
 
 
 _Loader.add_implicit_resolver(
@@ -61,7 +94,7 @@ def read_document(path: Path, *, remedy: str) -> Document:
     Raises
     ------
     UsageError
-        If it cannot be read, is larger than 16 MiB, or is not what its name says.
+        If it cannot be read, is larger than 1 MiB, or is not what its name says.
     """
     try:
         with path.open("rb") as file:
@@ -71,7 +104,7 @@ def read_document(path: Path, *, remedy: str) -> Document:
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not text", remedy=remedy) from error
     if len(text) > _LARGEST_BYTES:
-        raise UsageError(f"{path} is larger than 16 MiB: it is no config", remedy=remedy)
+        raise UsageError(f"{path} is larger than 1 MiB: it is no config", remedy=remedy)
     return _PARSERS.get(path.suffix, parse)(text, str(path), remedy)
 
 
@@ -95,28 +128,27 @@ def parse(text: str, source: str, remedy: str = "Mend that line.") -> Document:
     Raises
     ------
     UsageError
-        If it is no YAML, or a key stands twice in one mapping; names line and key.
+        If it is no YAML, a key is none or stands twice in one mapping, or there are more values
+        than a config has, each counted as often as an alias names it; names the line.
 
     Examples
     --------
     >>> parse("lora: {alpha: 1e-4}", "x").data
     {'lora': {'alpha': 0.0001}}
     """
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
             return Document({}, {})
-        lines: dict[str, int] = {}
-        _walk(root, "$", lines, source)
-        return Document(loader.construct_document(root), lines, _head(text))
+        lines = _Lines(source)
+        lines.walk(root, "$")
+        return Document(loader.construct_document(root), lines.found, _head(text))
     except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(
             f"{source} is not YAML: {' '.join(str(error).split())}",
             remedy=remedy,
         ) from error
-    finally:
-        loader.dispose()
 
 
 def _head(text: str) -> str:
@@ -124,24 +156,49 @@ def _head(text: str) -> str:
     return " ".join(line.lstrip("#").strip() for line in comment)
 
 
-def _walk(node: yaml.Node, path: str, lines: dict[str, int], source: str) -> None:
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.SequenceNode):
-        for index, child in enumerate(node.value):
-            _walk(child, f"{path}[{index}]", lines, source)
-    elif isinstance(node, yaml.MappingNode):
+class _Lines:
+    """The line of every value, by its path; each key once."""
+
+    def __init__(self, source: str) -> None:
+        self.found: dict[str, int] = {}
+        self._source = source
+        self._characters = 0
+
+    def walk(self, node: yaml.Node, path: str) -> None:
+        """Note a node and all below it."""
+        line = node.start_mark.line + 1
+        self.found.setdefault(path, line)
+        self._characters += len(path)
+        if self._characters > _MOST_PATHS:
+            raise UsageError(
+                f"{self._source}, line {line}: its aliases and keys stand for more values than a "
+                "config has",
+                remedy="Write out what is meant.",
+            )
+        if isinstance(node, yaml.SequenceNode):
+            for index, child in enumerate(node.value):
+                self.walk(child, f"{path}[{index}]")
+        elif isinstance(node, yaml.MappingNode):
+            self._walk_keys(node, path)
+
+    def _walk_keys(self, node: yaml.MappingNode, path: str) -> None:
         seen: dict[str, int] = {}
         for key, child in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise UsageError(
+                    f"{self._source}, line {line}: a key of {path} is a list or a mapping",
+                    remedy="Keys are texts, such as `rank:`.",
+                )
             if key.value in seen:
                 raise UsageError(
-                    f"{source}, line {line}: {path}.{key.value} stands twice; first in line "
+                    f"{self._source}, line {line}: {path}.{key.value} stands twice; first in line "
                     f"{seen[key.value]}",
                     remedy="Remove one of them.",
                 )
             seen[key.value] = line
-            lines[f"{path}.{key.value}"] = line
-            _walk(child, f"{path}.{key.value}", lines, source)
+            self.found[f"{path}.{key.value}"] = line
+            self.walk(child, f"{path}.{key.value}")
 
 
 _PARSERS: Mapping[str, Callable[[str, str, str], Document]] = {".json": _json, ".toml": _toml}
