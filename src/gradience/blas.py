@@ -8,6 +8,8 @@ afterwards; whoever set a thread variable is left alone.
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from threading import Lock
+from typing import Any
 
 THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
@@ -56,6 +58,37 @@ def _chosen(environ: Mapping[str, str]) -> bool:
     return any(environ.get(name) for name in THREAD_VARIABLES)
 
 
+class _Shared:
+    """The limit of this process: the first who needs it sets it, the last gives it back.
+
+    Were each to set and give back for itself, whoever came second would note the first one's 1 as
+    what was there before, and leave it behind.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._holders = 0
+        self._limits: Any = None
+
+    def take(self) -> None:
+        # Imported here: commands that compute nothing need not wait for it.
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        with self._lock:
+            if not self._holders:
+                self._limits = threadpool_limits(limits=1, user_api="blas")
+            self._holders += 1
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if not self._holders:
+                self._limits.restore_original_limits()
+
+
+_SHARED = _Shared()
+
+
 @contextmanager
 def one_thread(environ: Mapping[str, str]) -> Iterator[None]:
     """Hold BLAS at one thread inside the `with` block.
@@ -72,14 +105,15 @@ def one_thread(environ: Mapping[str, str]) -> Iterator[None]:
 
     Notes
     -----
-    The limit holds for the whole process, not for the calling thread alone. Entering costs a
-    quarter of a millisecond: enter around a tensor or a loop, not around a product.
+    The limit holds for the whole process, not for the calling thread alone, from the first of the
+    threads that enters until the last has left. Entering costs a quarter of a millisecond: enter
+    around a tensor or a loop, not around a product.
     """
     if _chosen(environ):
         yield
         return
-    # Imported here: commands that compute nothing need not wait for it.
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
-
-    with threadpool_limits(limits=1, user_api="blas"):
+    _SHARED.take()
+    try:
         yield
+    finally:
+        _SHARED.give_back()

@@ -1,13 +1,17 @@
 """BLAS as this process starts it: alone, unless the user says otherwise."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 
+import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from gradience.blas import THREAD_VARIABLES
+from gradience.blas import THREAD_VARIABLES, one_thread
 
 _START = """
 import json, os
@@ -41,3 +45,34 @@ def test_blas_starts_no_threads() -> None:
 @pytest.mark.parametrize("variable", ["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"])
 def test_the_threads_that_the_user_asks_for_are_started(variable: str) -> None:
     assert set(threads_of_blas(**{variable: "2"})) == {2}
+
+
+def threads_now() -> set[int]:
+    """Threads of each BLAS of this process."""
+    np.dot([1.0], [1.0])
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_whoever_leaves_first_the_last_gives_back_what_was_there_before(
+    order: tuple[int, ...],
+) -> None:
+    """Blocks of several threads overlap in any order."""
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads_now()
+        if before != {2}:
+            pytest.skip("BLAS has one thread here")
+        blocks = [ExitStack() for _ in range(3)]
+        for block in blocks:
+            block.enter_context(one_thread({}))
+        for index in order:
+            assert threads_now() == {1}
+            blocks[index].close()
+        assert threads_now() == before
+
+
+def test_an_error_inside_gives_the_threads_back_too() -> None:
+    before = threads_now()
+    with pytest.raises(ZeroDivisionError), one_thread({}):
+        raise ZeroDivisionError
+    assert threads_now() == before
