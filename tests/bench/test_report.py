@@ -23,6 +23,7 @@ from gradience.bench.records import Failure, Variant
 from gradience.bench.report.html import render
 from gradience.bench.report.markdown import markdown
 from gradience.bench.report.page import full_page, page
+from gradience.bench.report.rows import rows
 from gradience.bench.report.write import write
 from gradience.bench.verdict.judge import judge
 from gradience.cli.render import fitting
@@ -224,3 +225,25 @@ def test_a_report_without_a_probe_is_still_a_page():
     report = judge(name="w", claim=CLAIM, results=results)
     assert "No variant could be judged." in [t.text for t in texts(page(report))]
     assert msgspec.json.encode(report)
+
+
+@pytest.mark.parametrize("per_number", [4, 2, None])
+def test_int8_is_counted_by_what_its_file_holds(per_number):
+    """Whatever the numbers of the file are, int8 would be a byte for each, and its scales."""
+    results = []
+    for result in make_results(items=60):
+        adapter = result.adapter
+        if result.trial.spec.variant.action == "int8":
+            head, width = 2_000, per_number or 4  # None: a result of an earlier release
+            adapter = msgspec.structs.replace(
+                adapter,
+                nbytes=head + width * adapter.parameters,
+                factor_bytes=adapter.parameters + 512,
+                factor_bytes_on_disk=per_number and width * adapter.parameters,
+            )
+        results.append(msgspec.structs.replace(result, adapter=adapter))
+    report = judge(name="world", claim=CLAIM, results=results)
+    [row] = [row for row in rows(report) if row.name == "control-int8"]
+    assert row.nbytes == 2_000 + row.parameters + 512
+    for text in (markdown(full_page(report)), render(report, now=NOW)):
+        assert "no format of adapters holds that" in " ".join(text.split())

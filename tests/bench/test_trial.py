@@ -201,6 +201,8 @@ def test_yardsticks_say_how_many_bytes_they_stand_for(ran: Run) -> None:
     assert bf16.nbytes < probe.nbytes
     directions = sum(2 * rank for rank in probe.ranks.values())
     assert int8.factor_bytes == probe.parameters + 4 * directions
+    assert int8.factor_bytes_on_disk == probe.factor_bytes
+    assert bf16.factor_bytes_on_disk == bf16.factor_bytes
     assert probe.factor_bytes == 4 * probe.parameters
 
 

@@ -165,6 +165,9 @@ class AdapterFacts(msgspec.Struct, frozen=True, kw_only=True):
         Of the factors in it; for the int8 control those of the int8 form, one byte per number and
         a float32 scale per direction, which no adapter format holds. The yardsticks and the rungs
         of a ladder are compared by this number.
+    factor_bytes_on_disk : int or None
+        Of the factors as the file holds them: for the int8 control the numbers that its integers
+        stand for. None in results of earlier releases, which wrote them in float32.
     fingerprint : str
         Of weights and config.
     relative_error : float or None
@@ -178,6 +181,7 @@ class AdapterFacts(msgspec.Struct, frozen=True, kw_only=True):
     factor_bytes: int
     fingerprint: str
     relative_error: float | None = None
+    factor_bytes_on_disk: int | None = None
 
 
 class Training(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from gradience.bench.report.rows import (
     probe_of,
     rows,
     sentence,
+    sizes_note,
     unit,
 )
 from gradience.bench.verdict import words
@@ -251,7 +252,7 @@ def _adapters(report: BenchReport, found: Sequence[Row]) -> str:
         Head(title=report.metric),
         Head(title="rank"),
         Head(title="parameters"),
-        Head(title="bytes"),
+        Head(title="bytes", note=sizes_note(found)),
         Head(title="error of dW", note="||dW - dW'||_F / ||dW||_F against the probe"),
         Head(title="seconds"),
     )

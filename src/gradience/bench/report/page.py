@@ -14,6 +14,7 @@ from gradience.bench.report.rows import (
     probe_of,
     rows,
     sentence,
+    sizes_note,
     unit,
 )
 from gradience.bench.verdict import words
@@ -174,7 +175,8 @@ def _sizes(report: BenchReport, found: Sequence[Row]) -> Iterator[Table]:
             )
             for row in found
         ),
-        note="Means over seeds. error of dW: ||dW - dW'||_F / ||dW||_F against the probe.",
+        note="Means over seeds. error of dW: ||dW - dW'||_F / ||dW||_F against the probe."
+        + (f" {of_sizes}" if (of_sizes := sizes_note(found)) else ""),
     )
 
 

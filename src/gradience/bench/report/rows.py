@@ -8,6 +8,8 @@ from gradience.bench.records import PROBE, BenchReport, Control, TrialResult, Ve
 from gradience.bench.verdict import words
 from gradience.units import format_size
 
+_INT8 = "int8"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -96,14 +98,24 @@ def _row(
 
 
 def _size(result: TrialResult) -> int:
-    """Bytes of an adapter; of the int8 yardstick, those it would have.
-
-    What is evaluated of it is written as the float32 numbers that its integers stand for.
-    """
+    """Bytes of an adapter; of the int8 yardstick, those it would have (`factor_bytes`)."""
     adapter = result.adapter
-    if result.trial.spec.variant.action != "int8":
-        return adapter.nbytes
-    return adapter.nbytes - 4 * adapter.parameters + adapter.factor_bytes
+    on_disk = adapter.factor_bytes_on_disk
+    if on_disk is None:  # of an earlier release, which wrote what int8 stands for in float32
+        int8 = result.trial.spec.variant.action == _INT8
+        on_disk = 4 * adapter.parameters if int8 else adapter.factor_bytes
+    return adapter.nbytes - on_disk + adapter.factor_bytes
+
+
+def sizes_note(found: Sequence[Row]) -> str:
+    """What the column of bytes counts; empty where it is the files."""
+    named = ", ".join(row.name for row in found if row.action == _INT8)
+    if not named:
+        return ""
+    return (
+        f"bytes of {named}: as int8 with a float32 scale for each direction; no format of "
+        "adapters holds that, so the file has the numbers they stand for, at full size."
+    )
 
 
 def probe_of(found: Sequence[Row]) -> Row | None:

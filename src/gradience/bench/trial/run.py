@@ -214,12 +214,14 @@ def _facts(attempt: Attempt, action: Action, made: Made, adapter: Adapter) -> Ad
             error = change_error(attempt.of_probe("adapter"), adapter)
         except UnmeasurableError as reason:
             print(f"no error of the change: {reason}")  # noqa: T201 - the log of the trial
+    on_disk = factor_bytes(adapter)
     return AdapterFacts(
         ranks={layer.label: layer.rank for layer in adapter.layers},
         scale={layer.label: layer.scale for layer in adapter.layers},
         parameters=sum(layer.parameters for layer in adapter.layers),
         nbytes=Path(adapter.files[0]).stat().st_size,
-        factor_bytes=factor_bytes(adapter) if made.factor_bytes is None else made.factor_bytes,
+        factor_bytes=on_disk if made.factor_bytes is None else made.factor_bytes,
+        factor_bytes_on_disk=on_disk,
         fingerprint=adapter.fingerprint,
         relative_error=error,
     )
