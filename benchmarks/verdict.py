@@ -118,41 +118,47 @@ def mean_squares(d: NDArray[np.int8]) -> Anova:
 def judged(found: Anova) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether each table passes the test, and whether it is SAFE."""
     v_seeds, v_items, v_rest = found.components
-    raising = shares.raising(v_items, v_rest, MARGIN)
-    v_items, v_rest = raising * v_items, raising * v_rest
-    found = of_components(
-        found.seeds, found.items, found.mean, v_seeds=v_seeds, v_items=v_items, v_rest=v_rest
+    none = found.standard_error == 0
+    of_loss = np.maximum(v_items, shares.least_spread(found.mean, MARGIN))
+    raised = of_components(
+        found.seeds, found.items, found.mean, v_seeds=v_seeds, v_items=of_loss, v_rest=v_rest
     )
-    error = found.standard_error
-    none = error == 0
-    t = np.divide(found.mean + MARGIN, error, out=np.zeros_like(error), where=~none)
-    p = student_upper_tail(t, found.df)
-    p = np.where(none & (found.mean == 0), (1 - MARGIN) ** found.items, p)
-    passed = p <= LEVEL
+    p = np.maximum(_t_test(found), _t_test(raised))
+    unseen = shares.unseen(found.mean, MARGIN, found.items)
+    passed = np.where(none, unseen, np.maximum(unseen, p)) <= LEVEL
     safe = passed.copy()
     at = np.flatnonzero(passed & ~none)
-    parts = np.stack([part[at] for part in (v_seeds, v_items, v_rest)])
-    known = power.chances(found.seeds, found.items, parts, margin=MARGIN, level=LEVEL)
-    safe[at] = known >= POWER
+    for items in (v_items, of_loss):
+        parts = np.stack([part[at] for part in (v_seeds, items, v_rest)])
+        known = power.chances(found.seeds, found.items, parts, margin=MARGIN, level=LEVEL)
+        safe[at] &= known >= POWER
     return passed, safe
+
+
+def _t_test(found: Anova) -> NDArray[np.float64]:
+    """p of each table; 0 where nothing varies."""
+    error = found.standard_error
+    t = np.divide(found.mean + MARGIN, error, out=np.full_like(error, np.inf), where=error > 0)
+    return student_upper_tail(t, found.df)
 
 
 def rates(world: World, replicates: int, rng: np.random.Generator) -> Rates:
     """Simulate one cell."""
     at_margin = _shares(world, replicates, rng, MARGIN)
     at_none = _shares(world, replicates, rng, 0.0)
-    design = power.of_pairs(
-        items=world.items,
-        seeds=world.seeds,
-        discordance=world.discordance,
-        persistent_share=world.persistent,
-        seed_sd=world.seed_sd,
-    )
     return Rates(
         replicates=replicates,
         false_pass=at_margin[0],
         false_safe=at_margin[1],
-        planned=power.chance(design, margin=MARGIN, level=LEVEL),
+        planned=power.planned(
+            items=world.items,
+            seeds=world.seeds,
+            margin=MARGIN,
+            level=LEVEL,
+            discordance=world.discordance,
+            persistent_share=world.persistent,
+            seed_sd=world.seed_sd,
+        ),
         passed=at_none[0],
         safe=at_none[1],
         worst_seed=(at_margin[2], at_none[2]),

@@ -1,4 +1,4 @@
-"""Scores of 0 and 1: few changed items are no proof that few will change."""
+"""Scores within 0 and 1: few changed items are no proof that few will change."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ from scipy.stats import binom
 
 from gradience.bench.records import Variant
 from gradience.bench.settings import ClaimSettings
-from gradience.bench.verdict import decide
+from gradience.bench.verdict import decide, ladders
 from gradience.bench.verdict.estimate import Estimate, estimate
 from gradience.bench.verdict.pairing import Paired
 
 
-def estimate_of(differences, *, clusters=None):
+def estimate_of(differences, *, clusters=None, bounded=True):
     table = np.asarray(differences, np.float64)
     return estimate(
         Paired(
@@ -19,7 +19,8 @@ def estimate_of(differences, *, clusters=None):
             seeds=tuple(range(len(table))),
             differences=table,
             clusters=clusters,
-            binary=True,
+            binary=bounded and bool(np.isin(table, (-1, 0, 1)).all()),
+            bounded=bounded,
         )
     )
 
@@ -64,8 +65,10 @@ def test_the_lower_bound_is_where_the_test_turns():
 
 def test_where_many_items_change_the_measured_variance_decides():
     rng = np.random.default_rng(2)
-    found = estimate_of(rng.choice([-1.0, 0.0, 1.0], size=(3, 500), p=[0.05, 0.9, 0.05]))
-    design = found.design(0.025)
+    changed = rng.choice([-1.0, 0.0, 1.0], size=(3, 500), p=[0.05, 0.9, 0.05])
+    changed[:, :250] = changed[0, :250]
+    found = estimate_of(changed)
+    design = found.design(0.025, 0.05)
     assert (design.v_items, design.v_rest) == (found.v_items, found.v_rest)
 
 
@@ -96,3 +99,68 @@ def test_clusters_that_only_lose_are_falsely_safe_no_oftener_than_the_level(size
         false += decide.passes(found, claim, claim.level)
     # Two standard deviations above what 400 draws of a rate of 5 % may show.
     assert false <= 400 * claim.level + 2 * np.sqrt(400 * 0.05 * 0.95)
+
+
+def cancelling(groups: int, each: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """In every cluster one item is won and one is lost, with each of three seeds."""
+    one = np.zeros(each)
+    one[:2] = 1, -1
+    return np.tile(one, (3, groups)), np.repeat(np.arange(groups), each)
+
+
+@pytest.mark.parametrize("groups", [2, 3, 5, 20, 58])
+def test_gains_and_losses_that_cancel_in_every_cluster_are_no_proof(groups):
+    differences, clusters = cancelling(groups)
+    found = estimate_of(differences, clusters=clusters)
+    assert (found.standard_error, found.identical) == (0, False)
+    assert found.p_value(0.05) == pytest.approx(0.95**groups)
+    assert not decide.passes(found, ClaimSettings(margin=0.05), 0.05)
+    lower, upper = found.bounds(0.05)
+    assert found.p_value(-lower) == pytest.approx(0.05)
+    assert found.p_worse(-upper) == pytest.approx(0.05)
+
+
+def test_enough_clusters_in_which_nothing_is_lost_are_safe():
+    differences, clusters = cancelling(59)
+    assert decide.passes(
+        estimate_of(differences, clusters=clusters), ClaimSettings(margin=0.05), 0.05
+    )
+
+
+@pytest.mark.parametrize("shown", [-0.4, -0.2, 0.0, 0.2, 0.6])
+@pytest.mark.parametrize("groups", [2, 5, 30])
+def test_where_all_clusters_show_the_same_p_is_the_chance_of_that(shown, groups):
+    """The worst world shows it in as many clusters as a loss of 45 points leaves room for."""
+    change = np.zeros(5)
+    change[: round(abs(shown) * 5)] = np.sign(shown)
+    found = estimate_of(np.tile(change, (3, groups)), clusters=np.repeat(np.arange(groups), 5))
+    assert found.p_value(0.45) == pytest.approx(min(1, 0.55 / (1 + shown)) ** groups, rel=1e-6)
+    assert found.p_worse(-0.45) == pytest.approx(min(1, 0.55 / (1 - shown)) ** groups, rel=1e-6)
+
+
+@pytest.mark.parametrize("groups", [2, 5, 20, 45, 60, 120])
+@pytest.mark.parametrize(("small", "seeds"), [("by seed", 3), ("by seed", 8), ("by fifths", 3)])
+def test_what_is_lost_whole_is_not_hidden_by_what_changes_a_little(groups, small, seeds):
+    """Items are lost with every seed; the others change with each seed anew, or by a fifth."""
+    rng = np.random.default_rng(groups)
+    claim = ClaimSettings(margin=0.05)
+    false = 0
+    for _ in range(300):
+        step, rows = (1.0, seeds) if small == "by seed" else (0.2, 1)
+        little = step * rng.choice([-1, 0, 1], (rows, groups), p=[0.02, 0.96, 0.02])
+        whole = rng.random(groups) < claim.margin
+        table = np.where(whole, -1.0, np.broadcast_to(little, (seeds, groups)))
+        false += decide.passes(estimate_of(table), claim, claim.level)
+    assert false <= 300 * claim.level + 2 * np.sqrt(300 * 0.05 * 0.95)
+
+
+@pytest.mark.parametrize("items", [2, 3, 4])
+def test_a_handful_of_items_shows_nothing_whatever_the_scores_are(items):
+    claim = ClaimSettings(margin=0.05)
+    for differences in (np.zeros((3, items)), np.full((3, items), 0.01)):
+        found = estimate_of(differences, bounded=False)
+        assert not decide.passes(found, claim, claim.level)
+        tested = ladders.Tested(level=claim.level, passed=False)
+        decided = decide.decide(found, claim, tested, None)
+        assert decided.decision == "UNDERPOWERED"
+        assert "too few" in decided.reason

@@ -95,6 +95,11 @@ def _underpowered(found: Estimate, claim: ClaimSettings, level: float) -> str:
             f"Every score equals the probe's, but {found.clusters} independent items are too few "
             f"to rule out a loss of {_margin(found, claim)}."
         )
+    if found.too_few(level):
+        return (
+            f"{found.clusters} {_kind(found)} are too few for any test: that all of them agree may "
+            f"be chance. Measured: {_measured(found, level)}."
+        )
     p = found.p_value(claim.margin)
     although = (
         f" (its p {words.p_value(p)} is below {words.level(level)}, but a test this weak passes "
@@ -116,17 +121,20 @@ def _some_loss(found: Estimate, level: float) -> str:
 
 def _remedy(found: Estimate, claim: ClaimSettings, level: float) -> str:
     need = power.enough(
-        found.design(claim.margin), margin=claim.margin, level=level, power=claim.power
+        found.design(claim.margin, level), margin=claim.margin, level=level, power=claim.power
     )
-    kind = "items" if found.clusters == found.items else "clusters"
     ways = [
         f"{count} {name}"
-        for count, name in ((need.seeds, "seeds"), (need.items, kind))
+        for count, name in ((need.seeds, "seeds"), (need.items, _kind(found)))
         if count is not None
     ]
     if not ways:
         return "Neither more seeds nor more items alone would be enough."
     return f"Enough, if these variances hold: {' or '.join(ways)}."
+
+
+def _kind(found: Estimate) -> str:
+    return "items" if found.clusters == found.items else "clusters"
 
 
 def _measured(found: Estimate, level: float) -> str:

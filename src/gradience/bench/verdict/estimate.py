@@ -1,11 +1,11 @@
 """What the paired scores of one variant say: estimate, bounds, p-value, power.
 
 A loss of the margin is ruled out when (mean + margin) / standard error exceeds Student's t. For
-scores of 0 and 1 the error is that of a loss of the margin where the measured one is smaller
-(`shares`).
+scores within 0 and 1 the error is that of a loss of the margin where the measured one is smaller,
+and no sample says more than one in which nothing varies (`shares`).
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,9 @@ from gradience.bench.verdict import shares
 from gradience.bench.verdict.anova import Anova, anova, by_cluster, of_components
 from gradience.bench.verdict.distributions import student_critical, student_upper_tail
 from gradience.bench.verdict.pairing import Paired
-from gradience.bench.verdict.power import Design, chance
+from gradience.bench.verdict.power import Design, chance, of_shares
+
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,8 @@ class Estimate:
         Whether every score equals the probe's, bit for bit.
     binary : bool
         Whether every score is 0 or 1.
+    bounded : bool
+        Whether every score lies within 0 and 1.
     """
 
     mean: float
@@ -47,88 +51,101 @@ class Estimate:
     independent: float
     identical: bool
     binary: bool
+    bounded: bool
 
     def p_value(self, margin: float) -> float:
         """Of "it loses the margin or more".
 
-        Where no score differs there is no variance to test with. For scores of 0 and 1 a loss of
-        the margin needs at least that share of changed items, and the chance to draw G independent
-        ones with no change is at most (1 - margin)^G. Other scores that agree bit for bit come
-        from one function, as far as any test can see.
+        Where nothing varies there is no variance to test with. For scores within 0 and 1 the chance
+        that a loss of the margin shows in none of the clusters bounds p (`shares.unseen`), and a
+        sample that varies cannot say more than one that does not. Other scores that do not vary at
+        all come from one function, as far as any test can see.
         """
-        if self.identical:
-            return float((1 - min(margin, 1.0)) ** self.independent) if self.binary else 0.0
-        if self.standard_error == 0:
-            return 0.0 if self.mean > -margin else 1.0
-        error, df = self._error(margin)
-        return float(student_upper_tail((self.mean + margin) / error, df))
+        return self._tail(self.mean, margin)
 
     def p_worse(self, margin: float = 0.0) -> float:
         """Of "it loses the margin or less": small where a larger loss is shown."""
+        return self._tail(-self.mean, -margin)
+
+    def _tail(self, mean: float, margin: float) -> float:
+        """Of "the truth is -margin or less", where `mean` was measured."""
+        least = float(shares.unseen(mean, margin, self.independent)) if self.bounded else 0.0
         if self.standard_error == 0:
-            return 0.0 if self.mean < -margin else 1.0
-        return float(student_upper_tail(-(self.mean + margin) / self.standard_error, self.df))
+            return least if mean > -margin else 1.0
+        tables = [_table(mean, design) for design in self._designs(mean, margin)]
+        errors, df = zip(*((table.standard_error, table.df) for table in tables), strict=True)
+        tails = student_upper_tail((mean + margin) / np.asarray(errors), np.asarray(df))
+        return max(least, float(tails.max()))
 
     def bounds(self, level: float) -> tuple[float, float]:
         """One-sided bounds, each missed with probability `level`."""
-        if self.identical and self.binary:
-            most = 1 - level ** (1 / self.independent)
-            return -most, most
-        if self.standard_error == 0:
-            return self.mean, self.mean
-        half = float(student_critical(level, self.df)) * self.standard_error
-        lower, upper, most = self.mean - half, self.mean + half, 1.0 if self.binary else math.inf
-        if 0 < -lower < 1 and self._raising(-lower) > 1:
-            lower = -self._least_ruled_out(level, -lower)
-        return max(lower, -most), min(upper, most)
+        # 0.0 - x and not -x: no bound is -0.0.
+        return 0.0 - self._ruled_out(self.mean, level), self._ruled_out(-self.mean, level)
 
-    def _least_ruled_out(self, level: float, low: float) -> float:
-        """The smallest loss above `low` that the test rules out, by halving."""
+    def _ruled_out(self, mean: float, level: float) -> float:
+        """The smallest margin at which `_tail` comes down to the level."""
+        half = float(student_critical(level, self.df)) * self.standard_error
+        if not self.bounded:
+            return half - mean
+        low = max(half - mean, shares.least_unseen(mean, level, self.independent))
+        if self.standard_error == 0 or low >= 1:
+            return min(low, 1.0)
+        if self._tail(mean, low) <= level * (1 + 1e-9):  # rounding
+            return low
         high = 1.0
         for _ in range(40):
             middle = (low + high) / 2
-            low, high = (middle, high) if self.p_value(middle) > level else (low, middle)
+            low, high = (middle, high) if self._tail(mean, middle) > level else (low, middle)
         return high
 
-    def power(self, margin: float, level: float) -> float:
-        """Chance to rule out a loss of the margin when there is no loss; 0 with one seed."""
-        if self.seeds == 1:
-            return 0.0
-        if self.identical or self.standard_error == 0:
-            return float(self.p_value(margin) <= level)
-        return chance(self.design(margin), margin=margin, level=level)
+    def too_few(self, level: float) -> bool:
+        """Whether so few clusters are independent that all of them may agree by chance.
 
-    def design(self, margin: float) -> Design:
-        """What the power depends on."""
-        raising = self._raising(margin)
-        return Design(
+        That they agree in sign has the chance 0.5^G where the truth is at the margin: the smallest
+        p of any test that asks for no more than a symmetric spread (Fisher's sign flips).
+        """
+        return bool(0.5**self.independent > level)
+
+    def power(self, margin: float, level: float) -> float:
+        """Chance to rule out a loss of the margin at no loss; 0 where nothing can be shown."""
+        if self.seeds == 1 or self.too_few(level):
+            return 0.0
+        if self.standard_error == 0:
+            return float(self.p_value(margin) <= level)
+        return chance(self.design(margin, level), margin=margin, level=level)
+
+    def design(self, margin: float, level: float) -> Design:
+        """What the power depends on: of the designs that must both suffice, the less powerful."""
+
+        def power(design: Design) -> float:
+            return chance(design, margin=margin, level=level)
+
+        return min(self._designs(self.mean, margin), key=power)
+
+    def _designs(self, mean: float, margin: float) -> Sequence[Design]:
+        """Of which each must suffice."""
+        measured = Design(
             seeds=self.seeds,
             items=self.clusters,
             v_seeds=self.v_seeds,
-            v_items=raising * self.v_items,
-            v_rest=raising * self.v_rest,
+            v_items=self.v_items,
+            v_rest=self.v_rest,
         )
-
-    def _error(self, margin: float) -> tuple[float, float]:
-        """Standard error to hold a loss of the margin against, with its degrees of freedom."""
-        raising = self._raising(margin)
-        if raising == 1:
-            return self.standard_error, self.df
-        raised = of_components(
-            self.seeds,
-            self.clusters,
-            np.asarray(self.mean),
-            v_seeds=np.asarray(self.v_seeds),
-            v_items=np.asarray(raising * self.v_items),
-            v_rest=np.asarray(raising * self.v_rest),
-        )
-        return float(raised.standard_error), float(raised.df)
-
-    def _raising(self, margin: float) -> float:
-        if not self.binary:
-            return 1.0
+        if not self.bounded:
+            return (measured,)
         uneven = self.clusters / self.independent
-        return float(shares.raising(self.v_items, self.v_rest, margin, unevenness=uneven))
+        return of_shares(measured, margin=margin, mean=mean, unevenness=uneven)
+
+
+def _table(mean: float, design: Design) -> Anova:
+    return of_components(
+        design.seeds,
+        design.items,
+        np.asarray(mean),
+        v_seeds=np.asarray(design.v_seeds),
+        v_items=np.asarray(design.v_items),
+        v_rest=np.asarray(design.v_rest),
+    )
 
 
 def estimate(paired: Paired) -> Estimate:
@@ -138,10 +155,10 @@ def estimate(paired: Paired) -> Estimate:
     found: Anova = anova(table)
     identical = not np.any(differences)
     v_seeds, v_items, v_rest = map(float, found.components)
-    constant = bool(np.all(differences == differences[0, 0]))
+    # Of equal numbers the mean may differ in the last bits, and its error from 0.
+    constant = bool(np.ptp(table) <= _ROUNDING * np.max(np.abs(differences)))
     return Estimate(
-        # Of equal numbers the mean may differ in the last bit, and its error from 0.
-        mean=float(differences[0, 0]) if constant else float(found.mean),
+        mean=float(table[0, 0]) if constant else float(found.mean),
         standard_error=0.0 if constant else float(found.standard_error),
         df=float(found.df),
         v_seeds=0.0 if constant else v_seeds,
@@ -155,4 +172,5 @@ def estimate(paired: Paired) -> Estimate:
         else shares.effective_clusters(paired.clusters),
         identical=identical,
         binary=paired.binary,
+        bounded=paired.bounded,
     )

@@ -28,8 +28,8 @@ class Paired:
     differences : (S, n) float64
     clusters : (n,) int or None
         0 to G - 1; None where items are independent.
-    binary : bool
-        Whether every score is 0 or 1.
+    binary, bounded : bool
+        Whether every score is 0 or 1; whether every score lies within 0 and 1.
     """
 
     variant: Variant
@@ -37,6 +37,7 @@ class Paired:
     differences: NDArray[np.float64]
     clusters: NDArray[np.intp] | None
     binary: bool
+    bounded: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,7 @@ class Scored:
 
     by_variant: Mapping[str, Mapping[int, TrialResult]]
     binary: bool
+    bounded: bool
     clusters: NDArray[np.intp] | None
 
     @property
@@ -71,6 +73,7 @@ class Scored:
             differences=np.stack(rows),
             clusters=self.clusters,
             binary=self.binary,
+            bounded=self.bounded,
         )
 
 
@@ -114,6 +117,7 @@ def check(results: Sequence[TrialResult]) -> Scored:
     return Scored(
         by_variant=table,
         binary=all(score in (0.0, 1.0) for r in results for score in r.items.scores),
+        bounded=all(0.0 <= score <= 1.0 for r in results for score in r.items.scores),
         clusters=_codes(first.items),
     )
 

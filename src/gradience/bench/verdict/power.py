@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gradience.bench.verdict import shares
 from gradience.bench.verdict.anova import Anova
 from gradience.bench.verdict.distributions import (
     Floats,
@@ -108,6 +109,18 @@ def chances(seeds: int, items: int, components: Floats, *, margin: float, level:
     return np.asarray(normal_cdf(z).mean(axis=-1))
 
 
+def of_shares(
+    design: Design, *, margin: float, mean: float = 0.0, unevenness: float = 1.0
+) -> tuple[Design, Design]:
+    """For scores within 0 and 1: as it is, and with the variance of items that the loss brings.
+
+    Both must suffice: the error of the second is mostly of items, has more degrees of freedom by
+    that, and could pass what the first does not. See `shares`.
+    """
+    least = float(shares.least_spread(mean, margin, unevenness=unevenness))
+    return design, replace(design, v_items=max(least, design.v_items))
+
+
 def of_pairs(
     *, items: int, seeds: int, discordance: float, persistent_share: float, seed_sd: float
 ) -> Design:
@@ -158,7 +171,8 @@ def planned(
         persistent_share=persistent_share,
         seed_sd=seed_sd,
     )
-    return chance(design, margin=margin, level=level)
+    designs = of_shares(design, margin=margin)
+    return min(chance(one, margin=margin, level=level) for one in designs)
 
 
 def enough(design: Design, *, margin: float, level: float, power: float) -> Enough:

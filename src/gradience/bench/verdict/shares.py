@@ -1,15 +1,22 @@
-"""Scores of 0 and 1 lose no more than the share of items that change: what that says of variance.
+"""Scores within 0 and 1: few changed items are no proof that few will change.
 
 A difference of -1, 0 or 1 whose mean is -m has the variance (share of changed items) - m^2, and no
 fewer than m of the items have changed: m (1 - m) at least. Where fewer changed than that, the
 variance that was measured is not one that a loss of m can have, and a test that trusts it takes a
 lucky draw of few items for certainty: with 3 expected losses and 1 seen, it errs in 20 % instead
 of 5 %. So the spread is raised to what the loss would bring, as score tests do (Nam, Biometrics
-53(4), 1997; Tango, Statistics in Medicine 17(8), 1998).
+53(4), 1997; Tango, Statistics in Medicine 17(8), 1998). It is the variance of items that is raised,
+whatever differs from seed to seed: what was not seen may be lost with every seed alike, and the
+little that was seen does not show that it is not.
 
 Items that share something may be lost together: G clusters of n_g items hold at least as much as
 (sum n_g)^2 / sum n_g^2 independent items, Kish's effective number, and nothing more is taken for
 granted. Few changed clusters do not show how their items hang together.
+
+Where nothing varies at all, be it that no score changed or that gains and losses cancel within
+every cluster, no variance is left to raise. Markov's inequality still holds: of independent
+clusters whose mean is -m and which lose 1 at most, each shows c or more with a chance of
+(1 - m) / (1 + c).
 """
 
 import numpy as np
@@ -18,33 +25,50 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 
-def raising(
-    v_items: ArrayLike, v_rest: ArrayLike, margin: float, *, unevenness: float = 1.0
-) -> Floats:
-    """By what to multiply the variances of items and rest so that a loss of the margin fits in.
+def least_spread(mean: ArrayLike, margin: float, *, unevenness: float = 1.0) -> Floats:
+    """The variance of items, or clusters, that a loss of the margin has at least.
+
+    (1 - m)(m + c) is that of scores which are c but for those lost whole, with mean -m.
 
     Parameters
     ----------
-    v_items, v_rest : (...) float64
-        Of single items, or of clusters.
+    mean : (...) float64
+        Measured; what was gained on the whole must be lost too before there is a loss.
     margin : float
+        From -1 to 1; negative where a gain is held against a smaller one.
     unevenness : float
         Clusters over their effective number, 1 or more; 1 for single items.
 
-    Returns
-    -------
-    (...) float64
-        1 or more; 1 where nothing varies, which is another case (`Estimate.p_value`).
+    Examples
+    --------
+    >>> float(least_spread(0.0, 0.5)), float(least_spread(0.25, 0.5, unevenness=2))
+    (0.25, 0.75)
+    """
+    most = np.maximum(np.asarray(mean, np.float64), 0.0)
+    return np.asarray(np.maximum((1 - margin) * (margin + most), 0.0) * unevenness)
+
+
+def unseen(mean: ArrayLike, margin: float, independent: ArrayLike) -> Floats:
+    """Chance that so many independent clusters, which lose the margin, all show `mean` or more.
 
     Examples
     --------
-    >>> float(raising(0.01, 0.0, 0.02)), float(raising(0.06, 0.06, 0.02))
-    (1.96, 1.0)
+    >>> float(unseen(0.0, 0.5, 3)), float(unseen(0.5, 0.25, 2)), float(unseen(-0.5, 0.25, 9))
+    (0.125, 0.25, 1.0)
     """
-    spread = np.asarray(v_items, np.float64) + np.asarray(v_rest, np.float64)
-    least = margin * (1 - margin) * unevenness
-    needed = np.divide(least, spread, out=np.ones_like(spread), where=spread > 0)
-    return np.asarray(np.maximum(needed, 1.0))
+    above = np.maximum(1 + np.asarray(mean, np.float64), np.finfo(np.float64).tiny)
+    return np.asarray(np.clip((1 - margin) / above, 0.0, 1.0) ** np.asarray(independent))
+
+
+def least_unseen(mean: float, level: float, independent: float) -> float:
+    """The margin at which `unseen` comes down to the level.
+
+    Examples
+    --------
+    >>> least_unseen(0.0, 0.125, 3), least_unseen(0.5, 0.25, 2)
+    (0.5, 0.25)
+    """
+    return float(1 - (1 + mean) * level ** (1 / independent))
 
 
 def effective_clusters(clusters: NDArray[np.intp]) -> float:
