@@ -426,22 +426,36 @@ def test_an_adapter_half_made_by_a_training_that_failed_is_no_probes(
     assert not ledger.paths(probe.id).adapter.exists()
 
 
-def test_a_report_says_with_which_seeds_verdicts_were_computed_before(
+def test_a_report_says_at_which_look_it_is_and_what_is_left_of_the_level(
     settings: BenchSettings, out: Path
 ) -> None:
     def looks_told() -> list[str]:
         report = judged(out)
         assert report is not None
-        return [note for note in report.notes if note.startswith("Verdicts were computed")]
+        return [note for note in report.notes if note.startswith("This is look")]
 
     run(settings, out)
     run(settings, out)  # the same seeds again are no other look
     assert looks_told() == []
     run(changed(settings, seeds=(0, 1, 2)), out)
     assert "(0, 1)" in looks_told()[0]
+    assert "with a chance of up to 0.1." in looks_told()[0]
     bench, _ = run(changed(settings, seeds=(0, 1, 2, 3)), out)
     assert "(0, 1; 0, 1, 2)" in looks_told()[0]
+    assert "with a chance of up to 0.15." in looks_told()[0]
     assert bench.looks == ((0, 1), (0, 1, 2), (0, 1, 2, 3))
+
+
+def test_looks_that_were_planned_share_the_level(settings: BenchSettings, out: Path) -> None:
+    claim = msgspec.structs.replace(settings.claim, looks=2)
+    run(changed(settings, claim=claim), out)
+    run(changed(settings, claim=claim, seeds=(0, 1, 2)), out)
+    report = judged(out)
+    assert report is not None
+    [told] = [note for note in report.notes if note.startswith("This is look")]
+    assert told.endswith("The claim allows for 2, and each has its part of the level.")
+    ladders = len({verdict.ladder for verdict in report.verdicts})
+    assert min(verdict.level for verdict in report.verdicts) == 0.05 / 2 / ladders
 
 
 def test_a_bench_without_a_report_yet_is_not_called_a_wrong_directory(

@@ -192,15 +192,29 @@ class ClaimSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     power : float
         The chance that the test passes for a variant that loses nothing, below which nothing is
         called SAFE.
+    looks : int
+        How often a verdict may be computed, each time with more seeds. Each look has its part of
+        the level, so that over all of them the chance of a false SAFE is the level.
     """
 
     margin: float
     level: float = 0.05
     power: float = 0.8
+    looks: int = 1
+
+    @property
+    def level_of_look(self) -> float:
+        """What the ladders of one look share.
+
+        Equal parts (Bonferroni): looks share the items and most of the seeds, by how much nobody
+        knows, and a sum of levels holds whatever they share.
+        """
+        return self.level / self.looks
 
     def words(self) -> str:
         """The claim in a line."""
-        return f"margin {self.margin}, level {self.level}, power {self.power}"
+        looks = f", {self.looks} looks" if self.looks > 1 else ""
+        return f"margin {self.margin}, level {self.level}, power {self.power}{looks}"
 
 
 class ExecutorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

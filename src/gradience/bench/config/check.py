@@ -23,6 +23,7 @@ from gradience.units import parse_size
 LADDER_ACTIONS = ("truncate", "heal", "retrain")
 """Actions that a config may name; the others are the probe and the controls, which always run."""
 
+_MOST_LOOKS = 10
 _MAX_SEED = 2**32 - 1  # numpy's; torch's and Python's are larger
 
 
@@ -124,6 +125,8 @@ def _claim(claim: ClaimSettings) -> Found:
         yield "margin", f"{claim.margin:g}; {hint}"
     if not 0 < claim.level < 0.5:
         yield "level", f"{claim.level:g} is no error level; write one such as 0.05"
+    if not 1 <= claim.looks <= _MOST_LOOKS:
+        yield "looks", f"{claim.looks}; write how often you mean to look: 1 to {_MOST_LOOKS}"
     if not 0.5 <= claim.power < 1:
         yield "power", f"{claim.power:g} is no power to ask for; write one such as 0.8"
 

@@ -53,7 +53,7 @@ class Power(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     power, asked : float
     level : float
-        That of the claim, in equal parts over the ladders, as the test begins.
+        That of the claim, in equal parts over looks and ladders, as the test begins.
     items, seeds : int
     discordance, persistent_share, seed_sd : float
         What it assumes: items whose score differs, the share of that which is the same with every
@@ -224,7 +224,7 @@ def _row(
 
 def _power(bench: Bench, items: int) -> Power:
     claim, seeds = bench.settings.claim, len(bench.settings.seeds)
-    level = claim.level / len(bench.settings.variants)
+    level = claim.level_of_look / len(bench.settings.variants)
     return Power(
         level=level,
         power=planned(

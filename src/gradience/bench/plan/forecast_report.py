@@ -93,7 +93,7 @@ def _power(power: Power) -> Text:
     told = (
         f"Power: {percent(power.power)} for the test to pass a variant that loses nothing, with "
         f"{power.items} items and {power.seeds} seeds at a level of {power.level:.3g} (of the "
-        f"claim, shared by the ladders), if {percent(power.discordance)} of the "
+        f"claim, shared by its looks and ladders), if {percent(power.discordance)} of the "
         f"answers differ, {percent(power.persistent_share)} of that with every seed, and seeds "
         f"differ by {percent(power.seed_sd)}."
     )

@@ -1,11 +1,13 @@
 """The report of an output directory, from what lies there alone."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from gradience.bench.ledger import Ledger, State
 from gradience.bench.records import Bench, BenchReport, Failure, Trial
+from gradience.bench.verdict import words
 from gradience.bench.verdict.judge import judge
 
 
@@ -76,14 +78,31 @@ def history(bench: Bench) -> list[str]:
             f"The claim was changed after there were results: before, it was {before}. A margin "
             "that is chosen after the fact proves less."
         )
+    return [*told, *_looks(bench)]
+
+
+def _looks(bench: Bench) -> Iterator[str]:
+    """Looks at other seeds before this one, and what is left of the level.
+
+    Looks that share their items and most of their seeds err together more often than not; that
+    the sum is not exceeded is all that holds whatever they share (Bonferroni).
+    """
     *earlier, _ = bench.looks or ((),)
-    if earlier:
-        seeds = "; ".join(", ".join(map(str, look)) for look in earlier)
-        told.append(
-            f"Verdicts were computed here before with other seeds ({seeds}). Each look is another "
-            "chance of a false SAFE: the level holds for seeds that were chosen before the first."
-        )
-    return told
+    if not earlier:
+        return
+    claim, count = bench.settings.claim, len(bench.looks)
+    seeds = "; ".join(", ".join(map(str, look)) for look in earlier)
+    told = f"This is look {count}: verdicts were computed here before with other seeds ({seeds})."
+    if count <= claim.looks:
+        yield f"{told} The claim allows for {claim.looks}, and each has its part of the level."
+        return
+    allowed = "one" if claim.looks == 1 else claim.looks
+    yield (
+        f"{told} The claim allows for {allowed}, so the level of {words.level(claim.level)} does "
+        "not hold: what loses the margin is SAFE at one of the looks with a chance of up to "
+        f"{words.level(min(1.0, count * claim.level_of_look))}. Whoever means to add seeds writes "
+        "claim.looks before the first look."
+    )
 
 
 def _could_run(ledger: Ledger, trial: Trial) -> bool:

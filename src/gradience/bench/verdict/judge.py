@@ -85,7 +85,7 @@ def _verdicts(scored: Scored, claim: ClaimSettings) -> tuple[Verdict, ...]:
     estimates = {name: estimate(pair) for name, pair in pairs.items()}
     tested = ladders.run(
         _ladders(pairs),
-        level=claim.level,
+        level=claim.level_of_look,
         p_values={name: found.p_value(claim.margin) for name, found in estimates.items()},
         passes=lambda name, level: decide.passes(estimates[name], claim, level),
     )
