@@ -10,13 +10,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import factories_moves as moves
 from factories_caches import Caches, HubMaker
 from factories_changes import carry_out, clean_plan, dies, names_below, nobody, plan_of, states, top
-from factories_disks import fuse_without_locks
+from factories_disks import fuse_without_locks, second_disk
 from gradience import artifacts
 from gradience.errors import StorageError, UsageError
 from gradience.files.below import Below
 from gradience.storage.change import trash
+from gradience.storage.change.move.resume import abandon, resume
 from gradience.storage.change.records import PLAN_SCHEMA, Plan
 from gradience.storage.change.recover import recover
 from gradience.storage.change.site import Site
@@ -231,6 +233,28 @@ def test_what_root_makes_in_the_cache_of_another_user_is_that_users(tmp_path, ve
         assert trash.bring_back(thing).stayed == ()
         assert hub.repo("org/m").exists()
     assert {path.lstat().st_uid for path in hub.hub.rglob("*")} == {OTHER}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("mode_of_it", [0o755, 0o777])
+def test_an_unfinished_move_that_another_user_planted_is_refused(tmp_path, mode_of_it):
+    with second_disk(tmp_path) as disk:
+        old = moves.fill_few(tmp_path / "hub")
+        before = moves.facts(old)
+        plan = moves.planned(old, disk / "hub")
+        own = disk / ".hub.gradience-move"
+        (own / "copy").mkdir(parents=True)
+        (own / "state").write_bytes(b"r")
+        given(own)
+        own.chmod(mode_of_it)
+        for act in (
+            lambda: moves.carry_out(plan),
+            lambda: resume(str(old), str(disk / "hub"), nobody),
+            lambda: abandon(str(old), str(disk / "hub")),
+        ):
+            with pytest.raises(StorageError, match="is no unfinished move of ours: it belongs to"):
+                act()
+        assert (moves.facts(old), top(own)) == (before, ["copy", "state"])
 
 
 def test_rights_go_back_on_the_very_file_alone_that_had_them_changed(root):

@@ -21,6 +21,8 @@ from gradience.files.below import Below, Removed
 from gradience.storage.change.move.tree import look
 from gradience.storage.change.records import PLAN_SCHEMA, Plan, Tree, text_of
 from gradience.storage.change.site import Site
+from gradience.storage.change.whose import Stranger, stranger
+from gradience.system.users import user_name
 
 COPYING, PLACED, SWAPPED, REMOVING = b"c", b"p", b"s", b"r"
 """How far: the copy is made; it has its place; the link has the old place; the old bytes go."""
@@ -107,6 +109,33 @@ class Ends:
         """Whether an earlier move left a link at the new place, that leads to the old one."""
         said = self.says(self.target, self.name)
         return bool(said) and (said == self.new or os.path.realpath(self.new) == self.old)
+
+    def hold_own(self) -> None:
+        """Keep plan, state and copy open, if they are there; only we can have written them.
+
+        Raises
+        ------
+        StorageError
+            If another user could have.
+        """
+        if not self.target.exists(self.own):
+            return
+        try:
+            other = stranger(self.target, self.target.hold(self.own), self.own)
+        except PermissionError:
+            other = Stranger(user=user_name(self.target.status(self.own).st_uid))
+        if other is not None:
+            place = f"{text_of(self.target.root)}/{self.own}"
+            raise StorageError(
+                f"{place} is no unfinished move of ours: {other.why}",
+                remedy="Remove it, if that is allowed, or name another place.",
+            )
+
+    def begin_own(self) -> None:
+        """Make the directory for them, closed to others, where an earlier try left none."""
+        with contextlib.suppress(FileExistsError):
+            self.target.make_dir(self.own, 0o700)
+        self.hold_own()
 
     def state(self) -> bytes | None:
         """How far an unfinished move came; None where there is none."""
@@ -213,4 +242,5 @@ def locked(ends: Ends) -> Iterator[None]:
                 f"another process changes {text_of(ends.old)} or {text_of(ends.new)} now",
                 remedy="Wait until that `gradience cache` command has ended.",
             )
+        ends.hold_own()
         yield

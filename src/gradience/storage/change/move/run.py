@@ -245,7 +245,7 @@ class _Mover:
     def _begin(self) -> None:
         """The journal: plan and state; what an earlier try copied stays."""
         ends = self.ends
-        ends.target.make_dirs(ends.own)
+        ends.begin_own()
         with contextlib.suppress(FileNotFoundError):
             ends.target.remove(f"{ends.own}/plan.json", Removed())
         made = datetime.fromtimestamp(self.plan.made, UTC)
