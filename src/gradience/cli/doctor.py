@@ -10,6 +10,8 @@ import click
 from gradience.cli.fail_on import fail_on_option
 from gradience.errors import ExitCode
 
+_FEW = 3  # libraries are asked within a second or two
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -83,11 +85,23 @@ def doctor(
             named_python=python is not None,
             only=only,
             use_cache=not no_cache,
-            progress=progress,
+            progress=progress or _tell,
         )
     _show(diagnosis, as_json=as_json, now=now)
     matched = failing(diagnosis.plain_findings(), fail_on)
     return int(ExitCode.BAD_NEWS if matched else ExitCode.OK)
+
+
+def _tell(stage: str, done: int, total: int) -> None:
+    """One line where no bar is drawn, before what takes seconds the first time."""
+    from gradience.storage.doctor.probe import ASKING  # noqa: PLC0415 - as above
+
+    if stage == ASKING and done == 0 and total > _FEW:
+        click.echo(
+            f"asking {total} libraries where they write, each in a process of its own; what they "
+            "say is remembered",
+            err=True,
+        )
 
 
 def _machine(python: Path | None, now: "datetime") -> "Machine":

@@ -10,7 +10,7 @@ import pytest
 
 from gradience.errors import UsageError
 from gradience.storage.checkpoints.contents import cut_off
-from gradience.storage.doctor.facts import Interpreter
+from gradience.storage.doctor.facts import Interpreter, Library
 from gradience.storage.doctor.locks import idle_lock_files, lock_test
 from gradience.storage.doctor.places import hub_clients, place
 from gradience.storage.doctor.probe import probe
@@ -51,6 +51,55 @@ def test_an_answer_is_remembered_until_the_environment_changes(tmp_path: Path) -
     assert [x.libraries[0].remembered for x in (first, again, other)] == [False, True, False]
     assert again.uses == first.uses
     assert other.uses[0].path == "/elsewhere/hub"
+
+
+def test_an_answer_holds_in_every_directory_unless_a_value_is_relative(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+
+    def ask(folder: str, **environ: str) -> Library:
+        seen = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **environ}
+        found = probe(
+            Path(sys.executable),
+            environ=seen,
+            home=tmp_path,
+            cwd=tmp_path / folder,
+            only=("huggingface_hub",),
+        )
+        return found.libraries[0]
+
+    assert [ask(folder).remembered for folder in "ab"] == [False, True]
+    moved = [ask(folder, HF_HOME="here") for folder in "aba"]
+    assert [library.remembered for library in moved] == [False, False, True]
+    assert [library.uses[0].path for library in moved[:2]] == [
+        f"{tmp_path}/{folder}/here/hub" for folder in "ab"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("imported", "is_asked"),
+    [((), True), (("diffusers",), True), (("kit",), True), (("json", "other"), False)],
+)
+def test_a_library_that_a_program_cannot_load_does_not_keep_it_waiting(
+    tmp_path: Path, imported: tuple[str, ...], is_asked: bool
+) -> None:
+    needs = {"diffusers": (), "kit": ("Diffusers (>=0.3) ; python_version > '3'",), "other": ()}
+    needs["other"] = ("diffusers ; extra == 'images'",)
+    for name, wanted in needs.items():
+        (tmp_path / "site" / name).mkdir(parents=True)
+        (tmp_path / "site" / name / "__init__.py").write_text("")
+        info = tmp_path / "site" / f"{name}-1.0.dist-info"
+        info.mkdir()
+        lines = ["Metadata-Version: 2.1", f"Name: {name}", "Version: 1.0"]
+        lines += [f"Requires-Dist: {need}" for need in wanted]
+        (info / "METADATA").write_text("\n".join(lines) + "\n")
+        (info / "top_level.txt").write_text(f"{name}\n")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}/site" exec "{sys.executable}" -S "$@"\n')
+    python.chmod(0o755)
+    seen = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    found = probe(python, environ=seen, home=tmp_path, cwd=tmp_path, imported=imported)
+    assert ("diffusers" in [library.name for library in found.libraries]) is is_asked
 
 
 def test_secrets_do_not_reach_the_disk(tmp_path: Path) -> None:

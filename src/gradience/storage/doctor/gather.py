@@ -128,6 +128,7 @@ def gather(
         home=machine.home,
         cwd=machine.cwd,
         only=only,
+        imported=[each.library for each in program.imports] if program else (),
         use_cache=use_cache,
         progress=progress,
     )

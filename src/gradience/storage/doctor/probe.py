@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from blake3 import blake3
@@ -27,18 +27,38 @@ from gradience.storage.doctor.questions import QUESTIONS, Question
 Progress = Callable[[str, int, int], None]
 
 TIMEOUT_SECONDS = 90.0
+ASKING = "asking the libraries"
 _MARK = "gradience-answer:"
 _LIST = """
-import json, sys
+import json, re, sys
 from importlib import metadata
-found = {}
-for name in sys.argv[1:]:
+found, reached = {}, set()
+asked, imported = json.loads(sys.argv[1])
+for name in asked:
     try:
         found[name] = metadata.version(name)
     except Exception:
         pass
+def plain(name):
+    return re.sub("[-_.]+", "-", name).lower()
+try:
+    owners = metadata.packages_distributions() if imported else {}
+    waiting = [plain(owner) for name in imported for owner in owners.get(name, ())]
+except Exception:  # before Python 3.10
+    imported, waiting = [], []
+while waiting:
+    name = waiting.pop()
+    if name not in reached:
+        reached.add(name)
+        try:
+            needs = metadata.requires(name) or []
+        except Exception:
+            needs = []
+        waiting += [plain(re.match("[A-Za-z0-9._-]+", n)[0]) for n in needs if "extra ==" not in n]
+loaded = [name for name in found if plain(name) in reached] if imported else list(found)
 print("gradience-answer:" + json.dumps({
-    "version": "%d.%d.%d" % sys.version_info[:3], "executable": sys.executable, "found": found}))
+    "version": "%d.%d.%d" % sys.version_info[:3], "executable": sys.executable, "found": found,
+    "loaded": loaded}))
 """
 # `python -c` puts the working directory first on the path, where a folder named `datasets` would
 # shadow the library: a program's own directory does not matter to where its libraries write.
@@ -77,6 +97,7 @@ def probe(
     home: Path,
     cwd: Path,
     only: Sequence[str] = (),
+    imported: Sequence[str] = (),
     use_cache: bool = True,
     timeout: float = TIMEOUT_SECONDS,
     progress: Progress | None = None,
@@ -93,6 +114,9 @@ def probe(
         `home` only for where answers are remembered.
     only : sequence of str
         Ask these libraries alone; all that are installed by default.
+    imported : sequence of str
+        What a program imports: what no library loads by itself (`Question.alone`) is asked only
+        where one of these is it, or requires it. Empty where no program is known.
     timeout : float
         Seconds for one library; one that takes longer is listed with that problem.
     progress : callable, optional
@@ -104,12 +128,12 @@ def probe(
         If `python` cannot be run as an interpreter, or a library is none that we can ask.
     """
     _check(only)
-    found = _installed(python, environ, cwd)
+    found, loaded = _installed(python, environ, cwd, imported)
     asked = {
         name: question
         for name, question in QUESTIONS.items()
-        if (not question.distribution or question.distribution in found[2])
-        and (not only or name in only)
+        if (not question.distribution or question.distribution in found.distributions)
+        and (name in only if only else question.distribution in loaded or not question.alone)
     }
     store = _Store(python, found, environ, home, cwd) if use_cache else None
     known = {n: x for n, q in asked.items() if store and (x := store.load(n, q)) is not None}
@@ -117,25 +141,25 @@ def probe(
     with ThreadPoolExecutor(max_workers=max(2, min(8, os.cpu_count() or 2))) as pool:
         waiting = {}
         for name in asked.keys() - known.keys():
-            version = found[2].get(asked[name].distribution, found[1])
+            version = found.distributions.get(asked[name].distribution, found.version)
             task = pool.submit(
                 _ask, python, name, version, environ=environ, cwd=cwd, timeout=timeout
             )
             waiting[task] = name
         if progress and waiting:
-            progress("asking the libraries", 0, len(waiting))
+            progress(ASKING, 0, len(waiting))
         for future in as_completed(waiting):
             name = waiting[future]
             fresh[name] = future.result()
             if progress:
-                progress("asking the libraries", len(fresh), len(waiting))
+                progress(ASKING, len(fresh), len(waiting))
             if store and not fresh[name].problem:
                 store.save(name, asked[name], fresh[name])
     return Interpreter(
-        executable=found[0],
-        version=found[1],
+        executable=found.executable,
+        version=found.version,
         libraries=tuple((known | fresh)[name] for name in asked),
-        distributions=found[2],
+        distributions=found.distributions,
     )
 
 
@@ -148,19 +172,29 @@ def _check(only: Sequence[str]) -> None:
             )
 
 
+class _Found(NamedTuple):
+    """An interpreter's own name and version, and the versions of the libraries it has."""
+
+    executable: str
+    version: str
+    distributions: dict[str, str]
+
+
 def _installed(
-    python: Path, environ: Mapping[str, str], cwd: Path
-) -> tuple[str, str, dict[str, str]]:
-    """The interpreter's own name and version, and the versions of the libraries it has."""
+    python: Path, environ: Mapping[str, str], cwd: Path, imported: Sequence[str]
+) -> tuple[_Found, frozenset[str]]:
+    """What an interpreter has, and which of it these imports can load."""
     names = sorted({q.distribution for q in QUESTIONS.values() if q.distribution})
+    command = [str(python), "-c", _LIST, json.dumps([names, list(imported)])]
     try:
-        result = _run([str(python), "-c", _LIST, *names], environ, cwd, 30.0)
+        result = _run(command, environ, cwd, 30.0)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _not_python(python, str(error)) from error
     answer = _answer(result.stdout)
     if answer is None:
         raise _not_python(python, _last_line(result.stderr) or f"exit code {result.returncode}")
-    return answer["executable"], answer["version"], answer["found"]
+    found = _Found(answer["executable"], answer["version"], answer["found"])
+    return found, frozenset(answer["loaded"])
 
 
 def _ask(
@@ -248,7 +282,7 @@ class _Store:
     def __init__(
         self,
         python: Path,
-        found: tuple[str, str, dict[str, str]],
+        found: _Found,
         environ: Mapping[str, str],
         home: Path,
         cwd: Path,
@@ -256,7 +290,10 @@ class _Store:
         relevant = {
             k: v for k, v in sorted(environ.items()) if k.startswith(_RELEVANT) and not _secret(k)
         }
-        self._basis = json.dumps([str(python.absolute()), found, relevant, str(cwd)])
+        # An answer moves with the working directory only where a value does.
+        here = str(cwd) if any(_moves(environ.get(name)) for name in _DECIDING) else ""
+        self._cwd = cwd
+        self._basis = json.dumps([str(python.absolute()), found, relevant, here])
         self._folder: Path | None = None
         with contextlib.suppress(UsageError):
             self._folder = cache_dir(environ, home) / "doctor" / "answers"
@@ -267,7 +304,12 @@ class _Store:
             return None
         with contextlib.suppress(OSError, msgspec.DecodeError):
             data = self._path(name, question).read_bytes()
-            return msgspec.structs.replace(msgspec.json.decode(data, type=Library), remembered=True)
+            library = msgspec.json.decode(data, type=Library)
+            uses = tuple(
+                msgspec.structs.replace(use, path=os.path.normpath(self._cwd / use.answer))
+                for use in library.uses
+            )
+            return msgspec.structs.replace(library, uses=uses, remembered=True)
         return None
 
     def save(self, name: str, question: Question, library: Library) -> None:
@@ -281,6 +323,18 @@ class _Store:
         assert self._folder is not None
         digest = blake3(f"{self._basis}\n{_ASK}\n{question!r}".encode()).hexdigest()[:32]
         return self._folder / f"{name}-{digest}.json"
+
+
+_DECIDING = frozenset(
+    variable
+    for question in QUESTIONS.values()
+    for variables in question.variables.values()
+    for variable, _ in variables
+)
+
+
+def _moves(value: str | None) -> bool:
+    return value is not None and not value.startswith(("/", "~/"))
 
 
 def _secret(name: str) -> bool:

@@ -25,12 +25,16 @@ class Question:
         For each purpose, the variables that decide, strongest first, with what is appended.
     asked : bool
         False where the library cannot be asked and `code` follows its documented rule.
+    alone : bool
+        No other library loads it by itself: a program that neither imports nor needs it is not kept
+        waiting for its import of many seconds.
     """
 
     distribution: str
     code: str
     variables: Mapping[str, Variables]
     asked: bool = True
+    alone: bool = False
 
 
 MODELS = "models and files"
@@ -130,15 +134,17 @@ say[{MODELS!r}] = hub.HF_HUB_CACHE
 say[{CODE!r}] = c.HF_MODULES_CACHE
 """,
         variables={MODELS: _HUB, CODE: _CODE},
+        alone=True,
     ),
+    # PEFT 0.21 has no place of its own: to import it would take longest of all, and tell the same.
     "peft": Question(
         distribution="peft",
         code=f"""
 from huggingface_hub import constants as c
-import peft
 say[{MODELS!r}] = c.HF_HUB_CACHE
 """,
         variables={MODELS: _HUB},
+        asked=False,
     ),
     "sentence_transformers": Question(
         distribution="sentence-transformers",
@@ -162,6 +168,7 @@ say[{CODE!r}] = c.HF_MODULES_CACHE
             "metrics": _below_home("HF_METRICS_CACHE", "metrics"),
             CODE: _CODE,
         },
+        alone=True,
     ),
     "accelerate": Question(
         distribution="accelerate",
