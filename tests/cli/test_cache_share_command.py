@@ -31,6 +31,18 @@ def test_a_group_shares_it_and_the_printed_command_takes_it_back(gradience, tmp_
     assert gradience("share", hub).returncode == 2
 
 
+def test_the_id_of_a_plan_from_a_file_leads_nowhere_else(gradience, tmp_path):
+    hub = HubMaker(tmp_path / "hub").hub
+    mine = grp.getgrgid(os.getegid()).gr_name
+    gradience("share", hub, "--group", mine, "--plan", "plan.json")
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan["content"]["id"] = "../../../planted"
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    done = gradience("apply", "plan.json", "--yes")
+    assert (done.returncode, "is no id of a plan" in done.stderr) == (3, True)
+    assert not list(tmp_path.rglob("planted*"))
+
+
 def test_two_caches_are_deduped_and_the_receipt_says_what_it_freed(gradience, tmp_path):
     for name in ("hub", "old"):
         HubMaker(tmp_path / name).add("org/m", "a", {"w": b"w" * 200_000})

@@ -88,6 +88,8 @@ def apply_plan(
 
     Exit codes: 0 done; 1 something of the plan stayed; 2 usage; 3 no plan; 5 the disk refused.
     """
+    from gradience.storage.change.apply import check_id  # noqa: PLC0415
+
     asked = _Asked(
         plan=read_plan(plan_file),
         also=also,
@@ -97,6 +99,7 @@ def apply_plan(
         force=force,
         offline=offline,
     )
+    check_id(asked.plan)
     _check_reach(asked, plan_file)
     if not asked.plan.actions:
         raise UsageError(f"{plan_file} lists nothing to do", remedy="Make a new plan.")

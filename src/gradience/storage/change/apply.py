@@ -127,6 +127,17 @@ def _check_plan(plan: Plan) -> None:
             raise ArtifactError(
                 f"{action.where} belongs to no item of the plan", remedy="Make the plan again."
             )
+    check_id(plan)
+
+
+def check_id(plan: Plan) -> None:
+    """Refuse an id that is no name of our own for files and directories.
+
+    Raises
+    ------
+    ArtifactError
+        If it leads elsewhere, or is taken.
+    """
     if not _ID.fullmatch(plan.id) or plan.id in RESERVED:
         raise ArtifactError(f"{plan.id!r} is no id of a plan", remedy="Make the plan again.")
 
