@@ -83,6 +83,23 @@ def test_it_is_taken_back_to_the_last_bit(home):
 
 
 @pytest.mark.root
+def test_a_file_with_a_name_outside_is_not_opened(home):
+    outside = home.parent / "shadow"
+    outside.write_bytes(b"precious")
+    outside.chmod(0o600)
+    os.link(outside, home / "hub" / "planted")
+    inside = home / "hub" / "twice"
+    inside.write_bytes(b"x")
+    inside.chmod(0o600)
+    os.link(inside, home / "hub" / "twice too")
+    plan, _ = plans(home)
+    assert [(kept.name, kept.code) for kept in plan.kept] == [(f"{home}/hub/planted", "linked")]
+    assert carry_out(plan).complete
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o600
+    assert stat.S_IMODE(inside.stat().st_mode) == 0o660
+
+
+@pytest.mark.root
 def test_another_user_of_the_group_adds_a_file_that_the_group_may_use(home, tmp_path):
     assert carry_out(plans(home)[0]).complete
     for above in (tmp_path, *tmp_path.parents[:-2]):

@@ -194,6 +194,7 @@ KEPT: dict[str, str] = {
     "other_disk": "Its equal lies on another disk: a link to it might dangle one day.",
     "in_place": "It may be written to in place; a hard link would change its equal too.",
     "unlike": "Its equal has another owner, mode or attributes: one inode cannot serve both.",
+    "linked": "It has another name elsewhere, which would be shared too.",
     "refused": "The file system did not let us look at it.",
 }
 

@@ -7,6 +7,7 @@ apart: they are their owner's alone, whatever the directory around them.
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,14 +61,18 @@ def plan_group(root: str, group: Group, *, change: str, now: float) -> Plan:
     kept: list[Kept] = []
     try:
         with Below(above) as below:
-            for name, status in _names(below, top):
+            found = list(_names(below, top))
+            inside = Counter(_inode(status) for _, status in found)
+            for name, status in found:
                 action = _action(below, top, name, status, group)
                 if action is None:
                     continue
                 if os.geteuid() not in (0, status.st_uid):
                     kept.append(_foreign(f"{above}/{name}", status))
-                    continue
-                actions.append(action)
+                elif stat.S_ISREG(status.st_mode) and status.st_nlink > inside[_inode(status)]:
+                    kept.append(_elsewhere(f"{above}/{name}"))
+                else:
+                    actions.append(action)
     except OSError as error:
         raise StorageError(
             f"{text_of(root)} cannot be shared: {error.strerror}",
@@ -237,6 +242,21 @@ def _foreign(path: str, status: os.stat_result) -> Kept:
         what="name",
         code="refused",
         why=f"it belongs to user {status.st_uid}: only that user, or root, can share it",
+    )
+
+
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _elsewhere(path: str) -> Kept:
+    """A file that has a name outside too: somebody may have put it here to have it opened."""
+    return Kept(
+        name=text_of(path),
+        kind="file",
+        what="name",
+        code="linked",
+        why="it has another name outside of that directory, which would be shared too",
     )
 
 
