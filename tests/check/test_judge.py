@@ -7,6 +7,7 @@ import pytest
 from gradience.adapter.config import parse_config
 from gradience.check.finding_kinds import CHECK, SOURCES
 from gradience.check.judge import judge
+from gradience.check.names import SIGNS
 from gradience.check.records import Setup
 from gradience.findings import Severity
 
@@ -163,3 +164,14 @@ def test_a_best_model_that_a_trainer_refuses_is_found_and_no_other(tmp_path):
         except ValueError:
             refused = True
         assert ("best_not_saved" in codes(None, training)) == refused, given
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [float("nan"), float("inf"), 10**309, True, "many"],
+    ids=["nan", "inf", "huge", "true", "text"],
+)
+def test_no_value_of_a_training_argument_ends_in_a_traceback(odd):
+    adapter = parse_config({"peft_type": "LORA", **PLAIN}, "x")
+    for name in SIGNS:
+        judge(Setup(adapter=adapter, training={**TRAIN, name: odd}))

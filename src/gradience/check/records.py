@@ -1,5 +1,6 @@
 """What is judged, and what is found."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,10 +37,11 @@ class Setup:
     ignored: Mapping[str, str] = field(default_factory=dict)
 
     def number(self, name: str) -> float | None:
-        """A number among the training arguments; None where there is none."""
+        """A finite number among the training arguments; None where there is none."""
         value = self.training.get(name)
-        known = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(value) if known and value is not None else None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        return float(value) if abs(value) <= sys.float_info.max else None
 
 
 Rules = Callable[[Setup], Iterator[Finding]]
