@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -122,10 +121,7 @@ def test_what_lies_on_a_full_disk_can_be_taken_along(patient: Patient, tmp_path:
         with pytest.raises(OSError, match="No space left on device"):
             (small / "filler").write_bytes(bytes(4 << 20))
         finding = the(patient.asks(*HUB), "space_low")
-        named = re.search(r"`(gradience cache move) (.*)` takes along", finding["message"])
-        assert named is not None
-        script = f"{finding['remedy']} && {named[1]} --yes {named[2]} >&2"
-        after = patient.asks(*HUB, before=script)
+        after = patient.asks(*HUB, before=finding["remedy"])
         place = next(p for p in after["places"] if p["purpose"] == "models and files")
         assert list(Path(place["path"]).glob("models--o--m/snapshots/*/config.json"))
         assert after["findings"] == []
@@ -134,6 +130,50 @@ def test_what_lies_on_a_full_disk_can_be_taken_along(patient: Patient, tmp_path:
 def hidden_quota(where: Path) -> "contextlib.AbstractContextManager[Path]":
     need("mkfs.btrfs", "btrfs")
     return btrfs_with_quota(where, 20_000_000)
+
+
+HOLDS_A_CACHE = {
+    "cache_in_memory": lambda p: tmpfs(p, "size=50m"),
+    "cache_on_small_disk": hidden_quota,
+}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("code", list(HOLDS_A_CACHE))
+def test_a_cache_on_the_wrong_disk_is_moved_with_what_is_in_it(
+    patient: Patient, tmp_path: Path, code: str
+) -> None:
+    if shutil.disk_usage(tmp_path).free < 2 * ENOUGH_BYTES:
+        pytest.skip("no disk with room to move to")
+    with HOLDS_A_CACHE[code](tmp_path / "disk") as disk:
+        patient.environ["HF_HOME"] = str(disk / "hf")
+        with serve(o__m=Repo({"config.json": b"{}", "model.bin": b"w" * 9000})) as hub:
+            download(patient, hub.url, disk / "hf/hub")
+        after = patient.asks(*HUB, before=the(patient.asks(*HUB), code)["remedy"])
+        place = next(p for p in after["places"] if p["purpose"] == "models and files")
+        assert not Path(place["path"]).resolve().is_relative_to(disk)
+        assert list(Path(place["path"]).glob("models--o--m/snapshots/*/config.json"))
+        assert after["findings"] == []
+
+
+@pytest.mark.root
+def test_temporary_files_in_memory_are_put_on_a_disk(patient: Patient, tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "ram", "size=50m") as ram:
+        patient.environ["TMPDIR"] = str(ram)
+        asks = (*HUB, "--library", "python")
+        finding = the(patient.asks(*asks), "temporary_in_memory")
+        after = patient.asks(*asks, before=finding["remedy"])
+    assert codes(after) == set()
+    place = next(p for p in after["places"] if p["purpose"] == "temporary files")
+    assert not Path(place["path"]).is_relative_to(ram)
+
+
+def test_a_place_for_temporary_files_that_is_not_there_is_made(patient: Patient) -> None:
+    patient.environ["TMPDIR"] = str(patient.home / "gone")
+    asks = (*HUB, "--library", "python")
+    finding = the(patient.asks(*asks), "temporary_missing")
+    assert "temporary_missing" not in codes(patient.asks(*asks, before=finding["remedy"]))
+    assert (patient.home / "gone").is_dir()
 
 
 SMALL_DISKS = {

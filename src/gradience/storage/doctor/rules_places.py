@@ -1,6 +1,6 @@
 """Trouble one of our user's list: no space left. Disks that are small, full, or made of memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gradience.findings import Finding, Severity
@@ -38,7 +38,7 @@ def variable_for(use: Use, facts: Facts) -> str | None:
     return "HF_HOME" if "HF_HOME" in names else next(iter(names), None)
 
 
-def moved(uses: Iterator[Use] | list[Use], root: Path, facts: Facts) -> str:
+def pointed(uses: Sequence[Use], root: Path, facts: Facts) -> str:
     """The command that points libraries to another disk, the login left where it is."""
     values: dict[str, str] = {}
     for use in uses:
@@ -55,17 +55,18 @@ def moved(uses: Iterator[Use] | list[Use], root: Path, facts: Facts) -> str:
     return f"mkdir -p {made} && {export(**values)}"
 
 
-def along(uses: list[Use], root: Path, facts: Facts) -> str:
-    """A sentence: how what lies at the old places follows, or else it is downloaded again."""
+def moved(uses: Sequence[Use], root: Path, facts: Facts) -> str:
+    """The same, and what lies at the old places is taken along."""
     caches = facts.inventory.caches if facts.inventory else ()
     full = {cache.root for cache in caches if cache.files}
+    ends: dict[str, str] = {}
     for use in uses:
         name, place = variable_for(use, facts), facts.places.get(use.path)
         if name in _FOLDERS and place is not None and str(place.resolved) in full:
             below = "" if name == "HF_HUB_CACHE" else place.path.name
-            ends = quoted(place.resolved, root / _FOLDERS[name] / below)
-            return f" `gradience cache move {ends}` takes along what is there."
-    return ""
+            ends[str(place.resolved)] = str(root / _FOLDERS[name] / below)
+    mend = pointed(uses, root, facts)
+    return " && ".join([mend, *(f"gradience cache move {quoted(*pair)}" for pair in ends.items())])
 
 
 def roomier(facts: Facts, free: int, not_on: Mount | None = None) -> Path | None:
@@ -84,19 +85,19 @@ def roomier(facts: Facts, free: int, not_on: Mount | None = None) -> Path | None
 def space(facts: Facts) -> Iterator[Finding]:
     """Bytes and inodes left where libraries and programs write."""
     for room in facts.rooms:
-        remedy, more = _more_space(room, facts)
+        remedy = _more_space(room, facts)
         if room.free_bytes is not None and room.free_bytes < LOW_BYTES:
             kind = kinds.QUOTA_LOW if room.quota else kinds.SPACE_LOW
             finding = kind.found(
                 f"{format_size(room.free_bytes)} can still be written in {room.path} "
-                f"({room.limit}), where {_who(room, facts)}.{more}",
+                f"({room.limit}), where {_who(room, facts)}.",
                 remedy=remedy,
             )
             yield _severe(finding) if room.free_bytes < SEVERE_BYTES else finding
         if room.free_inodes is not None and room.free_inodes < LOW_INODES:
             finding = kinds.INODES_LOW.found(
                 f"{room.free_inodes} more files can be made in {room.path} ({room.limit}), where "
-                f"{_who(room, facts)}; `df -i` shows it, `df` does not.{more}",
+                f"{_who(room, facts)}; `df -i` shows it, `df` does not.",
                 remedy=remedy,
             )
             yield _severe(finding) if room.free_inodes < LOW_INODES // 10 else finding
@@ -132,16 +133,15 @@ def _names(value: str, room: Room) -> bool:
     return any(place.endswith(value.removeprefix("./").removeprefix("~")) for place in room.places)
 
 
-def _more_space(room: Room, facts: Facts) -> tuple[str, str]:
-    """The command, and a sentence for what lies there."""
+def _more_space(room: Room, facts: Facts) -> str:
     uses = _uses(room, facts)
     here = next((facts.mount_of[p] for p in room.places if p in facts.mount_of), None)
     other = roomier(facts, room.free_bytes or 0, not_on=here)
-    if uses and other is not None and (mend := moved(uses, other, facts)):
-        return mend, along(uses, other, facts)
+    if uses and other is not None and pointed(uses, other, facts):
+        return moved(uses, other, facts)
     if room.free_bytes is not None and room.free_bytes < LOW_BYTES:
-        return f"gradience cache clean --min-free {LOW_BYTES // 10**9}GB", ""
-    return "gradience cache du  # what takes the space, and what may go", ""
+        return f"gradience cache clean --min-free {LOW_BYTES // 10**9}GB"
+    return "gradience cache du  # what takes the space, and what may go"
 
 
 def small_disk(facts: Facts) -> Iterator[Finding]:
@@ -164,8 +164,7 @@ def small_disk(facts: Facts) -> Iterator[Finding]:
             continue
         yield kinds.SMALL_DISK.found(
             f"{uses[0].path} lies on {mount.path} ({format_size(total)}, {format_size(free)} "
-            f"free), while {big.path} has {format_size(big.free_bytes or 0)} free."
-            f"{along(uses, other, facts)}",
+            f"free), while {big.path} has {format_size(big.free_bytes or 0)} free.",
             remedy=moved(uses, other, facts),
         )
 
@@ -179,8 +178,7 @@ def memory(facts: Facts) -> Iterator[Finding]:
     if caches:
         mount = facts.mount_of[caches[0].path]
         yield kinds.MEMORY_DISK.found(
-            f"{listed(u.path for u in caches)} on {mount.path}, which is {mount.fs_type}: in RAM."
-            f"{along(caches, _on_disk(facts), facts)}",
+            f"{listed(u.path for u in caches)} on {mount.path}, which is {mount.fs_type}: in RAM.",
             remedy=moved(caches, _on_disk(facts), facts),
         )
     small = [u for u in in_memory if u.purpose in {TEMPORARY, COMPILED, EXTENSIONS}]
@@ -247,7 +245,7 @@ def locks(facts: Facts) -> Iterator[Finding]:
         uses = [u for u in facts.uses if (u.purpose in _BIG) and _is_below(u.path, test.path)]
         local = [c for c in facts.candidates if not c.mount.network and not c.mount.in_memory]
         best = max(local, key=lambda c: c.mount.free_bytes or 0, default=None)
-        mend = moved(uses, best.path, facts) if best and uses else ""
+        mend = pointed(uses, best.path, facts) if best and uses else ""
         yield kinds.LOCKS.found(
             f"{test.path}: {test.detail}",
             remedy=mend or "hf download REPO  # once, before the workers start",

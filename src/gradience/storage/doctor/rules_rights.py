@@ -7,7 +7,7 @@ from gradience.findings import Finding
 from gradience.storage.doctor import finding_kinds as kinds
 from gradience.storage.doctor.facts import Facts, ForeignPart, Place, Use
 from gradience.storage.doctor.questions import LOGIN
-from gradience.storage.doctor.rules_places import moved
+from gradience.storage.doctor.rules_places import pointed
 from gradience.storage.doctor.values import deciding, export, inside, listed, meant, quoted
 
 _GROUP_WRITE = 0o020
@@ -67,7 +67,7 @@ def _read_only(place: Place, facts: Facts) -> str:
 def _let_in(root: Path, uses: list[Use], place: Place, facts: Facts) -> str:
     mount = facts.mount_of.get(str(place.path))
     if mount is not None and mount.read_only:
-        return moved(uses, _writable(facts), facts)
+        return pointed(uses, _writable(facts), facts)
     if place.kind == "broken link":
         return f"rm {quoted(place.link or place.path)} && mkdir -p {quoted(place.path)}"
     if not place.is_dir and place.existing != place.path:
