@@ -78,6 +78,14 @@ def is_file(text: str) -> bool:
         return False
 
 
+def exists(text: str) -> bool:
+    """Whether a text is the path of anything; the empty one and one too long are none."""
+    try:
+        return bool(text) and Path(text).exists()
+    except OSError:
+        return False
+
+
 def is_directory(text: str) -> bool:
     """Whether a text is the path of a directory; the empty one and one too long are none."""
     try:
@@ -95,20 +103,13 @@ def nearest(path: Path) -> Path | None:
 
     found = Path(path.anchor)
     for part in path.relative_to(path.anchor).parts if path.anchor else path.parts:
-        if not _there(found / part):
+        if not exists(str(found / part)):
             close = get_close_matches(part, _names(found), n=1)
             if not close:
                 return None
             part = close[0]  # noqa: PLW2901 - the part that was meant
         found /= part
     return found
-
-
-def _there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        return False
 
 
 def _names(directory: Path) -> list[str]:

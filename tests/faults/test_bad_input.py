@@ -75,6 +75,18 @@ def without_weights(path: Path) -> Path:
     return path
 
 
+def in_place_of(name: str, make: Callable[[Path], object]) -> Callable[[Path], Path]:
+    """An adapter of which one file is something else."""
+
+    def made(path: Path) -> Path:
+        file = adapter(path) / name
+        file.unlink()
+        make(file)
+        return path
+
+    return made
+
+
 def lfs_pointer(path: Path) -> Path:
     (adapter(path) / "adapter_model.safetensors").write_text(
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 13648432\n"
@@ -139,6 +151,19 @@ CASES: dict[str, tuple[Callable[[Path], Path], int, list[str]]] = {
     "a pickle that wants to run code": (pickled, 3, ["adapter_model.bin", "system"]),
     "a directory that loops": (loop, 3, ["bad"]),
     "a link to itself": (link_to_itself, 3, ["bad"]),
+    "a pipe for a config": (
+        in_place_of("adapter_config.json", os.mkfifo), 3, ["adapter_config.json is a named pipe"],
+    ),
+    "a device for a config": (
+        in_place_of("adapter_config.json", lambda f: f.symlink_to("/dev/zero")), 3, ["a device"],
+    ),
+    "weights that a link to nothing stands for": (
+        in_place_of("adapter_model.safetensors", lambda f: f.symlink_to("nowhere")), 3,
+        ["adapter_model.safetensors is a link to nowhere, which does not exist"],
+    ),
+    "half of a pair in a config": (
+        lambda p: adapter(p, base_model_name_or_path="\ud800"), 3, ["adapter_config.json"],
+    ),
     "a full model": (
         lambda p: (p.mkdir(), save_file(factors(), p / "model.safetensors"), p)[-1], 3,
         ["model.safetensors"],
@@ -185,6 +210,17 @@ def test_nan_is_a_finding_that_leaves_the_rest_measured(tmp_path: Path, capsys) 
     assert finding["modules"] == ["model.layers.1.self_attn.q_proj"]
     assert audit["overall"]["stable_rank"]["count"] == 2
     assert "NaN" in audit["layers"][1]["unmeasured"]["stable_rank"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_nan_that_signals_is_counted_without_a_warning(tmp_path: Path, capsys) -> None:
+    head = np.frombuffer(np.full(8, 0x7FA00000, np.uint32).tobytes(), np.float32).reshape(2, 4)
+    tensors = factors(**{"base_model.model.classifier.weight": head})
+    path = adapter(tmp_path / "nan", tensors, modules_to_save=["classifier"])
+    _, out, err = run(capsys, "audit", path, "--no-cache", "--json")
+    (finding,) = [f for f in json.loads(out)["content"]["findings"] if f["code"] == "not_finite"]
+    assert "8 NaN or Inf" in finding["message"]
+    assert err == ""
 
 
 def test_a_file_of_zeros_behind_a_good_header_is_found(tmp_path: Path, capsys) -> None:

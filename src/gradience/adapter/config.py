@@ -15,7 +15,8 @@ import msgspec
 
 from gradience.adapter.patterns import check_patterns, pattern_value
 from gradience.adapter.peft_types import check_type
-from gradience.errors import AdapterConfigError
+from gradience.errors import AdapterConfigError, TensorFileError
+from gradience.tensors.regular import regular_file, shown
 
 _LARGEST_FILE = 64 * 2**20
 _LARGEST_RANK = 2**20
@@ -38,7 +39,7 @@ _OTHERS = {
     "velora_config",
 }  # fmt: skip
 _NEAR = 0.8  # difflib's ratio: two letters swapped in a word of ten, and not the next key of PEFT
-_MOST_KEYS, _LONGEST_KEY = 100, 40  # a config may hold a million of them
+_MOST_KEYS, _LONGEST_KEY = 100, 80  # a config may hold a million of them
 
 DEFAULT_ALPHA = 8.0
 """What PEFT takes for LoRA, AdaLoRA, LoHa and LoKr when the config names no alpha."""
@@ -123,13 +124,10 @@ def read_config(path: Path) -> AdapterConfig:
         If its `peft_type` is one whose delta is not read.
     """
     try:
-        with path.open("rb") as file:
+        with regular_file(path) as (file, _):
             content = file.read(_LARGEST_FILE + 1)
-    except OSError as error:
-        raise AdapterConfigError(
-            f"{path} cannot be read: {error.strerror}",
-            remedy="Check that the file exists and that you may read it.",
-        ) from error
+    except TensorFileError as error:
+        raise AdapterConfigError(str(error), remedy=error.remedy) from error
     return parse_config(content, str(path))
 
 
@@ -237,6 +235,9 @@ def _decoded(content: bytes, source: str) -> dict[str, Any]:
 
     try:
         value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=once)
+        if b"\\u" in content:
+            # Half of a pair, "\ud800": json takes it, and nothing can write it again.
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         lfs = content.startswith(b"version https://git-lfs")
         reason = "a Git LFS pointer, not the file" if lfs else f"not JSON: {error}"
@@ -251,9 +252,10 @@ def _decoded(content: bytes, source: str) -> dict[str, Any]:
 
 
 def _bad(source: str, key: str, value: object, wanted: str) -> NoReturn:
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    raise AdapterConfigError(f"{source}: `{key}` is {shown}, which is not {wanted}", remedy=_REMEDY)
+    key = key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}..."
+    raise AdapterConfigError(
+        f"{source}: `{key}` is {shown(value)}, which is not {wanted}", remedy=_REMEDY
+    )
 
 
 def _peft_type(raw: Mapping[str, Any], source: str) -> str:

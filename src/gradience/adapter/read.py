@@ -144,7 +144,7 @@ def adapter_from_state_dict(
 
 
 def _open(location: AdapterLocation) -> TensorFile:
-    if location.config is not None and not location.weights.is_file():
+    if location.config is not None and not os.path.lexists(location.weights):
         raise no_weights(location.weights.parent)
     return open_tensor_file(location.weights)
 

@@ -138,7 +138,8 @@ class _Walk:
     def _children(self, directory: Path) -> list[Path]:
         """Subdirectories to walk next: those that hold no adapter themselves."""
         try:
-            entries = sorted(os.scandir(directory), key=lambda e: e.name)
+            with os.scandir(directory) as listed:
+                entries = sorted(listed, key=lambda e: e.name)
         except OSError as error:
             self.notice(f"{directory} was skipped: {error.strerror}")
             return []
@@ -237,15 +238,22 @@ def _exists(path: Path) -> bool:
 
 
 def _files_in(directory: Path) -> list[str]:
-    """Names of the files in a directory; a link to a file counts, a broken one does not."""
+    """Names of the files in a directory; a link to a file counts.
+
+    What has the name of an adapter's file and is none (a link to nothing, a pipe) counts where no
+    weights are beside it: opening it says what it is.
+    """
     try:
         with os.scandir(directory) as entries:
-            return [entry.name for entry in entries if _is_file(entry)]
+            is_file = {entry.name: _is_file(entry) for entry in entries}
     except OSError as error:
         raise UnreadableError(
             f"{directory} cannot be listed: {error.strerror}",
             remedy="Look at its permissions with `ls -ld`, or run as a user who may read it.",
         ) from error
+    whole = any(is_file.get(name) for name in PEFT_WEIGHTS)
+    meant = (CONFIG,) if whole else (CONFIG, *PEFT_WEIGHTS)
+    return [name for name, regular in is_file.items() if regular or name in meant]
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
@@ -297,7 +305,7 @@ def _nothing_in(root: Path) -> AdapterNotFoundError:
             f"{root} holds a full model ({model[0]}), not an adapter",
             remedy="Name the adapter's directory, and give the model with --base-model.",
         )
-    names = sorted(entry.name for entry in os.scandir(root))
+    names = sorted(path.name for path in root.iterdir())
     if not names:
         return AdapterNotFoundError(
             f"{root} is empty", remedy="Name a directory that holds an adapter."

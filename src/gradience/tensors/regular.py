@@ -48,6 +48,11 @@ def shown(value: object) -> str:
 
 def cannot_read(path: Path, error: OSError) -> TensorFileError:
     """What the operating system said, as one of our errors."""
+    if error.errno == errno.ENOENT and path.is_symlink():
+        return TensorFileError(
+            f"{path} is a link to {path.readlink()}, which does not exist",
+            remedy="Fetch what it leads to again (hf download), or mend the link.",
+        )
     said = error.strerror or type(error).__name__
     what, remedy = _REASONS.get(
         error.errno or 0, (f"cannot be read: {said}", "Check the disk and the path.")
@@ -59,9 +64,7 @@ def _refuse_irregular(path: Path, mode: int) -> None:
     if stat.S_ISREG(mode):
         return
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "not a regular file")
-    raise TensorFileError(
-        f"{path} is {kind}, not a weights file", remedy="Name the weights file itself."
-    )
+    raise TensorFileError(f"{path} is {kind}, not a file to read", remedy="Name the file itself.")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from gradience.audit.base.terms import BYTES_STAGE, Terms
 from gradience.audit.base.unpack import aliases, notes, unpack
 from gradience.audit.base.weights import BaseWeight, Part, TensorFacts
 from gradience.errors import BaseModelError, TensorFileError
-from gradience.paths import nearest
+from gradience.paths import exists, nearest
 from gradience.tensors.gguf_file import ARCHITECTURE
 from gradience.tensors.stored import Array, StoredTensor
 from gradience.units import format_size
@@ -232,7 +232,7 @@ def open_base(
     terms = Terms() if terms is None else terms
     path = Path(base_model_id)
     try:
-        if isinstance(base_model_id, os.PathLike) or _exists(base_model_id):
+        if isinstance(base_model_id, os.PathLike) or exists(base_model_id):
             return _opened(local.find(path), terms)
         return _remote(str(base_model_id), allow_download, terms, progress)
     except TensorFileError as error:
@@ -295,14 +295,6 @@ def _on_hub(
         raise BaseModelError(
             str(error), remedy=f"Did you mean the path {close}? Else: {error.remedy}"
         ) from error
-
-
-def _exists(text: str) -> bool:
-    """Whether a text names something on this disk; an empty one does not name this directory."""
-    try:
-        return text != "" and Path(text).exists()
-    except OSError:
-        return False
 
 
 def _opened(

@@ -20,7 +20,7 @@ from gradience.audit.base.source import open_base
 from gradience.audit.norms import travel
 from gradience.audit.norms.records import NormsEntry, NormsList, Unreadable
 from gradience.errors import GradienceError, UnreadableError, UsageError
-from gradience.paths import is_directory, is_file, nearest
+from gradience.paths import exists, is_directory, nearest
 from gradience.tensors.regular import read_regular
 
 
@@ -102,7 +102,7 @@ def kept(directory: Path, text: str) -> Path:
 def _file(directory: Path, text: str) -> Path | None:
     """The file of that path, or of that name in the cache."""
     paths = (Path(text), directory / text)
-    return next((path for path in paths if is_file(str(path))), None)
+    return next((path for path in paths if exists(str(path)) and not is_directory(str(path))), None)
 
 
 def _meant(entries: Sequence[NormsEntry], text: str) -> list[NormsEntry]:

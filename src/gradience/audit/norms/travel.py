@@ -13,7 +13,7 @@ from gradience import artifacts, files
 from gradience.audit.base.norms_file import LARGEST, SCHEMA, NormsFile, believable, decode
 from gradience.audit.base.norms_only import GivenNorms, given
 from gradience.errors import ArtifactError, GradienceError, TransferError
-from gradience.paths import is_directory, is_file, nearest
+from gradience.paths import exists, is_directory, is_file, nearest
 from gradience.tensors.regular import read_regular
 from gradience.tensors.remote.session import shown_url
 
@@ -45,7 +45,7 @@ def fetch(source: str | os.PathLike[str], *, notice: Notice = lambda sentence: N
     if is_directory(text):
         # A repository that carries norms, checked out.
         text = _in_directory(text)
-    if is_file(text):
+    if exists(text):
         data = read_regular(Path(text), limit=LARGEST)
     elif urlsplit(text).scheme in ("http", "https"):
         text = shown_url(text)
