@@ -43,6 +43,11 @@ class Design:
     v_items: float
     v_rest: float
 
+    @property
+    def components(self) -> Floats:
+        """Of seeds, items and rest."""
+        return np.array([self.v_seeds, self.v_items, self.v_rest])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enough:
@@ -58,7 +63,14 @@ class Enough:
     items: int | None
 
 
-def chance(design: Design, *, margin: float, level: float, loss: float = 0.0) -> float:
+def chance(
+    design: Design,
+    *,
+    margin: float,
+    level: float,
+    loss: float = 0.0,
+    truth: Design | None = None,
+) -> float:
     """Chance that a loss of `margin` is ruled out when `loss` is the truth.
 
     With `loss=margin` it is the size of the test. One seed rules out nothing: 0.
@@ -69,6 +81,8 @@ def chance(design: Design, *, margin: float, level: float, loss: float = 0.0) ->
         Positive, in units of the score.
     level : float
         One-sided.
+    truth : Design, optional
+        How the mean really varies, where the test takes it to vary as `design` says.
 
     Examples
     --------
@@ -79,14 +93,23 @@ def chance(design: Design, *, margin: float, level: float, loss: float = 0.0) ->
     found = chances(
         design.seeds,
         design.items,
-        np.array([design.v_seeds, design.v_items, design.v_rest]),
+        design.components,
         margin=margin - loss,
         level=level,
+        truth=None if truth is None else truth.components,
     )
     return float(found)
 
 
-def chances(seeds: int, items: int, components: Floats, *, margin: float, level: float) -> Floats:
+def chances(
+    seeds: int,
+    items: int,
+    components: Floats,
+    *,
+    margin: float,
+    level: float,
+    truth: Floats | None = None,
+) -> Floats:
     """`chance` at no loss for (3, ...) components of seeds, items and rest: (...)."""
     v_seeds, v_items, v_rest = components
     if seeds < 2 or items < 2:
@@ -103,6 +126,7 @@ def chances(seeds: int, items: int, components: Floats, *, margin: float, level:
         ms_rest=np.multiply.outer(v_rest, still),
     )
     room = margin - student_critical(level, found.df) * found.standard_error
+    v_seeds, v_items, v_rest = components if truth is None else truth
     spread = np.sqrt(v_seeds / seeds + v_items / items + v_rest / (seeds * items))[..., None]
     # Without any variance the chance is 0 or 1, by the sign of what is left of the margin.
     z = np.divide(room, spread, out=np.copysign(np.inf, room), where=spread > 0)
@@ -172,7 +196,7 @@ def planned(
         seed_sd=seed_sd,
     )
     designs = of_shares(design, margin=margin)
-    return min(chance(one, margin=margin, level=level) for one in designs)
+    return min(chance(one, margin=margin, level=level, truth=design) for one in designs)
 
 
 def enough(design: Design, *, margin: float, level: float, power: float) -> Enough:
