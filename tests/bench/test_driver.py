@@ -464,3 +464,16 @@ def test_a_bench_without_a_report_yet_is_not_called_a_wrong_directory(
     run(settings, out)
     with pytest.raises(ArtifactError, match="has no report yet"):
         verify(out)
+
+
+def test_where_only_a_smoke_run_is_its_directory_is_named(
+    settings: BenchSettings, out: Path
+) -> None:
+    run(settings, out / "smoke")
+    report = judged(out / "smoke")
+    assert report is not None
+    write(report, out / "smoke", now=NOW)
+    with pytest.raises(ArtifactError, match="holds a smoke run and no bench") as error:
+        verify(out)
+    assert f"gradience bench verify {out / 'smoke'}" in error.value.remedy
+    assert not verify(out / "smoke").differences

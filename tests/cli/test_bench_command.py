@@ -310,7 +310,10 @@ def test_a_real_run_that_is_killed_goes_on_and_a_third_run_does_nothing(tmp_path
     assert gradience("bench", "verify", out).returncode == 0
     # A smoke run beside it leaves the real one as it is.
     report = (out / "bench.json").read_bytes()
-    assert gradience(*command, "--smoke", "--executor", "local", env=environ).returncode == 0
+    smoke = gradience(*command, "--smoke", "--executor", "local", env=environ)
+    assert smoke.returncode == 0
+    assert "The config runs through: all 6 trials of the smoke run are done." in smoke.stderr
+    assert "A real run has 6 trials. All trials keep " in smoke.stderr
     assert (out / "bench.json").read_bytes() == report
     assert "(smoke)" in (out / "smoke" / "bench.json").read_text()
     assert gradience("bench", "verify", out).returncode == 0

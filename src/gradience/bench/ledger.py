@@ -66,6 +66,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     total: int
 
 
+SMOKE = "smoke"
+"""Below an output directory: that of its smoke run."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrialPaths:
     """The files of a trial, below its directory."""

@@ -124,21 +124,29 @@ def bench(
             remedy="gradience bench --config FILE --output-dir DIR; `gradience bench init` writes "
             "a config.",
         )
-    settings = _settings(config, overrides, executor=executor, smoke=smoke)
+    settings = whole = _settings(config, overrides, executor=executor)
+    root = output_dir
     if smoke:
-        output_dir /= "smoke"  # its report must never stand where a real one is looked for
+        settings, root = _smoke(settings, output_dir)
     _check_fail_on(fail_on, settings)
     if dry_run:
         from gradience.cli.bench_dry_run import dry_run as show_forecast  # noqa: PLC0415
 
-        show_forecast(settings, output_dir, accept=accept, measure=measure, as_json=as_json)
+        show_forecast(settings, root, accept=accept, measure=measure, as_json=as_json)
         return int(ExitCode.OK)
     if measure is not None:
         raise UsageError("--measure goes with --dry-run", remedy="Add --dry-run, or leave it out.")
-    done = _run(settings, output_dir, retry_failed=retry_failed, accept=accept)
+    done = _run(settings, root, retry_failed=retry_failed, accept=accept)
     if smoke and not fail_on:
         fail_on = ("never",)  # that it ran through is all that was asked
-    return _finish(done, output_dir, fail_on=fail_on, as_json=as_json)
+    code = _finish(done, root, fail_on=fail_on, as_json=as_json)
+    if smoke and code != ExitCode.TRIAL_FAILED:
+        from gradience.cli.bench_dry_run import ran_through  # noqa: PLC0415
+
+        options = [part for override in overrides for part in ("--set", override)]
+        options += [] if executor is None else ["--executor", executor]
+        ran_through(done, whole, output_dir, command=_command(config, output_dir, options))
+    return code
 
 
 def _refuse_options(ctx: click.Context) -> None:
@@ -151,17 +159,21 @@ def _refuse_options(ctx: click.Context) -> None:
         )
 
 
-def _settings(
-    config: Path, overrides: tuple[str, ...], *, executor: str | None, smoke: bool
-) -> "BenchSettings":
+def _settings(config: Path, overrides: tuple[str, ...], *, executor: str | None) -> "BenchSettings":
     # Imported here, as everything below: msgspec, yaml and numpy are 0.2 s that `--help` saves.
     from gradience.bench.config.load import load  # noqa: PLC0415
-    from gradience.bench.config.load import smoke as smaller  # noqa: PLC0415
 
     if executor is not None:
         overrides = (*overrides, f"executor.name={executor}")
-    settings = load(config, overrides, home=Path.home(), cwd=Path.cwd())
-    return smaller(settings) if smoke else settings
+    return load(config, overrides, home=Path.home(), cwd=Path.cwd())
+
+
+def _smoke(settings: "BenchSettings", output_dir: Path) -> "tuple[BenchSettings, Path]":
+    """The smoke run of a bench, and where it goes: never where a real report is looked for."""
+    from gradience.bench.config.load import smoke  # noqa: PLC0415
+    from gradience.bench.ledger import SMOKE  # noqa: PLC0415
+
+    return smoke(settings), output_dir / SMOKE
 
 
 def _run(
@@ -179,6 +191,11 @@ def _run(
             retry_failed=retry_failed, accept=accept, watch=shown.watch, notice=shown.notice
         )
         return run_bench(settings, output_dir, options)
+
+
+def _command(config: Path, output_dir: Path, options: list[str]) -> list[str]:
+    paths = ["--config", str(config), "--output-dir", str(output_dir)]
+    return ["gradience", "bench", *paths, *options]
 
 
 def _finish(done: "Bench", output_dir: Path, *, fail_on: tuple[str, ...], as_json: bool) -> int:

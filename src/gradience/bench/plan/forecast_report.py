@@ -23,7 +23,7 @@ def page(forecast: Forecast) -> Page:
             left=frozenset({0, 1}),
             note="Bytes and time of one trial.",
         ),
-        Text(text=_total(forecast)),
+        Text(text=total(forecast)),
     ]
     parts += _budget(forecast)
     if forecast.power is not None:
@@ -53,7 +53,8 @@ def _row(row: Row) -> tuple[str, ...]:
     )
 
 
-def _total(forecast: Forecast) -> str:
+def total(forecast: Forecast) -> str:
+    """Bytes and time of the whole, in two sentences."""
     exact = all(row.exact for row in forecast.rows)
     kept = (
         "an unknown number of bytes"

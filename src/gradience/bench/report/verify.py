@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from gradience import artifacts
-from gradience.bench.ledger import Ledger
+from gradience.bench.ledger import SMOKE, Ledger
 from gradience.bench.plan.trials import trial_id
 from gradience.bench.records import (
     REPORT_SCHEMA,
@@ -164,6 +164,13 @@ def read_report(root: Path) -> BenchReport:
                 f"{root} holds a bench that has no report yet",
                 remedy="Run its `gradience bench --config ... --output-dir` again: what is done "
                 "stays done, and the report comes at the end.",
+            ) from error
+        smoke = root / SMOKE / path.name
+        if smoke.is_file() and not path.exists():
+            raise ArtifactError(
+                f"{root} holds a smoke run and no bench",
+                remedy=f"gradience bench verify {smoke.parent} verifies that; its verdicts "
+                "mean nothing.",
             ) from error
         raise ArtifactError(
             f"{path} cannot be read: {error.strerror or error}",
