@@ -29,8 +29,9 @@ from gradience.errors import ArtifactError, StorageError, UnknownNameError
 from gradience.files.below import Below, Removed
 from gradience.storage.change import trash
 from gradience.storage.change.journal import BEGUN, DiskJournal
-from gradience.storage.change.records import Plan
+from gradience.storage.change.records import Disk, Plan
 from gradience.storage.change.recover import recover
+from gradience.storage.change.report import receipt_page
 from gradience.storage.change.site import Site
 from gradience.system import holders
 from gradience.system.holders import Holders
@@ -53,6 +54,14 @@ def test_what_was_planned_goes_and_is_measured(root):
     assert receipt.freed == before - du(root) > 0
     assert [o.names for o in receipt.outcomes] == [4, 1]
     assert top(root) == ["kept"]
+
+
+@pytest.mark.parametrize(("after", "words"), [(2 * 10**9, "1.00 GB more"), (0, "1.00 GB less")])
+def test_a_disk_that_saw_another_difference_is_named_in_plain_words(root, after, words):
+    receipt = carry_out(plan_of(root, "b"))
+    disk = Disk(path="/disk", free_before=10**9, free_after=after)
+    page = receipt_page(msgspec.structs.replace(receipt, disks=(disk,)))
+    assert f"The disk of /disk has {words} free than before" in str(page)
 
 
 def test_a_file_with_another_name_frees_nothing(root):

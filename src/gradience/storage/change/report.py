@@ -179,8 +179,9 @@ def _disks(receipt: Receipt) -> Iterable[Text]:
         gained = disk.free_after - disk.free_before
         off = abs(gained - receipt.freed)
         if len(receipt.disks) == 1 and off > max(_NOISE, _DIFFERS * receipt.freed):
+            size = f"{format_size(abs(gained))} {'less' if gained < 0 else 'more'}"
             yield Text(
-                text=f"The disk of {disk.path} has {format_size(gained)} more free than before: "
+                text=f"The disk of {disk.path} has {size} free than before: "
                 "others write to it, a snapshot of the file system keeps the bytes, or a process "
                 "of another machine has them open.",
                 tone="warn",
