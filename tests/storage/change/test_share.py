@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from factories_caches import HubMaker
-from factories_changes import carry_out, holding, names_below, states
+from factories_changes import carry_out, holding, names_below, plan_of, states
 from factories_disks import as_nobody
 from factories_doctor import facts, use
 from gradience.errors import UsageError
@@ -44,11 +44,15 @@ def plans(root: Path) -> tuple[Plan, Plan]:
 
 
 @pytest.mark.root
-def test_the_doctor_finds_nothing_in_a_shared_cache(home):
+def test_the_doctor_finds_nothing_in_a_shared_cache_with_trash_in_it(home):
+    (home / "hub" / "old").write_bytes(b"x")
+    assert carry_out(plan_of(home / "hub", "old", verb="trash")).complete
     plan, _ = plans(home)
     assert any("umask 002" in note for note in plan.notes)
     assert any("HF_TOKEN_PATH" in note for note in plan.notes)
     assert carry_out(plan).complete
+    own = home / "hub/.gradience"
+    assert [stat.S_IMODE(p.stat().st_mode) for p in (own, own / "test")] == [0o2775, 0o700]
     uses = [use(path=str(home / "hub")), use(purpose=LOGIN, path=str(home / "token"))]
     healthy = facts(
         *uses,

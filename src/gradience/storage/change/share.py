@@ -155,7 +155,10 @@ def _check_link(link: str, above: str) -> None:
 
 
 def _names(below: Below, top: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Every directory and regular file, the directory itself first; our own bookkeeping not."""
+    """Every directory and regular file, the directory itself first.
+
+    Trash and what else lies in a directory of our own stays closed: it is its user's alone.
+    """
     found = [(top, below.status(top))]
 
     def seen(path: bytes, status: os.stat_result) -> None:
@@ -164,7 +167,7 @@ def _names(below: Below, top: str) -> Iterator[tuple[str, os.stat_result]]:
     below.walk(top, seen)
     for name, status in found:
         known = stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)
-        if known and paths.SET_ASIDE not in name.split("/"):
+        if known and paths.SET_ASIDE not in name.split("/")[:-1]:
             yield name, status
 
 

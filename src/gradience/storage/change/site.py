@@ -129,7 +129,9 @@ class Site:
         """
         try:
             found = stranger(self.below, self.below.hold(self.own), OWN)
-        except PermissionError:
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError:  # we may not enter it, or something is mounted there
             return Stranger(user=user_name(self.below.status(self.own).st_uid))
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             things = self.below.hold(f"{self.own}/{THINGS}")

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from gradience import system
+from gradience import paths, system
 from gradience.errors import StorageError
 from gradience.storage.doctor.facts import Candidate, ForeignPart, HubClient, Place, Token
 from gradience.system.records import Mount
@@ -104,7 +104,10 @@ def parts(caches: Iterable[Path]) -> Iterator[ForeignPart]:
 
 
 def _directories(cache: Path) -> Iterator[Path]:
-    """The cache and its directories down to three levels, at most some thousands."""
+    """The cache and its directories down to three levels, at most some thousands.
+
+    Not what lies in a directory of our own: that is closed to all but its user on purpose.
+    """
     level, seen = [cache], 0
     for _ in range(_DEPTH + 1):
         below: list[Path] = []
@@ -113,6 +116,8 @@ def _directories(cache: Path) -> Iterator[Path]:
             if seen > _PARTS:
                 return
             yield directory
+            if directory.name == paths.SET_ASIDE:
+                continue
             with contextlib.suppress(OSError), os.scandir(directory) as entries:
                 below += [Path(e.path) for e in entries if e.is_dir(follow_symlinks=False)]
         level = below
