@@ -18,7 +18,7 @@ import transformers
 from datasets import Dataset
 from tokenizers import Tokenizer, models
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import HubStrategy, get_last_checkpoint
 
 from factories_checkpoints import make_checkpoint
 from factories_disks import tmpfs
@@ -322,6 +322,18 @@ def test_saves_that_are_not_guarded_are_named(tmp_path, name):
     assert unguarded(trainer) == ""
     UNGUARDED[name](trainer)
     assert name in unguarded(trainer)
+
+
+def test_saves_of_a_run_that_is_pushed_at_its_end_are_guarded(tmp_path):
+    told = []
+    trainer = make_trainer(tmp_path / "out", GradienceCallback(on_event=told.append))
+    trainer.args.push_to_hub = True
+    trainer.args.hub_strategy = HubStrategy.END
+    trainer.train()
+    assert [event.kind for event in told] == ["start", "saved", "saved"]
+    assert judge(tmp_path / "out" / "checkpoint-4").complete
+    trainer.args.hub_strategy = HubStrategy.EVERY_SAVE
+    assert "hub_strategy='end'" in unguarded(trainer)
 
 
 def test_a_run_whose_saves_are_not_guarded_says_so_at_its_start_and_saves_as_it_would(

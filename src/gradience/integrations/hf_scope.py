@@ -6,6 +6,10 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+_PUSHES = (
+    "push_to_hub uploads the output directory while it changes; with hub_strategy='end' saves are "
+    "guarded"
+)
 _log = logging.getLogger("gradience.guard")
 
 
@@ -14,11 +18,22 @@ def unguarded(trainer: Any) -> str:
     reasons = (
         (trainer.is_deepspeed_enabled, "DeepSpeed saves in a form of its own"),
         (trainer.is_fsdp_enabled, "FSDP saves in a form of its own"),
-        (trainer.args.push_to_hub, "push_to_hub reads the output directory while it changes"),
+        (_pushes_saves(trainer.args), _PUSHES),
         (trainer.args.save_on_each_node, "save_on_each_node writes to the disks of other machines"),
         (trainer.hp_search_backend is not None, "a hyper-parameter search saves by trial"),
     )
     return next((why for so, why in reasons if so), "")
+
+
+def _pushes_saves(args: Any) -> bool:
+    """Whether saves are pushed: a push at the end comes when the guard has left.
+
+    Every other strategy copies the weights into the output directory after a save, and uploads all
+    of that but `checkpoint-*` in the background (transformers 5.24, `_push_from_checkpoint`): the
+    reserve and the save that goes on would be uploaded with it.
+    """
+    strategy = getattr(args.hub_strategy, "value", args.hub_strategy)
+    return bool(args.push_to_hub) and strategy != "end"
 
 
 def show(message: str) -> None:
