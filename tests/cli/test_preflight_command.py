@@ -65,6 +65,13 @@ def test_the_cleaning_that_would_make_it_fit_is_named(model, tmp_path):
         assert "gradience cache clean" not in said, "a command that does not help"
 
 
+@pytest.mark.parametrize("name", ["./gone", "../gone", "a/b/c", "org/x--y"])
+def test_a_model_that_is_not_there_and_no_hub_id_is_said_so(tmp_path, name):
+    done = preflight("--model", name, "--steps", 10, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"model {name}: there is no such directory, and it is no Hub id" in done.stderr
+
+
 def test_what_is_no_number_is_said_in_a_users_words(tmp_path):
     done = preflight("--model", "x/y", "--steps", "ten", cwd=tmp_path)
     assert done.returncode == 2

@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeVar, cast
 from gradience.storage.verify.expected import read_listing
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# huggingface_hub 2.4, utils/_validators.py: what it refuses ends in an error of its own.
+_ID = re.compile(r"(?!.*(--|\.\.|\.git$))(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 
 RepoType = Literal["model", "dataset"]
 Source = Literal["listed", "measured"]
@@ -64,7 +65,13 @@ class HubRepo:
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether a name can be one of the Hub, `org/name` or `name`, with `@revision` or without."""
+    """Whether a name can be one of the Hub, `org/name` or `name`, with `@revision` or without.
+
+    Examples
+    --------
+    >>> is_hub_id("org/name@main"), is_hub_id("./name"), is_hub_id("../name"), is_hub_id("a/b/c")
+    (True, False, False, False)
+    """
     return _ID.fullmatch(text.partition("@")[0]) is not None
 
 
