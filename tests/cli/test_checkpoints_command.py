@@ -1,6 +1,7 @@
 """`gradience checkpoints`: what a user types, reads, and gets back as an exit code."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,11 +56,14 @@ def test_all_that_lies_before_the_newest_complete_one_is_taken_out_of_the_way(ru
     assert (run / "checkpoint-3").is_dir(), "which no resume would take"
 
 
-def test_a_save_that_may_be_going_on_is_not_offered_to_be_moved(run):
-    make_checkpoint(run, 8, without=("trainer_state.json",))
+def test_a_save_that_goes_on_is_not_offered_to_be_moved_and_one_that_may_with_a_word(run):
+    saving = make_checkpoint(run, 8, without=("trainer_state.json",))
     said = checkpoints("verify", run).stdout
+    assert re.search(rf"mv {saving} \S+ +# unless its save is still going on", said)
+    with (saving / "optimizer.pt").open("rb"):
+        said = checkpoints("verify", run).stdout
     assert "checkpoint-8 may be whole soon" in said
-    assert "mv " + str(run / "checkpoint-8") not in said
+    assert f"mv {saving}" not in said
     assert f"mv {run}/checkpoint-6" in said
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gradience.storage.checkpoints.records import Listing, Removal
-    from gradience.system.holders import Holders
 
 COMMANDS: Registry[click.Command] = Registry(
     "command",
@@ -126,11 +125,10 @@ def prune(
     """
     import time  # noqa: PLC0415
 
-    from gradience import system  # noqa: PLC0415
     from gradience.storage.checkpoints import prune as rules  # noqa: PLC0415
     from gradience.storage.checkpoints.records import Listing  # noqa: PLC0415
 
-    found = _find(directories, holders=system.holders())
+    found = _find(directories)
     now = time.time()
     planned = rules.plan(found.runs, keep=keep, now=now)
     alone = rules.left_alone(found.runs, keep=keep, now=now)
@@ -191,16 +189,15 @@ def _outcome(found: "Listing", alone: tuple[str, ...], *, as_json: bool) -> int:
     return int(ExitCode.BAD_NEWS if left else ExitCode.OK)
 
 
-def _find(
-    directories: tuple[Path, ...], *, deep: bool = False, holders: "Holders | None" = None
-) -> "Listing":
+def _find(directories: tuple[Path, ...], *, deep: bool = False) -> "Listing":
+    from gradience import system  # noqa: PLC0415
     from gradience.cli.progress import progress_bar  # noqa: PLC0415
     from gradience.storage.checkpoints.find import find  # noqa: PLC0415
     from gradience.storage.checkpoints.records import Listing  # noqa: PLC0415
 
     with progress_bar(shown=sys.stderr.isatty()) as progress:
         where = directories or (Path(),)
-        return Listing(runs=find(where, deep=deep, holders=holders, progress=progress))
+        return Listing(runs=find(where, deep=deep, holders=system.holders(), progress=progress))
 
 
 def _json(found: "Listing") -> int:

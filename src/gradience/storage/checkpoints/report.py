@@ -122,7 +122,8 @@ def _advice(run: Run, now: float) -> list[Text | Table]:
 def _aside(trap: Checkpoint, taken: Collection[str], now: float) -> Text:
     """The command that takes a broken checkpoint out of the way of a resume."""
     path = PurePath(trap.path)
-    if why := stays(trap, now):
-        return Text(text=f"{path.name} may be whole soon: {why}.", tone="dim")
+    if trap.held:
+        return Text(text=f"{path.name} may be whole soon: {trap.held}.", tone="dim")
     target = path.with_name(aside(path.name, taken))
-    return Text(text=f"$ mv {quote(trap.path)} {quote(str(target))}")
+    unless = "  # unless its save is still going on" if stays(trap, now) else ""
+    return Text(text=f"$ mv {quote(trap.path)} {quote(str(target))}{unless}")
