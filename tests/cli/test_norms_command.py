@@ -154,6 +154,25 @@ def test_an_audit_on_the_word_of_a_file_says_so_until_it_was_checked(
     assert "unchecked" not in gradience("norms", "ls", **elsewhere).stdout
 
 
+def test_norms_that_were_checked_under_one_name_are_checked_under_every_name(
+    gradience: Run, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    gradience("norms", "measure", base)
+    gradience("norms", "export", "base", "--out", "n.json", "--name", "org/tiny")
+    elsewhere = {"GRADIENCE_CACHE_DIR": str(tmp_path / "cache2")}
+    gradience("norms", "import", "n.json", **elsewhere)
+    asked = ("audit", adapter, "--base-norms-from", "n.json", "--json")
+    assert "base_norms_unchecked" in gradience(*asked, **elsewhere).stdout
+    done = gradience("norms", "import", "n.json", "--base-model", base, "--all", **elsewhere)
+    assert done.returncode == 0, done.stderr
+    done = gradience(*asked, **elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert "base_norms_unchecked" not in done.stdout
+    (tmp_path / "copy").symlink_to(base)
+    assert "0 B were read" in gradience("norms", "measure", "copy", **elsewhere).stdout
+    assert gradience("norms", "show", "copy", **elsewhere).stdout.startswith("copy\n")
+
+
 def test_an_export_replaces_no_file_unless_told_to(
     gradience: Run, base: Path, tmp_path: Path
 ) -> None:

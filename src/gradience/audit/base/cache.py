@@ -6,7 +6,7 @@ this shape and type by this method, at least as finely as asked. Anything else i
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -107,7 +107,7 @@ def _safe(text: str) -> str:
 
 
 def recall(path: Path, identity: Identity, weights: Iterable[BaseWeight]) -> Recalled:
-    """What is remembered of a base model; an absent file remembers nothing.
+    """What is remembered of a base model, under whatever name; an absent file remembers nothing.
 
     Parameters
     ----------
@@ -118,20 +118,33 @@ def recall(path: Path, identity: Identity, weights: Iterable[BaseWeight]) -> Rec
         Those that are asked for: an entry of another shape or type is not believed.
     """
     content, doubts = _read(path, identity)
-    if content is None:
-        return Recalled(norms={}, reasons={}, doubts=doubts)
-    norms, bad = believable(content.norms)
+    norms, bad = believable(content.norms) if content else ({}, [])
+    reasons = dict(content.unmeasurable) if content else {}
     other: dict[str, str] = {}
-    for weight in weights:
-        norm = norms.get(weight.key)
-        if norm and not is_of(norm, weight):
-            other[weight.key] = f"{weight.key}: of a weight of {norm.dtype} {norm.shape}"
+    wanted = {weight.key: weight for weight in weights}
+    for key, weight in wanted.items():
+        if key in norms and not is_of(norms[key], weight):
+            other[key] = f"{key}: of a weight of {norms[key].dtype} {norms[key].shape}"
+            del norms[key]
+    for kept in _under_other_names(path, identity):
+        told = believable(kept.norms)[0]
+        fitting = {k: n for k, n in told.items() if k in wanted and is_of(n, wanted[k])}
+        norms = {**fitting, **better(norms, fitting)}
+        reasons = {**kept.unmeasurable, **reasons}
     return Recalled(
-        norms={key: norm for key, norm in norms.items() if key not in other},
-        reasons=content.unmeasurable,
+        norms=norms,
+        reasons=reasons,
         doubts=(*doubts, *bad, *other.values()),
         distrusted=frozenset(other),
     )
+
+
+def _under_other_names(path: Path, identity: Identity) -> Iterator[NormsFile]:
+    """What is kept of the same content under other names: a copy of a model, or its export."""
+    for other in sorted(path.parent.glob(f"*-{path.stem.rpartition('-')[2]}.json")):
+        content = None if other == path else _read(other, identity)[0]
+        if content is not None:
+            yield content
 
 
 def remember(

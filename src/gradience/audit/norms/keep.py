@@ -33,11 +33,17 @@ def measure_base(base: BaseModel, settings: Settings) -> Kept:
     """
     weights, left_out = matrices(base.tensors)
     known = recalled_or_measured(weights, base, settings)
-    for finding in known.findings:
-        if finding.code == BASE_NORMS_CACHE_UNWRITABLE.code:
-            raise StorageError(finding.message, remedy=finding.remedy)
+    identity = identity_of(base)
+    path = cache.entry_path(settings.cache_dir, identity)
+    refused = [f for f in known.findings if f.code == BASE_NORMS_CACHE_UNWRITABLE.code]
+    if known.norms and not refused and not path.exists():
+        # All of it was known under another name of the same content.
+        lost = cache.remember(path, identity, known.norms, known.reasons, now=settings.now)
+        refused = [] if lost is None else [lost]
+    for finding in refused:
+        raise StorageError(finding.message, remedy=finding.remedy)
     return Kept(
-        path=str(cache.entry_path(settings.cache_dir, identity_of(base))),
+        path=str(path),
         weights=len(weights.keys() & known.norms.keys()),
         unchecked=sum(bool(norm.told_by) for norm in known.norms.values()),
         unmeasurable=len(weights.keys() & known.reasons.keys()),
