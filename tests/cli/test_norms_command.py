@@ -231,6 +231,8 @@ def test_verify_without_a_base_or_a_revision_says_what_is_missing(
     gradience: Run, base: Path
 ) -> None:
     gradience("norms", "measure", base)
+    assert gradience("norms", "verify", "base").returncode == 0  # the directory is here
+    base.rename(base.with_name("moved"))
     done = gradience("norms", "verify", "base")
     assert done.returncode == 2
     assert "--base-model" in done.stderr

@@ -9,6 +9,7 @@ from gradience.cli.download import download_options, progress_and_terms
 from gradience.cli.norms import artifact, cache_at, cache_option, device_option, devices, notice
 from gradience.cli.whole import Whole
 from gradience.errors import ExitCode, UsageError
+from gradience.paths import is_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +128,8 @@ def _check(
 @click.option(
     "--base-model",
     metavar="DIR|FILE|ID[@REV]|URL",
-    help="The base model. [default: the model and revision that the norms name]",
+    help="The base model. [default: the directory that was named, else the model and revision that "
+    "the norms name]",
 )
 @sample_options
 @click.option(
@@ -182,8 +184,11 @@ def verify(
     from gradience.audit.norms.verify import verify as checked  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 
-    given = travel.fetch(in_cache(cache_at(directory), source), notice=notice)
-    model = base_model or _named_base(given)
+    place = in_cache(cache_at(directory), source)
+    given = travel.fetch(place, notice=notice)
+    # The directory of a base model, whose norms are kept: it is at hand.
+    at_hand = source if is_directory(source) and place != source else None
+    model = base_model or at_hand or _named_base(given)
     with (
         progress_and_terms(max_download=max_download, yes=yes) as (progress, terms),
         open_base(model, terms=terms, progress=progress) as base,
