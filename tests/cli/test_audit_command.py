@@ -288,6 +288,7 @@ def test_a_base_that_does_not_fit_exits_3_and_still_shows_the_audit(
     done = gradience("audit", write_adapter(tmp_path / "run"), "--base-model", base)
     assert done.returncode == 3
     assert "base_model_mismatch" in done.stdout
+    assert "size unchecked: no module has a weight in the base" in " ".join(done.stdout.split())
     assert "HEALTHY" in done.stdout
 
 

@@ -110,7 +110,7 @@ def comparison(audits: Sequence[AdapterAudit], failures: Sequence[AuditFailure] 
 
 def _is_unchecked(audit: AdapterAudit) -> bool:
     """Whether it is called healthy though nothing tells how large its changes are."""
-    return audit.verdict == "healthy" and audit.base is None
+    return audit.verdict == "healthy" and not (audit.base and audit.base.with_udr)
 
 
 def _headline(audit: AdapterAudit) -> Iterator[Text]:
@@ -118,7 +118,8 @@ def _headline(audit: AdapterAudit) -> Iterator[Text]:
     yield Text(text=f"{audit.source}", tone="title")
     word, tone = _WORDS[audit.verdict]
     if _is_unchecked(audit):
-        word += " (size unchecked: no base model)"
+        why = "no base model" if audit.base is None else "no module has a weight in the base"
+        word += f" (size unchecked: {why})"
     blocks = f" in {len(audit.by_block)} blocks" if audit.by_block else ""
     ranks = sorted({layer.rank for layer in audit.layers})
     rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
