@@ -87,7 +87,7 @@ def comparison(audits: Sequence[AdapterAudit], failures: Sequence[AuditFailure] 
         )
         for name, a in zip(names, audits, strict=True)
     )
-    unchecked = any(map(_is_unchecked, audits))
+    unchecked = dict.fromkeys(filter(None, map(_unchecked, audits)))
     table = Table(
         title=f"{len(audits)} adapters",
         head=(*head, *(METRICS[c].title for c in columns)),
@@ -95,7 +95,7 @@ def comparison(audits: Sequence[AdapterAudit], failures: Sequence[AuditFailure] 
         left=frozenset({0, 1, 2}),
         spare=("parameters", *_SPARE[:-1], "modules", "bytes"),
         note="Metrics are medians over modules."
-        + (" Size unchecked where healthy: no base model." if unchecked else ""),
+        + (f" Size unchecked where healthy: {' or '.join(unchecked)}." if unchecked else ""),
     )
     broken = tuple(
         line
@@ -108,17 +108,18 @@ def comparison(audits: Sequence[AdapterAudit], failures: Sequence[AuditFailure] 
     return (table, *broken) if audits else broken
 
 
-def _is_unchecked(audit: AdapterAudit) -> bool:
-    """Whether it is called healthy though nothing tells how large its changes are."""
-    return audit.verdict == "healthy" and not (audit.base and audit.base.with_udr)
+def _unchecked(audit: AdapterAudit) -> str:
+    """Why nothing tells how large the changes are of one that is called healthy; else empty."""
+    if audit.verdict != "healthy" or (audit.base and audit.base.with_udr):
+        return ""
+    return "no base model" if audit.base is None else "no module has a weight in the base"
 
 
 def _headline(audit: AdapterAudit) -> Iterator[Text]:
     base = audit.recorded_base or "an unrecorded base"
     yield Text(text=f"{audit.source}", tone="title")
     word, tone = _WORDS[audit.verdict]
-    if _is_unchecked(audit):
-        why = "no base model" if audit.base is None else "no module has a weight in the base"
+    if why := _unchecked(audit):
         word += f" (size unchecked: {why})"
     blocks = f" in {len(audit.by_block)} blocks" if audit.by_block else ""
     ranks = sorted({layer.rank for layer in audit.layers})
