@@ -160,6 +160,20 @@ def test_a_stopped_job_is_gone(tmp_path: Path, opened, end: str) -> None:
     assert not TrialPaths(job.directory).result.exists()
 
 
+def test_a_stopped_job_is_gone_where_interrupts_are_ignored() -> None:
+    """The test above, as nohup and shells start what runs in the background."""
+    test = f"{__file__}::{test_a_stopped_job_is_gone.__name__}"
+    started = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+    done = subprocess.run(
+        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *started],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
 DRIVER = """
 import os, sys
 from pathlib import Path

@@ -8,8 +8,10 @@ jobs again and waits for them. One that ends in any other way takes its jobs alo
 import os
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,7 +232,8 @@ class SlurmExecutor:
             for job in queued
         ]
         try:
-            handles = self._executor(_folder(queued[0])).submit_array(attempts)
+            with _interrupts_for_children():
+                handles = self._executor(_folder(queued[0])).submit_array(attempts)
         except (RuntimeError, OSError) as error:  # all that submitit raises is a RuntimeError
             raise UsageError(
                 f"the cluster {self._cluster!r} took no job: {_words(error)}",
@@ -331,6 +334,25 @@ def import_submitit() -> Any:
     ):
         import submitit  # noqa: PLC0415 - an extra
     return submitit
+
+
+@contextmanager
+def _interrupts_for_children() -> Iterator[None]:
+    """Let processes that are started here be interrupted, though this one may ignore it.
+
+    What nohup or a shell starts in the background ignores SIGINT and hands that on, and it is by
+    SIGINT that submitit cancels its own jobs. A handler is not handed on: whatever is executed has
+    the default again. Signals belong to the main thread; from another, nothing is changed.
+    """
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: None)  # still none for this process
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _folder(job: Job) -> Path:
