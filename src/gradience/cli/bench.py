@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -118,16 +118,9 @@ def bench(
         _refuse_options(ctx)
         return None
     if config is None or output_dir is None:
-        missing = "--config" if config is None else "--output-dir"
-        raise UsageError(
-            f"{missing} is missing",
-            remedy="gradience bench --config FILE --output-dir DIR; `gradience bench init` writes "
-            "a config.",
-        )
-    settings = whole = _settings(config, overrides, executor=executor)
-    root = output_dir
-    if smoke:
-        settings, root = _smoke(settings, output_dir)
+        raise _missing("--config" if config is None else "--output-dir")
+    whole = _settings(config, overrides, executor=executor)
+    settings, root = _smoke(whole, output_dir) if smoke else (whole, output_dir)
     _check_fail_on(fail_on, settings)
     if dry_run:
         from gradience.cli.bench_dry_run import dry_run as show_forecast  # noqa: PLC0415
@@ -137,16 +130,23 @@ def bench(
     if measure is not None:
         raise UsageError("--measure goes with --dry-run", remedy="Add --dry-run, or leave it out.")
     done = _run(settings, root, retry_failed=retry_failed, accept=accept)
-    if smoke and not fail_on:
-        fail_on = ("never",)  # that it ran through is all that was asked
-    code = _finish(done, root, fail_on=fail_on, as_json=as_json)
-    if smoke and code != ExitCode.TRIAL_FAILED:
+    if not smoke:
+        return _finish(done, root, fail_on=fail_on, as_json=as_json)
+    # That it ran through is all that was asked.
+    code = _finish(done, root, fail_on=fail_on or ("never",), as_json=as_json)
+    if code != ExitCode.TRIAL_FAILED:
         from gradience.cli.bench_dry_run import ran_through  # noqa: PLC0415
 
-        options = [part for override in overrides for part in ("--set", override)]
-        options += [] if executor is None else ["--executor", executor]
-        ran_through(done, whole, output_dir, command=_command(config, output_dir, options))
+        ran_through(done, whole, output_dir, command=_command(ctx.params))
     return code
+
+
+def _missing(option: str) -> UsageError:
+    return UsageError(
+        f"{option} is missing",
+        remedy="gradience bench --config FILE --output-dir DIR; `gradience bench init` writes "
+        "a config.",
+    )
 
 
 def _refuse_options(ctx: click.Context) -> None:
@@ -193,9 +193,12 @@ def _run(
         return run_bench(settings, output_dir, options)
 
 
-def _command(config: Path, output_dir: Path, options: list[str]) -> list[str]:
-    paths = ["--config", str(config), "--output-dir", str(output_dir)]
-    return ["gradience", "bench", *paths, *options]
+def _command(given: dict[str, Any]) -> list[str]:
+    """What runs the bench itself, of the options that a smoke run of it was given."""
+    command = ["gradience", "bench", "--config", str(given["config"])]
+    command += ["--output-dir", str(given["output_dir"])]
+    command += [part for override in given["overrides"] for part in ("--set", override)]
+    return command + ([] if given["executor"] is None else ["--executor", given["executor"]])
 
 
 def _finish(done: "Bench", output_dir: Path, *, fail_on: tuple[str, ...], as_json: bool) -> int:

@@ -97,32 +97,23 @@ def run(
     command cannot be run.
     """
     from gradience.storage.outside import run as outside  # noqa: PLC0415 - `--help` need not pay
-    from gradience.storage.outside.policy import read_policy  # noqa: PLC0415 - as above
-    from gradience.storage.outside.words import summary  # noqa: PLC0415 - as above
 
-    policy = read_policy(policy_file)
-    _check_clean(policy)
+    policy = _policy(policy_file)
     environ = dict(os.environ) if no_env or not policy.environment else _environment()
     asked = _to_ask(config, flags)
     if asked is not None:
         _preflight(asked, environ, online=not offline, refuses=on_full == "stop")
-    output = asked.output_dir if asked else flags["output_dir"]
-    places = _places(policy.watch or ((output,) if output else (os.curdir,)))
+    places = _places(policy, asked.output_dir if asked else flags["output_dir"])
     outcome = outside.run(
         command,
         policy,
         places,
         environ=environ,
-        home=Path(os.environ.get("HOME") or Path.home()),
+        home=Path.home(),
         clean=_cleaner(policy, places),
         say=_say,
     )
-    if outcome.disks:
-        for line in summary(outcome):
-            _say(line)
-    if record is not None:
-        _write(record, outcome)
-    return outcome.code
+    return _told(outcome, record)
 
 
 def _write(record: Path, outcome: "Outcome") -> None:
@@ -140,6 +131,17 @@ def _write(record: Path, outcome: "Outcome") -> None:
 
 def _say(line: str) -> None:
     click.echo(f"gradience run: {visible(line)}", err=True)
+
+
+def _told(outcome: "Outcome", record: Path | None) -> int:
+    """The exit code, with how it came to it; nothing is told of a command that was never run."""
+    from gradience.storage.outside.words import summary  # noqa: PLC0415 - `--help` need not pay
+
+    for line in summary(outcome) if outcome.disks else ():
+        _say(line)
+    if record is not None:
+        _write(record, outcome)
+    return outcome.code
 
 
 def _to_ask(config: Path | None, flags: dict[str, Any]) -> "RunSettings | None":
@@ -198,24 +200,28 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **missing}
 
 
-def _places(names: tuple[str, ...]) -> list[Path]:
+def _places(policy: "Policy", output: str | None) -> list[Path]:
     """Directories to watch, one for each disk; those that are not there yet are made."""
     from gradience import files  # noqa: PLC0415 - `--help` need not pay
     from gradience.paths import as_path  # noqa: PLC0415 - as above
 
     found: dict[int, Path] = {}
-    for name in names:
+    for name in policy.watch or (output or os.curdir,):
         path = as_path(name, Path.home()).absolute()
         files.make_dir(path)
         found.setdefault(path.stat().st_dev, path)
     return list(found.values())
 
 
-def _check_clean(policy: "Policy") -> None:
+def _policy(file: Path | None) -> "Policy":
+    """The policy of a file, with what it allows to be cleaned looked at before anything starts."""
     from gradience.storage.guard.cleaning import check_arguments  # noqa: PLC0415 - as below
+    from gradience.storage.outside.policy import read_policy  # noqa: PLC0415 - as below
 
+    policy = read_policy(file)
     if policy.clean is not None:
         check_arguments(policy.clean, os.environ)
+    return policy
 
 
 def _cleaner(policy: "Policy", places: list[Path]) -> "Cleaner | None":

@@ -3,7 +3,8 @@
 Pure but for what arrives as arguments; what cannot be known is absent and said.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -12,6 +13,8 @@ from gradience.bench.plan.costs import Cost, Shapes, cost
 from gradience.bench.plan.trials import variants
 from gradience.bench.records import PROBE, Bench, TrialResult, Variant
 from gradience.bench.verdict.power import planned
+
+Number = TypeVar("Number", int, float)
 
 FORECAST_SCHEMA = "gradience.bench_forecast/v1"
 
@@ -44,6 +47,17 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     peak: int | None = None
     exact: bool = True
     seconds: float | None = None
+
+    @property
+    def kept_by_all(self) -> int | None:
+        """Bytes of all its trials, when done."""
+        return None if self.kept is None else self.kept * self.trials
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the trials that are not done."""
+        left = self.trials - self.done
+        return self.seconds * left if self.seconds is not None else None if left else 0.0
 
 
 class Power(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,31 +167,31 @@ def forecast(
         )
         for variant in variants(bench.settings)
     )
-    seconds = [
-        row.seconds * (row.trials - row.done)
-        for row in rows
-        if row.seconds is not None and row.done < row.trials
-    ]
-    timed = all(row.seconds is not None for row in rows if row.done < row.trials)
-    kept = [row.kept * row.trials for row in rows if row.kept is not None]
-    first = bench.trials[0].spec
     removed, over = _removed(rows, budget)
+    seconds = _sum(row.seconds_left for row in rows)
     return Forecast(
         name=bench.settings.name,
         rows=rows,
         modules=shapes.modules,
         per_rank=shapes.per_rank,
         slots=slots,
-        device=first.device,
-        kept=sum(kept) if len(kept) == len(rows) else None,
-        seconds=sum(seconds) / slots if timed else None,
+        device=bench.trials[0].spec.device,
+        kept=_sum(row.kept_by_all for row in rows),
+        seconds=None if seconds is None else seconds / slots,
         budget=budget,
         removed=removed,
         over=over,
         power=_power(bench, items) if binary else None,
-        unknown=tuple(_unknown(rows, shapes, timed=timed, binary=binary)),
+        unknown=tuple(_unknown(rows, shapes, timed=seconds is not None, binary=binary)),
         refused=dict(refused or {}),
     )
+
+
+def _sum(values: Iterable[Number | None]) -> Number | None:
+    """None where one of them is not known."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return sum(known) if len(known) == len(found) else None
 
 
 def _removed(rows: Sequence[Row], budget: int | None) -> tuple[dict[str, int], int]:

@@ -103,14 +103,26 @@ def run(
         progress=progress or ProgressFile(paths.progress),
     )
     _refuse_changed(trial.spec)
+    result = _carry_out(attempt, action, began)
+    _refuse_changed(trial.spec)  # again: it may have happened while the trial was reading
+    files.remove_tree(paths.work)
+    files.replace(
+        paths.result, artifacts.encode(RESULT_SCHEMA, result, now=datetime.now(UTC), indent=0)
+    )
+    return result
+
+
+def _carry_out(attempt: Attempt, action: Action, began: float) -> TrialResult:
+    """Make the adapter, evaluate it, audit it: what comes of a trial, before it is written."""
     from gradience.bench.trial.host import deterministic, processor  # noqa: PLC0415 - torch, after the checks
 
+    trial, paths = attempt.trial, attempt.paths
     with deterministic():
         made = action.make(attempt)
         items = evaluate(attempt, paths.adapter)
         before = _mean(evaluate(attempt, paths.step0)) if paths.step0.exists() else None
     adapter = read_adapter(location_of(paths.adapter))
-    result = TrialResult(
+    return TrialResult(
         trial=trial,
         metric=TASKS[trial.spec.task.name].metric(trial.spec.task),
         items=items,
@@ -123,12 +135,6 @@ def run(
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         ran_on=processor(attempt.host.device),
     )
-    _refuse_changed(trial.spec)  # again: it may have happened while the trial was reading
-    files.remove_tree(paths.work)
-    files.replace(
-        paths.result, artifacts.encode(RESULT_SCHEMA, result, now=datetime.now(UTC), indent=0)
-    )
-    return result
 
 
 def evaluate(attempt: Attempt, directory: Path) -> Items:

@@ -69,11 +69,7 @@ def train(
     began = time.monotonic()
     trainer.train()
     seconds = time.monotonic() - began
-    if not all(map(math.isfinite, watch.losses)):
-        raise TrialError(
-            f"the training loss is no number from step {watch.first_bad()} on",
-            remedy="Lower `train.learning_rate`, or train in bfloat16 or float32.",
-        )
+    watch.refuse_bad()
     host.save(attempt.paths.adapter)
     curve = stretches(watch.losses)
     return Training(
@@ -103,9 +99,14 @@ class _Watch(transformers.TrainerCallback):  # type: ignore[misc]
         """Called by the Trainer after each optimizer step."""
         self._progress("train", state.global_step, self._total)
 
-    def first_bad(self) -> int:
-        """The first step, from 1, whose loss is no finite number."""
-        return [math.isfinite(loss) for loss in self.losses].index(False) + 1
+    def refuse_bad(self) -> None:
+        """Say so where a loss was no finite number, with the first such step."""
+        for step, loss in enumerate(self.losses, start=1):
+            if not math.isfinite(loss):
+                raise TrialError(
+                    f"the training loss is no number from step {step} on",
+                    remedy="Lower `train.learning_rate`, or train in bfloat16 or float32.",
+                )
 
 
 def _arguments(host: Host, *, work: Path, steps: int, learning_rate: float) -> Any:

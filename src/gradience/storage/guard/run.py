@@ -335,6 +335,7 @@ class Guard:
         try:
             freed = int(self._clean(self.whole.bytes) or 0)
         except Exception as error:  # noqa: BLE001 - the boundary to other people's code: the save goes on
+            _log.debug("The cleaning raised.", exc_info=True)
             words = str(error) or type(error).__name__
             self.tell("cleaned", f"Cleaning failed: {words}", step, grave=True)
             return
