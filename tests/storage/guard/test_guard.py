@@ -269,6 +269,25 @@ def test_a_worker_that_outlives_its_killed_run_does_not_keep_the_directory(tmp_p
         assert Guard(tmp_path, wait_seconds=0).claim() == ""
 
 
+FORKS = """
+import os, sys
+from pathlib import Path
+from gradience.storage.guard.own import OwnDir
+own = OwnDir(Path(sys.argv[1]))
+assert own.claim() is True
+if not os.fork():
+    os._exit(0 if OwnDir(own.run).claim() is False else 1)
+code = os.waitstatus_to_exitcode(os.wait()[1])
+own.leave()
+sys.exit(code)
+"""
+
+
+def test_a_forked_child_has_not_the_directory_of_its_parent(tmp_path):
+    subprocess.run([sys.executable, "-c", FORKS, tmp_path], check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_training_that_died_without_leaving_does_not_shut_out_the_next_one_of_its_process(
     tmp_path,
 ):

@@ -31,6 +31,7 @@ from gradience.storage.checkpoints.records import Checkpoint
 
 _CLAIMS: "dict[str, OwnDir]" = {}
 """Of this process: a training that died without leaving does not shut out the next one."""
+os.register_at_fork(after_in_child=_CLAIMS.clear)
 
 
 class OwnDir:
