@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from gradience.adapter.config import AdapterConfig, parse_config, read_config
+from gradience.adapter.config import AdapterConfig, parse_config
 from gradience.adapter.delta import Delta, Kronecker, Product
 from gradience.adapter.dialects.peft import DIALECT
 from gradience.adapter.parts import Parts
+from gradience.adapter.read import read_config
 from gradience.adapter.records import LoraLayer
 from gradience.tensors.opening import open_tensor_file, tensors_in_memory
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradience.adapter.config import AdapterConfig, parse_config, read_config
+from gradience.adapter.config import AdapterConfig, parse_config
 from gradience.adapter.peft_types import READ_TYPES, UNREAD_TYPES
+from gradience.adapter.read import read_config
 from gradience.errors import AdapterConfigError, GradienceError, UnsupportedAdapterError
 
 GOOD = {"peft_type": "LORA", "r": 8, "lora_alpha": 16}
@@ -154,9 +155,9 @@ def test_every_type_of_the_installed_peft_is_known():
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(AdapterConfigError, match=r"missing\.json cannot be read: No such file"):
+    with pytest.raises(AdapterConfigError, match=r"missing\.json does not exist"):
         read_config(tmp_path / "missing.json")
-    with pytest.raises(AdapterConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(AdapterConfigError, match="is a directory, not a file to read"):
         read_config(tmp_path)
     huge = tmp_path / "huge.json"
     huge.touch()

@@ -16,8 +16,9 @@ from factories_peft import (
     save_and_reload,
     scaled,
 )
-from gradience.adapter.config import misspelt, read_config
+from gradience.adapter.config import misspelt
 from gradience.adapter.dialects.peft import DIALECT
+from gradience.adapter.read import read_config
 from gradience.errors import AdapterError
 from gradience.tensors.opening import open_tensor_file
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from factories_peft import dense, scaled
-from gradience.adapter.config import read_config
 from gradience.adapter.dialects.peft import DIALECT
+from gradience.adapter.read import read_config
 from gradience.tensors.opening import open_tensor_file
 
 ADAPTERS = Path(__file__).parents[3] / "shared" / "adapters"

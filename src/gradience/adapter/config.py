@@ -8,17 +8,17 @@ that names the file, the key and the value.
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import msgspec
 
 from gradience.adapter.patterns import check_patterns, pattern_value
 from gradience.adapter.peft_types import check_type
-from gradience.errors import AdapterConfigError, TensorFileError
-from gradience.tensors.regular import regular_file, shown
+from gradience.errors import AdapterConfigError
 
-_LARGEST_FILE = 64 * 2**20
+LARGEST_CONFIG = 64 * 2**20
+"""Bytes; a larger file is not read as a config."""
+
 _LARGEST_RANK = 2**20
 _REMEDY = "Correct the value, or save the adapter again with PEFT's save_pretrained."
 
@@ -39,7 +39,7 @@ _OTHERS = {
     "velora_config",
 }  # fmt: skip
 _NEAR = 0.8  # difflib's ratio: two letters swapped in a word of ten, and not the next key of PEFT
-_MOST_KEYS, _LONGEST_KEY = 100, 80  # a config may hold a million of them
+_MOST_KEYS, _LONGEST_TEXT = 100, 80  # a config may hold a million of them
 
 DEFAULT_ALPHA = 8.0
 """What PEFT takes for LoRA, AdaLoRA, LoHa and LoKr when the config names no alpha."""
@@ -113,24 +113,6 @@ class AdapterConfig(msgspec.Struct, frozen=True, kw_only=True):
         return value
 
 
-def read_config(path: Path) -> AdapterConfig:
-    """Read adapter_config.json.
-
-    Raises
-    ------
-    AdapterConfigError
-        If the file cannot be read, is no JSON object, or holds a value that cannot be meant.
-    UnsupportedAdapterError
-        If its `peft_type` is one whose delta is not read.
-    """
-    try:
-        with regular_file(path) as (file, _):
-            content = file.read(_LARGEST_FILE + 1)
-    except TensorFileError as error:
-        raise AdapterConfigError(str(error), remedy=error.remedy) from error
-    return parse_config(content, str(path))
-
-
 def parse_config(content: bytes | Mapping[str, Any], source: str) -> AdapterConfig:
     """Check a config that was read already.
 
@@ -143,8 +125,10 @@ def parse_config(content: bytes | Mapping[str, Any], source: str) -> AdapterConf
 
     Raises
     ------
-    AdapterConfigError, UnsupportedAdapterError
-        As `read_config`.
+    AdapterConfigError
+        If it is no JSON object, or holds a value that cannot be meant.
+    UnsupportedAdapterError
+        If its `peft_type` is one whose delta is not read.
 
     Examples
     --------
@@ -203,7 +187,7 @@ def misspelt(raw: Mapping[str, Any]) -> dict[str, str]:
     unknown = [
         key
         for key in raw
-        if key not in _OTHERS and key not in _DECISIVE and len(key) < _LONGEST_KEY
+        if key not in _OTHERS and key not in _DECISIVE and len(key) < _LONGEST_TEXT
     ]
     if not unknown:
         return {}
@@ -217,9 +201,9 @@ def misspelt(raw: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _decoded(content: bytes, source: str) -> dict[str, Any]:
-    if len(content) > _LARGEST_FILE:
+    if len(content) > LARGEST_CONFIG:
         raise AdapterConfigError(
-            f"{source} is larger than {_LARGEST_FILE >> 20} MiB: that is no adapter_config.json",
+            f"{source} is larger than {LARGEST_CONFIG >> 20} MiB: that is no adapter_config.json",
             remedy="Check that the config and the weights have not been swapped.",
         )
 
@@ -252,10 +236,11 @@ def _decoded(content: bytes, source: str) -> dict[str, Any]:
 
 
 def _bad(source: str, key: str, value: object, wanted: str) -> NoReturn:
-    key = key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}..."
-    raise AdapterConfigError(
-        f"{source}: `{key}` is {shown(value)}, which is not {wanted}", remedy=_REMEDY
+    shown, key = (
+        text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
+        for text in (repr(value), key)
     )
+    raise AdapterConfigError(f"{source}: `{key}` is {shown}, which is not {wanted}", remedy=_REMEDY)
 
 
 def _peft_type(raw: Mapping[str, Any], source: str) -> str:

@@ -9,11 +9,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from blake3 import blake3
 
-from gradience.adapter.config import AdapterConfig, parse_config, read_config
+from gradience.adapter.config import LARGEST_CONFIG, AdapterConfig, parse_config
 from gradience.adapter.dialects import DIALECTS
 from gradience.adapter.dialects.dialect import Dialect
 from gradience.adapter.finding_kinds import UNREAD_TENSORS, WEIGHTS_SAVED_TWICE
@@ -21,10 +22,16 @@ from gradience.adapter.layout import CONFIG, AdapterLocation, no_weights
 from gradience.adapter.parts import Parts
 from gradience.adapter.records import Adapter
 from gradience.adapter.source import find_one
-from gradience.errors import AdapterError, UnsupportedAdapterError
+from gradience.errors import (
+    AdapterConfigError,
+    AdapterError,
+    TensorFileError,
+    UnsupportedAdapterError,
+)
 from gradience.findings import Finding
 from gradience.tensors.fingerprint import content_digest
 from gradience.tensors.opening import open_tensor_file, tensors_in_memory
+from gradience.tensors.regular import regular_file
 from gradience.tensors.stored import StoredTensor
 from gradience.tensors.tensor_file import TensorFile
 
@@ -147,6 +154,22 @@ def _open(location: AdapterLocation) -> TensorFile:
     if location.config is not None and not os.path.lexists(location.weights):
         raise no_weights(location.weights.parent)
     return open_tensor_file(location.weights)
+
+
+def read_config(path: Path) -> AdapterConfig:
+    """Read adapter_config.json.
+
+    Raises
+    ------
+    AdapterConfigError, UnsupportedAdapterError
+        As `parse_config`, and if it is no file that can be read.
+    """
+    try:
+        with regular_file(path) as (file, _):
+            content = file.read(LARGEST_CONFIG + 1)
+    except TensorFileError as error:
+        raise AdapterConfigError(str(error), remedy=error.remedy) from error
+    return parse_config(content, str(path))
 
 
 def _adapter(location: AdapterLocation, file: TensorFile) -> Adapter:
