@@ -38,6 +38,7 @@ from gradience.units import format_size
 WAIT_SECONDS = 15.0
 """A run that was asked to stop saves first, and its workers look for it every 5 s (torch 2.13)."""
 
+_LOOK_SECONDS = 0.5  # who only looks whether a run goes on has its lock for a moment
 _log = logging.getLogger("gradience.guard")
 
 
@@ -96,7 +97,7 @@ class Guard:
 
         One that is on its way out, or whose processes are, is waited for.
         """
-        ours = self.own.claim()
+        ours = self.own.claim(seconds=min(_LOOK_SECONDS, self._wait_seconds))
         if ours is False:
             words = f"{self.own.other()} saves into {self.run}: waiting for it to end."
             self.tell("shared", words, grave=True)
