@@ -69,7 +69,9 @@ class Estimate:
 
     def _tail(self, mean: float, margin: float) -> float:
         """Of "the truth is -margin or less", where `mean` was measured."""
-        least = float(shares.unseen(mean, margin, self.independent)) if self.bounded else 0.0
+        least = 0.0
+        if self.bounded and mean > -margin:  # at or below it the test says enough
+            least = float(shares.unseen(mean, margin, self.independent))
         if self.standard_error == 0:
             return least if mean > -margin else 1.0
         tables = [_table(mean, design) for design in self._designs(mean, margin)]
