@@ -40,30 +40,31 @@ class Tree:
     def __init__(self, removed: Removed) -> None:
         self.removed = removed
         self.top = -1
+        self.lifted = True
 
     def remove(self, parent: int, name: str) -> None:
         """Remove the tree of that name in a directory."""
         self.top = descriptor = open_dir(name, parent)
         try:
             own = os.fstat(descriptor)
-            while self._empty(descriptor, 1):
-                pass
+            # Not until nothing is left: FUSE gives what is open a new name, again and again.
+            while self.lifted:
+                self.lifted = False
+                self._empty(descriptor, 1)
             os.rmdir(name, dir_fd=parent)
         finally:
             os.close(descriptor)
         self._gone(own)
 
-    def _empty(self, descriptor: int, depth: int) -> int:
-        """Remove what is in a directory; how many names there were."""
-        children = _children(descriptor)
-        for child, status in children:
+    def _empty(self, descriptor: int, depth: int) -> None:
+        """Remove what is in a directory."""
+        for child, status in _children(descriptor):
             if not stat.S_ISDIR(status.st_mode):
                 unlink(descriptor, child, status, self.removed)
             elif depth == _DEEP:
                 self._lift(descriptor, child)
             else:
                 self._directory(descriptor, child, depth)
-        return len(children)
 
     def _directory(self, parent: int, name: str, depth: int) -> None:
         descriptor = open_dir(name, parent)
@@ -76,6 +77,7 @@ class Tree:
         self._gone(own)
 
     def _lift(self, parent: int, name: str) -> None:
+        self.lifted = True
         while True:
             with contextlib.suppress(FileExistsError):
                 rename(parent, name, self.top, f".{os.urandom(8).hex()}", exchange=False)

@@ -18,7 +18,7 @@ from factories_changes import carry_out, clean_plan, plan_of, states, top
 from factories_disks import fuse_without_locks
 from gradience import files
 from gradience.errors import StorageError
-from gradience.files.below import Below
+from gradience.files.below import Below, Removed
 from gradience.files.soft_lock import holder, marker
 from gradience.storage.change.mounts import lock_refusal
 from gradience.system.processes import here, runs, start_of
@@ -174,6 +174,20 @@ def test_nothing_of_ours_stays_where_open_files_keep_a_name(tmp_path, refusal):
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
+def test_a_directory_whose_file_stays_open_is_refused_and_not_tried_for_ever(tmp_path):
+    with fuse_without_locks(tmp_path / "m") as mount:
+        tree = mount / "tree"
+        tree.mkdir()
+        (tree / "open").write_bytes(b"x")
+        with (
+            (tree / "open").open("rb"),
+            Below(os.fspath(mount)) as below,
+            pytest.raises(OSError, match="not empty"),
+        ):
+            below.remove("tree", Removed())
+        assert not tree.exists() or not any(tree.glob("[!.]*"))
+
+
 def test_the_lock_of_a_process_in_a_container_is_not_taken_for_a_dead_ones(mount):
     inside = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", HOLD, mount]
     with subprocess.Popen(
