@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from factories_caches import du
 from factories_disks import btrfs, ext4, need, xfs
 from gradience.storage.inventory.helpers import Helper
-from gradience.storage.inventory.scan import Directory, Root, Scan, _Clock, scan
+from gradience.storage.inventory.scan import Directory, Root, Scan, _batch, _Clock, scan
 from gradience.storage.inventory.tally import Tally
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -278,6 +279,13 @@ def test_as_many_read_as_keep_every_core_at_work(worked, waited, sleeps, cores, 
         before.sleeps + sleeps,
     )
     assert now.threads_since(before, 64, cores) == threads
+
+
+def test_no_helper_is_asked_for_so_much_that_an_interrupt_would_wait_for_long():
+    waiting: SimpleQueue[Directory | None] = SimpleQueue()
+    for number in range(10_000):
+        waiting.put(Directory(f"/{number}", str(number), "", Root("/", lambda _: True)))
+    assert len(_batch(waiting, 2)) <= 64
 
 
 def facts(helper: Helper, path: Path) -> list[object]:

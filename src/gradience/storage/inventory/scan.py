@@ -36,6 +36,7 @@ THREADS = 16
 _LOOK = 0.1  # seconds of reading after which it is asked how many readers would pay
 _WAITING = 0.25  # seconds spent waiting per second of work, above which more readers pay
 _KEPT_REASONS = 100
+_MOST = 64  # directories of a batch: whoever interrupts waits for those that were asked for
 
 
 class File(NamedTuple):
@@ -251,7 +252,7 @@ def scan(
 def _batch(queue: SimpleQueue[Directory | None], threads: int) -> list[Directory]:
     """A share of what waits to be read, once there is something; nothing where all has been."""
     batch: list[Directory] = []
-    most = 1 + queue.qsize() // (2 * threads)
+    most = min(_MOST, 1 + queue.qsize() // (2 * threads))
     with suppress(Empty):
         while len(batch) < most:
             directory = queue.get(block=not batch)
