@@ -294,11 +294,55 @@ def facts(helper: Helper, path: Path) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    "command", [["/no/such/interpreter"], [sys.executable, "-c", "pass"], ["sleep", "0.01"]]
+    "command",
+    [
+        ["/no/such/interpreter"],
+        [sys.executable, "-c", "pass"],
+        ["sleep", "0.01"],
+        ["echo", "a program that says something else"],
+    ],
 )
 def test_what_a_helper_cannot_read_is_read_here(tmp_path, command):
     awkward(tmp_path)
     assert facts(Helper(command), tmp_path) == facts(Helper(), tmp_path)
+
+
+def test_python_that_does_not_know_its_executable_reads_by_itself(tmp_path, monkeypatch):
+    awkward(tmp_path)
+    found = facts(Helper(), tmp_path)
+    monkeypatch.setattr(sys, "executable", None)
+    assert facts(Helper(), tmp_path) == found
+
+
+def test_a_helper_takes_names_for_what_its_parent_takes_them_for(tmp_path):
+    (tmp_path / "donn\u00e9es" / "mod\u00e8le").mkdir(parents=True)
+    (tmp_path / "donn\u00e9es" / "mod\u00e8le" / "f").write_bytes(b"x")
+    locales = tmp_path / "locales"
+    locales.mkdir()
+    made = subprocess.run(
+        ["localedef", "-i", "en_US", "-f", "ISO-8859-1", locales / "en_US.ISO-8859-1"],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("needs localedef and its sources")
+    environ = {"PYTHONUTF8": "1", "LOCPATH": str(locales), "LC_ALL": "en_US.ISO-8859-1"}
+    place = os.fsencode(tmp_path / "donn\u00e9es")
+    told = subprocess.run(
+        [sys.executable, "-c", COUNT, place],
+        env=os.environ | environ,
+        capture_output=True,
+        check=True,
+    )
+    assert told.stdout.split() == [b"0", b"1"]
+
+
+COUNT = """
+import sys
+from gradience.storage.inventory.scan import Root, scan
+found = scan([Root(sys.argv[1], lambda _: True)], threads=2)
+print(found.unreadable_count[sys.argv[1]], found.trees[0].dirs[0].file_count)
+"""
 
 
 def test_a_helper_that_is_killed_is_done_without(tmp_path):

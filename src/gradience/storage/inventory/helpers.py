@@ -27,7 +27,7 @@ class Helper:
         self._process: subprocess.Popen[bytes] | None = None
         with suppress(OSError):
             self._process = subprocess.Popen(
-                command or [sys.executable, "-I", "-S", program.__file__],
+                command or _this_interpreter(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -49,6 +49,13 @@ class Helper:
             self._process.kill()
             self._process.communicate()
             self._process = None
+
+
+def _this_interpreter() -> list[str]:
+    # Bare as it is it would not see PYTHONUTF8, and take names for others than we do. Python that
+    # another program embeds may not know its executable (None): then nothing starts.
+    utf8 = f"-Xutf8={sys.flags.utf8_mode}"
+    return [sys.executable or "", "-I", "-S", utf8, program.__file__]
 
 
 def _ask(process: "subprocess.Popen[bytes]", asked: Sequence[tuple[str, bool]]) -> list[Listing]:

@@ -32,6 +32,7 @@ Listing = tuple[
 """Device, inode, blocks and mtime of the directory, None if it was not to be read; the names of the
 directories in it; files; links; sums; what was refused."""
 
+_SIGN = b"gradlist"  # before each message: a program that is no helper says something else
 NOTHING: Sums = (0, 0, 0, 0, 0, 0.0, 0.0)
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -112,14 +113,16 @@ def _entries(
 
 
 def send(pipe: "IO[bytes]", message: "Any") -> None:
-    """Write a message: its length in 8 bytes, and what `marshal` makes of it."""
+    """Write a message: our sign, its length in 8 bytes, and what `marshal` makes of it."""
     data = marshal.dumps(message)
-    pipe.write(len(data).to_bytes(8, "little") + data)
+    pipe.write(_SIGN + len(data).to_bytes(8, "little") + data)
     pipe.flush()
 
 
 def receive(pipe: "IO[bytes]") -> "Any":
-    """Read a message; EOFError where the other side has ended."""
+    """Read a message; EOFError where the other side has ended, or is no helper."""
+    if pipe.read(len(_SIGN)) != _SIGN:
+        raise EOFError
     length = int.from_bytes(pipe.read(8), "little")
     data = pipe.read(length)
     if not data or len(data) < length:
