@@ -107,7 +107,7 @@ SIGNS = TRAINING - frozenset(
 _CLOSE = 0.8  # `alpah` is close to `alpha`; `lora_target` of LLaMA-Factory is no slip
 
 
-def ignored(content: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+def ignored(content: Iterable[object], known: Iterable[str]) -> dict[str, str]:
     """Keys that are none of the known, each with the one that was meant, or "".
 
     What is written beside it cannot have been meant: a newer release has new names, and a file that
@@ -120,7 +120,7 @@ def ignored(content: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     >>> ignored(["lora_rate", "lora_alpha", "lora_bias", "lora_dropout"], ADAPTER)
     {'lora_rate': ''}
     """
-    there, names = list(content), frozenset(known)
+    there, names = list(map(str, content)), frozenset(known)  # YAML has keys that are no texts
     free = sorted(names - frozenset(there))
     return {
         key: next(iter(get_close_matches(key, free, n=1, cutoff=_CLOSE)), "")
