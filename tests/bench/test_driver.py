@@ -458,6 +458,19 @@ def test_looks_that_were_planned_share_the_level(settings: BenchSettings, out: P
     assert min(verdict.level for verdict in report.verdicts) == 0.05 / 2 / ladders
 
 
+def test_looks_that_were_planned_after_the_first_do_not_share_what_it_spent(
+    settings: BenchSettings, out: Path
+) -> None:
+    run(settings, out)
+    claim = msgspec.structs.replace(settings.claim, looks=5)
+    run(changed(settings, claim=claim, seeds=(0, 1, 2)), out)
+    report = judged(out)
+    assert report is not None
+    [told] = [note for note in report.notes if note.startswith("This is look")]
+    assert "The claim was changed" in told
+    assert "with a chance of up to 0.06." in told
+
+
 def test_a_bench_without_a_report_yet_is_not_called_a_wrong_directory(
     settings: BenchSettings, out: Path
 ) -> None:

@@ -91,16 +91,23 @@ def _looks(bench: Bench) -> Iterator[str]:
     if not earlier:
         return
     claim, count = bench.settings.claim, len(bench.looks)
+    # Of a claim that was changed it is not known which looks were held against it.
+    spent = max(one.level_of_look for one in (claim, *bench.earlier_claims)) * len(earlier)
+    chance = spent + claim.level_of_look
     seeds = "; ".join(", ".join(map(str, look)) for look in earlier)
     told = f"This is look {count}: verdicts were computed here before with other seeds ({seeds})."
-    if count <= claim.looks:
+    if chance <= claim.level * (1 + 1e-9):  # rounding
         yield f"{told} The claim allows for {claim.looks}, and each has its part of the level."
         return
-    allowed = "one" if claim.looks == 1 else claim.looks
+    why = (
+        f"The claim allows for {'one' if claim.looks == 1 else claim.looks}"
+        if count > claim.looks
+        else "The claim was changed, and looks before may have had a larger part of the level"
+    )
     yield (
-        f"{told} The claim allows for {allowed}, so the level of {words.level(claim.level)} does "
+        f"{told} {why}, so the level of {words.level(claim.level)} does "
         "not hold: what loses the margin is SAFE at one of the looks with a chance of up to "
-        f"{words.level(min(1.0, count * claim.level_of_look))}. Whoever means to add seeds writes "
+        f"{words.level(min(1.0, chance))}. Whoever means to add seeds writes "
         "claim.looks before the first look."
     )
 
