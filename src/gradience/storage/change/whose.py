@@ -8,6 +8,7 @@ is asked of what was opened, never of a name.
 
 import os
 from dataclasses import dataclass
+from shlex import quote
 
 from gradience.files.below import Below
 from gradience.storage.change.records import text_of
@@ -38,7 +39,9 @@ class Stranger:
         """How what lies at a place is dealt with all the same."""
         if self.user:
             return f"As that user: sudo -u {self.user} {command}"
-        return f"See what is in it; if it is yours: chmod -R go-w '{text_of(place)}'"
+        # Not -R: what was set aside keeps its rights, and so do other names of the same files.
+        own = quote(text_of(place))
+        return f"See what is in it; if it is yours: chmod go-w {own} {own}/*"
 
 
 def stranger(below: Below, status: os.stat_result, place: str) -> Stranger | None:
