@@ -101,6 +101,17 @@ def test_a_target_that_cannot_be_made_is_an_error_with_a_remedy(tmp_path: Path) 
     assert "GRADIENCE_CACHE_DIR" in caught.value.remedy
 
 
+def test_a_device_or_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(StorageError, match="no regular file"):
+            files.replace(path, b"x")
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+
+
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
 def test_a_full_disk_keeps_the_old_content_and_no_temporary_file(tmp_path: Path) -> None:

@@ -158,9 +158,12 @@ def replace(path: Path, data: bytes, *, mode: int | None = None) -> None:
     ------
     StorageError
         If the disk is full, over quota or read-only. The old content, if any, is untouched and no
-        temporary file is left.
+        temporary file is left. Also if a device, a pipe or a directory has that name: root would
+        put a file in the place of /dev/null.
     """
     make_dir(path.parent)
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - never raise
+        raise StorageError(f"{path} is no regular file", remedy="Name a file, or one to be made.")
     temporary = path.parent / f".{path.name}.{os.urandom(4).hex()}.tmp"
     try:
         # 0o666 under the caller's umask: mkstemp's 0600 would shut out a shared cache's group.
