@@ -335,6 +335,20 @@ def test_what_a_download_may_be_about_to_link_to_is_not_promised_and_the_plan_sa
     }
 
 
+def test_of_a_time_that_is_yet_to_come_it_is_said_what_helps(make):
+    hub = make()
+    with_old_revision(hub)
+    new = hub.add("org/m", "b", SHARED)
+    os.utime(new, (time.time() - 61,) * 2)
+    before = clean_plan(hub.hub, min_age=900, idle_days=1)
+    os.utime(new, (time.time() + 86400,) * 2)
+    plan = clean_plan(hub.hub, min_age=900, idle_days=1)
+    said = [one.why for one in plan.kept if one.code == "in_flight"]
+    said += carry_out(before).outcomes[0].reasons
+    assert len(said) > 1
+    assert all("has a time that is yet to come" in why for why in said)
+
+
 def test_what_frees_no_blob_or_goes_with_all_its_repo_need_not_wait_for_a_download_to_settle(make):
     hub = make()
     with_old_revision(hub)

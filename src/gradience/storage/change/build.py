@@ -140,8 +140,8 @@ def _too_new(
         gone = {candidate.entry.revision for candidate in members} - {""}
         stays = [(last_written(r), r.commit) for r in repo.revisions if r.commit not in gone]
         written, commit = max(stays, default=(0.0, ""))
-        age = hub.look.age(written)
-        if age >= quiet:
+        age = hub.look.now - written
+        if max(0.0, age) >= quiet:
             continue
         why = too_new(f"snapshots/{commit[:12]}", age, quiet)
         freed = {piece.names[0].rpartition("/")[2] for piece in blob_pieces(hub, repo, gone)}

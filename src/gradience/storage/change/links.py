@@ -28,9 +28,18 @@ def too_new(name: str, age: float, quiet: float) -> str:
     --------
     >>> too_new("snapshots/8f", 12.0, 60.0)
     'snapshots/8f was written 12 s ago, so a download may be under way; wait 48 s'
+    >>> too_new("snapshots/8f", -90.0, 60.0).partition(",")[0]
+    'snapshots/8f has a time that is yet to come'
     """
+    if (
+        age < -quiet
+    ):  # it was copied from a machine whose clock is ahead, say: waiting does not help
+        return (
+            f"{name} has a time that is yet to come, so a download may be under way; touch it, and "
+            f"wait {quiet:.0f} s"
+        )
     return (
-        f"{name} was written {age:.0f} s ago, so a download may be under way; "
+        f"{name} was written {max(0.0, age):.0f} s ago, so a download may be under way; "
         f"wait {quiet - age:.0f} s"
     )
 
@@ -90,7 +99,7 @@ class SnapshotLinks:
             listing = self._listing(name) if name not in going else None
             if listing is not None:
                 if listing.stamp[1] > limit and name not in but:
-                    age = max(0.0, (now - listing.stamp[1]) / 1e9)
+                    age = (now - listing.stamp[1]) / 1e9
                     return too_new(text_of(name.removeprefix(f"{self._repo}/")), age, seconds)
                 stack += listing.dirs
         return ""
