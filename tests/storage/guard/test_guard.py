@@ -301,6 +301,22 @@ def test_a_training_that_died_without_leaving_does_not_shut_out_the_next_one_of_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_forked_child_that_leaves_takes_nothing_of_its_parents_run_away(tmp_path):
+    own = OwnDir(tmp_path)
+    assert own.claim()
+    staged = own.stage("checkpoint-6")
+    staged.mkdir()
+    child = os.fork()
+    if child == 0:
+        refused = own.claim() is False
+        own.leave()
+        os._exit(not refused)
+    assert os.waitpid(child, 0)[1] == 0
+    assert staged.is_dir()
+    own.leave()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_where_nobody_can_tell_whether_the_other_lives_a_run_is_warned_and_goes_on(tmp_path):
     with fuse_without_locks(tmp_path / "disk") as place:
         (place / ".gradience").mkdir()

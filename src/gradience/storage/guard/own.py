@@ -31,7 +31,6 @@ from gradience.storage.checkpoints.records import Checkpoint
 
 _CLAIMS: "dict[str, OwnDir]" = {}
 """Of this process: a training that died without leaving does not shut out the next one."""
-os.register_at_fork(after_in_child=_CLAIMS.clear)
 
 
 class OwnDir:
@@ -191,3 +190,13 @@ class OwnDir:
     def _set_aside(self, checkpoint: Path) -> None:
         taken = {path.name for path in self.run.iterdir()}
         files.move(checkpoint, self.run / aside(checkpoint.name, taken))
+
+
+def _disown() -> None:
+    """In a forked child, where no lock of its parent holds: what its parent claims is another's."""
+    for own in _CLAIMS.values():
+        own._lock = None
+    _CLAIMS.clear()
+
+
+os.register_at_fork(after_in_child=_disown)
