@@ -7,6 +7,7 @@ pass is right. What is lost, and how:
     single   items are lost one by one
     tied     all items of a cluster are lost together
     half     half of the clusters are tied
+    large    where clusters differ in size: the largest are lost whole, and no others
     cancel   a cluster is lost whole, and in every other one as many items are won as lost
     noise    a cluster is lost whole, and with every seed other items change, won as often as lost
     graded   scores in fifths: a cluster is lost whole, in others an item by a fifth, or won by it
@@ -37,7 +38,8 @@ from gradience.bench.verdict.pairing import Paired
 CLAIM = ClaimSettings(margin=0.05)
 SHAPES = ((2, (5,)), (3, (5,)), (5, (5,)), (5, (100,)), (20, (5,)), (60, (5,)))
 SHAPES += ((60, (20,)), (60, (1, 9)), (120, (5,)), (200, (5,)), (200, (1,)))
-KINDS = ("single", "tied", "half", "cancel", "noise", "graded")
+SHAPES += ((480, (9, *[1] * 9)),)  # one in ten is large
+KINDS = ("single", "tied", "half", "large", "cancel", "noise", "graded")
 WON = (0.0, 0.02)
 SAME = (1.0, 0.5)
 SEEDS = (3, 8)  # of "noise"; 3 elsewhere
@@ -65,6 +67,8 @@ class World:
 def worlds(*, quick: bool = False) -> Iterator[World]:
     """Every cell; quick: without the large ones, and one kind of seeds."""
     for (groups, sizes), kind in itertools.product(SHAPES[:6] if quick else SHAPES, KINDS):
+        if kind == "large" and len(set(sizes)) == 1:
+            continue
         spread = kind in ("single", "tied", "half")
         for won, same, seeds in itertools.product(
             WON if spread else (0.0,),
@@ -77,6 +81,12 @@ def worlds(*, quick: bool = False) -> Iterator[World]:
 def differences(rng: np.random.Generator, world: World, loss: float) -> Floats:
     """Scores against the probe's of one bench, (seeds, items)."""
     clusters = world.clusters
+    if world.kind == "large":
+        sizes = np.bincount(clusters)
+        largest = sizes == sizes.max()
+        share = loss * clusters.size / sizes[largest].sum()
+        lost = -(largest & (rng.random(world.groups) < share)).astype(np.float64)
+        return np.tile(lost[clusters], (world.seeds, 1))
     if world.kind not in ("single", "tied", "half"):
         whole = (rng.random(world.groups) < loss)[clusters]
         return np.where(whole, -1.0, _small(rng, world, clusters))
@@ -168,7 +178,8 @@ def main() -> int:
 
 
 def _each(sizes: tuple[int, ...]) -> str:
-    return " and ".join(map(str, sizes))
+    few, many = sizes[0], sizes[1:]
+    return f"{few} and {len(many)} x {many[0]}" if len(many) > 1 else " and ".join(map(str, sizes))
 
 
 if __name__ == "__main__":

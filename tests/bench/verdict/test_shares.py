@@ -164,3 +164,38 @@ def test_a_handful_of_items_shows_nothing_whatever_the_scores_are(items):
         decided = decide.decide(found, claim, tested, None)
         assert decided.decision == "UNDERPOWERED"
         assert "too few" in decided.reason
+
+
+def falsely_safe(draw, *, margin: float, benches: int = 200) -> float:
+    """Share of benches that call SAFE what `draw` gives: differences, and their clusters."""
+    claim, rng, false = ClaimSettings(margin=margin), np.random.default_rng(5), 0
+    for _ in range(benches):
+        differences, clusters = draw(rng)
+        found = estimate_of(np.tile(differences, (3, 1)), clusters=clusters)
+        false += decide.passes(found, claim, claim.level)
+    return false / benches
+
+
+@pytest.mark.parametrize("groups", [162, 480])
+def test_clusters_may_be_lost_the_larger_the_sooner(groups):
+    """One in ten is nine times as large, and only those are lost: of these there are few."""
+
+    def draw(rng):
+        sizes = np.where(rng.random(groups) < 0.1, 9, 1)
+        lost = (sizes == 9) & (rng.random(groups) < 0.05 * 1.8 / 0.9)
+        clusters = np.repeat(np.arange(groups), sizes)
+        return -lost[clusters].astype(float), clusters
+
+    assert falsely_safe(draw, margin=0.05) < 0.05
+
+
+@pytest.mark.parametrize("items", [200, 300])
+def test_what_most_items_gain_does_not_hide_how_few_are_lost_whole(items):
+    """One in thirteen is lost, the others gain so much that the loss is the margin."""
+    lost = 0.075
+    gain = (lost - 0.05) / (1 - lost)
+
+    def draw(rng):
+        return np.where(rng.random(items) < lost, -1.0, gain), None
+
+    assert falsely_safe(draw, margin=0.05, benches=400) < 0.07

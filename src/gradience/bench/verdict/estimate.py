@@ -31,6 +31,8 @@ class Estimate:
     seeds, items, clusters : int
     independent : float
         Clusters less what uneven sizes cost; items where there are no clusters (`shares`).
+    usual : float
+        Median over items of their mean difference: what an item gains that is not lost.
     identical : bool
         Whether every score equals the probe's, bit for bit.
     binary : bool
@@ -49,6 +51,7 @@ class Estimate:
     items: int
     clusters: int
     independent: float
+    usual: float
     identical: bool
     binary: bool
     bounded: bool
@@ -61,20 +64,21 @@ class Estimate:
         sample that varies cannot say more than one that does not. Other scores that do not vary at
         all come from one function, as far as any test can see.
         """
-        return self._tail(self.mean, margin)
+        return self._tail(margin)
 
     def p_worse(self, margin: float = 0.0) -> float:
         """Of "it loses the margin or less": small where a larger loss is shown."""
-        return self._tail(-self.mean, -margin)
+        return self._tail(-margin, side=-1)
 
-    def _tail(self, mean: float, margin: float) -> float:
-        """Of "the truth is -margin or less", where `mean` was measured."""
+    def _tail(self, margin: float, side: int = 1) -> float:
+        """Of "the truth is -margin or less", with every difference times `side`."""
+        mean = side * self.mean
         least = 0.0
         if self.bounded and mean > -margin:  # at or below it the test says enough
             least = float(shares.unseen(mean, margin, self.independent))
         if self.standard_error == 0:
             return least if mean > -margin else 1.0
-        tables = [_table(mean, design) for design in self._designs(mean, margin)]
+        tables = [_table(mean, design) for design in self._designs(margin, side)]
         errors, df = zip(*((table.standard_error, table.df) for table in tables), strict=True)
         tails = student_upper_tail((mean + margin) / np.asarray(errors), np.asarray(df))
         return max(least, float(tails.max()))
@@ -82,22 +86,23 @@ class Estimate:
     def bounds(self, level: float) -> tuple[float, float]:
         """One-sided bounds, each missed with probability `level`."""
         # 0.0 - x and not -x: no bound is -0.0.
-        return 0.0 - self._ruled_out(self.mean, level), self._ruled_out(-self.mean, level)
+        return 0.0 - self._ruled_out(level), self._ruled_out(level, side=-1)
 
-    def _ruled_out(self, mean: float, level: float) -> float:
+    def _ruled_out(self, level: float, side: int = 1) -> float:
         """The smallest margin at which `_tail` comes down to the level."""
+        mean = side * self.mean
         half = float(student_critical(level, self.df)) * self.standard_error
         if not self.bounded:
             return half - mean
         low = max(half - mean, shares.least_unseen(mean, level, self.independent))
         if self.standard_error == 0 or low >= 1:
             return min(low, 1.0)
-        if self._tail(mean, low) <= level * (1 + 1e-9):  # rounding
+        if self._tail(low, side) <= level * (1 + 1e-9):  # rounding
             return low
         high = 1.0
         for _ in range(40):
             middle = (low + high) / 2
-            low, high = (middle, high) if self._tail(mean, middle) > level else (low, middle)
+            low, high = (middle, high) if self._tail(middle, side) > level else (low, middle)
         return high
 
     def too_few(self, level: float) -> bool:
@@ -122,9 +127,9 @@ class Estimate:
         def power(design: Design) -> float:
             return chance(design, margin=margin, level=level)
 
-        return min(self._designs(self.mean, margin), key=power)
+        return min(self._designs(margin), key=power)
 
-    def _designs(self, mean: float, margin: float) -> Sequence[Design]:
+    def _designs(self, margin: float, side: int = 1) -> Sequence[Design]:
         """Of which each must suffice."""
         measured = Design(
             seeds=self.seeds,
@@ -136,7 +141,8 @@ class Estimate:
         if not self.bounded:
             return (measured,)
         uneven = self.clusters / self.independent
-        return of_shares(measured, margin=margin, mean=mean, unevenness=uneven)
+        gain = max(side * self.mean, side * self.usual)
+        return of_shares(measured, margin=margin, gain=gain, unevenness=uneven)
 
 
 def _table(mean: float, design: Design) -> Anova:
@@ -172,6 +178,7 @@ def estimate(paired: Paired) -> Estimate:
         independent=found.items
         if paired.clusters is None
         else shares.effective_clusters(paired.clusters),
+        usual=float(np.median(differences.mean(axis=0))),
         identical=identical,
         binary=paired.binary,
         bounded=paired.bounded,

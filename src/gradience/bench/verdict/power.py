@@ -134,14 +134,14 @@ def chances(
 
 
 def of_shares(
-    design: Design, *, margin: float, mean: float = 0.0, unevenness: float = 1.0
+    design: Design, *, margin: float, gain: float = 0.0, unevenness: float = 1.0
 ) -> tuple[Design, Design]:
     """For scores within 0 and 1: as it is, and with the variance of items that the loss brings.
 
     Both must suffice: the error of the second is mostly of items, has more degrees of freedom by
     that, and could pass what the first does not. See `shares`.
     """
-    least = float(shares.least_spread(mean, margin, unevenness=unevenness))
+    least = float(shares.least_spread(gain, margin, unevenness=unevenness))
     return design, replace(design, v_items=max(least, design.v_items))
 
 

@@ -9,9 +9,9 @@ of 5 %. So the spread is raised to what the loss would bring, as score tests do 
 whatever differs from seed to seed: what was not seen may be lost with every seed alike, and the
 little that was seen does not show that it is not.
 
-Items that share something may be lost together: G clusters of n_g items hold at least as much as
-(sum n_g)^2 / sum n_g^2 independent items, Kish's effective number, and nothing more is taken for
-granted. Few changed clusters do not show how their items hang together.
+Items that share something may be lost together, and those of large clusters before others: G
+clusters of n_g items hold at least as much as sum n_g / max n_g independent items, and nothing more
+is taken for granted. Few changed clusters do not show how their items hang together.
 
 Where nothing varies at all, be it that no score changed or that gains and losses cancel within
 every cluster, no variance is left to raise. Markov's inequality still holds: of independent
@@ -25,15 +25,16 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 
-def least_spread(mean: ArrayLike, margin: float, *, unevenness: float = 1.0) -> Floats:
+def least_spread(gain: ArrayLike, margin: float, *, unevenness: float = 1.0) -> Floats:
     """The variance of items, or clusters, that a loss of the margin has at least.
 
     (1 - m)(m + c) is that of scores which are c but for those lost whole, with mean -m.
 
     Parameters
     ----------
-    mean : (...) float64
-        Measured; what was gained on the whole must be lost too before there is a loss.
+    gain : (...) float64
+        What was gained on the whole, or by the usual item: it must be lost too before there is a
+        loss. 0 where it is negative.
     margin : float
         From -1 to 1; negative where a gain is held against a smaller one.
     unevenness : float
@@ -44,7 +45,7 @@ def least_spread(mean: ArrayLike, margin: float, *, unevenness: float = 1.0) -> 
     >>> float(least_spread(0.0, 0.5)), float(least_spread(0.25, 0.5, unevenness=2))
     (0.25, 0.75)
     """
-    most = np.maximum(np.asarray(mean, np.float64), 0.0)
+    most = np.maximum(np.asarray(gain, np.float64), 0.0)
     return np.asarray(np.maximum((1 - margin) * (margin + most), 0.0) * unevenness)
 
 
@@ -72,7 +73,10 @@ def least_unseen(mean: float, level: float, independent: float) -> float:
 
 
 def effective_clusters(clusters: NDArray[np.intp]) -> float:
-    """As how many independent items clusters count when all items of each change together.
+    """As how many independent items clusters count when nothing is known of what is lost.
+
+    All items of one cluster may be lost together, and the largest clusters before others: then
+    what is lost is drawn from as many as the largest ones would be, if there were no others.
 
     Parameters
     ----------
@@ -82,16 +86,11 @@ def effective_clusters(clusters: NDArray[np.intp]) -> float:
     Returns
     -------
     float
-        From 1 to G; G where all are of one size.
-
-    References
-    ----------
-    Kish, Survey Sampling, 1965, section 11.7.
+        Items over those of the largest cluster: from 1 to G; G where all are of one size.
 
     Examples
     --------
     >>> effective_clusters(np.array([0, 0, 1, 1])), effective_clusters(np.array([0, 0, 0, 1]))
-    (2.0, 1.6)
+    (2.0, 1.3333333333333333)
     """
-    sizes = np.bincount(clusters)
-    return float(clusters.size**2 / np.square(sizes).sum())
+    return float(clusters.size / np.bincount(clusters).max())
