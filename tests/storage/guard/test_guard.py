@@ -301,6 +301,29 @@ def test_a_training_that_died_without_leaving_does_not_shut_out_the_next_one_of_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_training_in_another_thread_keeps_its_directory_until_that_has_ended(tmp_path):
+    ended = threading.Event()
+    first = Guard(tmp_path, wait_seconds=0)
+
+    def train() -> None:
+        assert first.claim() == ""
+        first.own.stage("checkpoint-1").mkdir()
+        claimed.set()
+        ended.wait(60)
+
+    claimed, thread = threading.Event(), threading.Thread(target=train)
+    thread.start()
+    assert claimed.wait(60)
+    second = Guard(tmp_path, wait_seconds=0)
+    assert second.claim().startswith(f"process {os.getpid()} (")
+    second.sweep()
+    assert (first.own.saving / "checkpoint-1").exists()
+    ended.set()
+    thread.join()
+    assert second.claim() == ""
+    second.leave()
+
+
 def test_a_forked_child_that_leaves_takes_nothing_of_its_parents_run_away(tmp_path):
     own = OwnDir(tmp_path)
     assert own.claim()

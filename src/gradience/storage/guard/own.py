@@ -11,6 +11,7 @@ by one. So `checkpoint-*` is complete at every moment, and what a killed process
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 from gradience import files, system
@@ -46,6 +47,7 @@ class OwnDir:
         self.saving = self.path / SAVING
         self.lock = self.path / IN_USE
         self._lock: Lock | None = None
+        self._thread = threading.current_thread()
 
     def claim(self, *, seconds: float = 0.0) -> bool | None:
         """Say that a run goes on here; whether it is ours, after waiting that long for another.
@@ -59,7 +61,9 @@ class OwnDir:
         if self._lock is not None:
             return True
         key = os.path.realpath(self.path)
-        if (earlier := _CLAIMS.get(key)) is not None:  # in this process, and it died
+        if (earlier := _CLAIMS.get(key)) is not None:  # in this process
+            if earlier._thread.is_alive() and earlier._thread is not threading.current_thread():
+                return False  # and it goes on beside us; in our own thread it must have died
             self._lock, earlier._lock = earlier._lock, None
         else:
             try:
@@ -71,7 +75,7 @@ class OwnDir:
                 return ours
             self._lock = lock
             self._prepare()
-        _CLAIMS[key] = self
+        _CLAIMS[key], self._thread = self, threading.current_thread()
         return True
 
     def other(self) -> str:
