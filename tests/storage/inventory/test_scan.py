@@ -366,17 +366,20 @@ def children_of(process: int) -> list[int]:
 
 
 SCAN = """
-import sys
+import sys, time
 from gradience.storage.inventory.scan import Root, scan
 def progress(stage, done, known):
     print(done, flush=True)
-scan([Root(sys.argv[1], lambda _: True)], threads=4, progress=progress)
+def keep(relative):
+    time.sleep(0.01)
+    return True
+scan([Root(sys.argv[1], keep)], threads=4, progress=progress)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
 def test_a_scan_that_is_ended_leaves_no_helper(tmp_path, number):
-    for outer in range(40):
+    for outer in range(20):
         for inner in range(80):
             (tmp_path / str(outer) / str(inner)).mkdir(parents=True)
     reader = subprocess.Popen(

@@ -47,15 +47,18 @@ class Helper:
         """End the process; it only looks, so at any moment."""
         if self._process is not None:
             self._process.kill()
-            self._process.communicate()
+            # Not communicate(): a child that was forked meanwhile may hold its pipe open.
+            with suppress(OSError), self._process:
+                pass
             self._process = None
 
 
 def _this_interpreter() -> list[str]:
-    # Bare as it is it would not see PYTHONUTF8, and take names for others than we do. Python that
-    # another program embeds may not know its executable (None): then nothing starts.
+    # Bare as it is it would not see PYTHONUTF8, and take names for others than we do. Where Python
+    # is part of another program, its executable is that program, or not known: nothing starts then.
     utf8 = f"-Xutf8={sys.flags.utf8_mode}"
-    return [sys.executable or "", "-I", "-S", utf8, program.__file__]
+    executable = "" if getattr(sys, "frozen", False) else sys.executable or ""
+    return [executable, "-I", "-S", utf8, program.__file__]
 
 
 def _ask(process: "subprocess.Popen[bytes]", asked: Sequence[tuple[str, bool]]) -> list[Listing]:
