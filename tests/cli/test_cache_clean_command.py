@@ -111,8 +111,9 @@ def test_a_typo_in_a_policy_names_the_key_and_the_file(gradience, hub, tmp_path)
     assert "idel" in done.stderr
     (tmp_path / "p.toml").write_text('[[rules]]\nidle = "30 dogs"\n')
     assert "30 dogs" in gradience("clean", "--policy", "p.toml").stderr
-    done = gradience("clean", "--policy", "p.toml", "--idle", "3d")
-    assert (done.returncode, "cannot be combined" in done.stderr) == (2, True)
+    for option in (("--idle", "3d"), ("--keep-last", "1")):
+        done = gradience("clean", "--policy", "p.toml", *option)
+        assert (done.returncode, "cannot be combined" in done.stderr) == (2, True)
 
 
 @pytest.mark.root

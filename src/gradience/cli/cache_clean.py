@@ -179,7 +179,11 @@ def _wish(
             "--trash frees nothing, and --emergency needs room now", remedy="Leave one out."
         )
     if policy is not None:
-        given = [name for name, value in asked.items() if value not in (None, (), True)]
+        given = [
+            name
+            for name, value in asked.items()
+            if value not in (None, ()) and value is not (name == "junk")
+        ]
         if names or kinds or given:
             raise UsageError(
                 "--policy says itself what goes; other choices cannot be combined with it",
