@@ -35,6 +35,16 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(gradience, hub):
     assert ".gradience" not in top(hub.hub)
 
 
+def test_only_junk_takes_no_revision_of_the_kind_that_is_named(gradience, hub):
+    done = gradience("clean", "--only-junk", "--kind", "hub", "--yes", *OLD)
+    assert "1 orphan blob" in done.stdout
+    assert done.returncode == 0
+    assert repos(hub) == {"models--org--new", "models--org--old"}
+    done = gradience("clean", "--only-junk", "--no-junk", "--dry-run", *OLD)
+    assert done.returncode == 2
+    assert "leave nothing" in done.stderr
+
+
 def test_without_a_terminal_and_without_yes_it_refuses(gradience, hub):
     done = gradience("clean", "--idle", "30d", *OLD, stdin="y\n")
     assert done.returncode == 2

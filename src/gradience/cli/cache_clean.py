@@ -63,6 +63,7 @@ _SECTIONS = {
         "max_size",
         "min_free",
         "junk",
+        "only_junk",
         "policy",
         "pick",
         "emergency",
@@ -100,6 +101,7 @@ _SECTIONS = {
     default=True,
     help="With or without what nothing uses: orphans, abandoned downloads, refs to nothing.",
 )
+@click.option("--only-junk", is_flag=True, help="Nothing but that, where names and kinds fit.")
 @click.option(
     "--policy",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -174,6 +176,8 @@ def _wish(
     from gradience.storage.change.policy import DEFAULT_MIN_AGE, read_policy  # noqa: PLC0415
     from gradience.units import parse_duration  # noqa: PLC0415
 
+    if asked.get("only_junk") and not asked["junk"]:
+        raise UsageError("--only-junk and --no-junk leave nothing", remedy="Leave one out.")
     if emergency and trash:
         raise UsageError(
             "--trash frees nothing, and --emergency needs room now", remedy="Leave one out."
@@ -223,6 +227,7 @@ def _rules(
     max_size: str | None,
     min_free: str | None,
     junk: bool,
+    only_junk: bool = False,
 ) -> "tuple[Rule, ...]":
     from dataclasses import replace  # noqa: PLC0415
 
@@ -238,7 +243,9 @@ def _rules(
         min_free=min_free,
         junk=junk,
     ).rule()
-    rule = replace(rule, revisions=tuple(revision.lower() for revision in revisions))
+    rule = replace(
+        rule, revisions=tuple(revision.lower() for revision in revisions), sound=not only_junk
+    )
     if emergency and not kinds:
         return rule, replace(rule, kinds=_WITH_JUNK, sound=False)
     return (rule,)

@@ -466,10 +466,14 @@ def test_leftovers_and_damage_in_a_real_cache_are_found_and_mended(patient: Pati
     link.resolve().unlink()
     diagnosis = patient.asks(*HUB)
     assert {"leftovers", "broken_repo"} <= codes(diagnosis)
+    sound = next(repo.glob("snapshots/*/config.json"))
+    for path in repo.rglob("*"):  # nothing stays because it is young
+        os.utime(path, (1_700_000_000, 1_700_000_000), follow_symlinks=False)
     mends = "\n".join(f["remedy"] for f in diagnosis["findings"])
     assert codes(patient.asks(*HUB, before=mends)) == set()
     assert not partial.exists()
     assert not link.is_symlink()
+    assert sound.read_bytes() == b"{}"
 
 
 def test_idle_locks_go_and_one_that_is_held_stays_however_old(patient: Patient) -> None:

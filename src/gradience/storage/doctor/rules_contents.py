@@ -114,7 +114,7 @@ def _merge(second: str, twice: list[tuple[Copy, Copy]]) -> str:
     # What lies in the first cache by now is no last copy, and pinned or needed there.
     clean = _clean_alone(second, f"--offline --force {revisions}") if revisions else ""
     left = any(entry.damage or not entry.parts for _, (_, entry) in twice[:fit])
-    junk = _clean_alone(second, "--min-age 0s") if left else ""
+    junk = _clean_alone(second, "--only-junk --min-age 0s") if left else ""
     return "".join(steps[:fit]) + " && ".join(filter(None, [clean, junk]))
 
 
@@ -241,7 +241,7 @@ def _clean(cache: Cache) -> str:
     where = f"--at {cache.kind}={quoted(cache.root)}"
     if cache.kind == "project":
         where = f"--project {quoted(cache.root)}"
-    return f"gradience cache clean --kind {cache.kind} {where}"
+    return f"gradience cache clean --only-junk --kind {cache.kind} {where}"
 
 
 def _fitting(words: list[str]) -> list[str]:
