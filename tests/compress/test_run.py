@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,22 @@ def test_the_error_is_the_one_that_the_audit_predicted(tmp_path: Path) -> None:
         assert done.relative_error == pytest.approx(suggestion.relative_error, rel=1e-5)
         assert max(done.predicted.values()) == pytest.approx(suggestion.worst_error, rel=1e-9)
         assert done.factor_bytes == suggestion.nbytes
+
+
+def test_an_alpha_that_was_guessed_is_told_before_the_cut_writes_it_down(tmp_path: Path) -> None:
+    config, weights = tmp_path / "old/adapter_config.json", "adapter_model.safetensors"
+    config.parent.mkdir()
+    shutil.copy(DEMO / weights, config.parent)
+    config.write_text((DEMO / config.name).read_text().replace('"lora_alpha"', '"lora_alhpa"'))
+    told: list[str] = []
+    compress(tmp_path / "old", tmp_path / "new", Wish(rank=2), notice=told.append)
+    assert [line.rpartition(" ")[2] for line in told] == [
+        "[config_key_misspelt]",
+        "[alpha_missing]",
+    ]
+    told.clear()
+    compress(DEMO, tmp_path / "sound", Wish(rank=2), notice=told.append)
+    assert told == []
 
 
 def test_a_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:

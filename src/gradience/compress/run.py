@@ -26,6 +26,7 @@ from gradience.compress.rewrite import (
 )
 from gradience.compress.write import weights_bytes, write_peft
 from gradience.errors import UnmeasurableError, UsageError
+from gradience.findings import Severity
 
 _RULES = {
     "per_module": "per module",
@@ -93,7 +94,8 @@ def compress(
     dry_run : bool
         Compute all of it and write nothing.
     notice : callable
-        Told in a sentence what takes long, such as a download.
+        Told in a sentence what takes long, such as a download, and what was found wrong on reading:
+        the smaller adapter has it too, and shows it no more.
 
     Raises
     ------
@@ -106,6 +108,9 @@ def compress(
     """
     _check(output, wish)
     with opened(find_one(target, notice=notice)) as adapter, one_thread(os.environ):
+        for finding in adapter.findings:
+            if finding.severity is not Severity.INFO:
+                notice(f"{finding.severity}: {finding.message} [{finding.code}]")
         new = _rewritten(adapter, wish)
         after = adapter_from_state_dict(new.tensors, new.config, source=str(output))
         return Compression(
