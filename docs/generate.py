@@ -153,7 +153,8 @@ is on [its own page](doctor.md).
 
 ## gradience audit
 
-The verdict is BROKEN for an error, NEEDS A LOOK for a warning, HEALTHY otherwise.
+The verdict is BROKEN for an error, NEEDS A LOOK for a warning, HEALTHY otherwise. A finding about
+the base model alone says nothing of the adapter, and moves no verdict.
 
 """
         + _kinds(AUDIT, {})
