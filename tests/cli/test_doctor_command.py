@@ -57,7 +57,7 @@ def test_json_is_an_artifact_alone_on_standard_output(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("--fail-on", "variable_relativ"), "Did you mean variable_relative"),
-        (("--fail-on", "bogus"), "One of info, warning, error, space_low, "),
+        (("--fail-on", "bogus"), "One of info, warning, error, never, space_low, "),
         (("--library", "numpy"), "numpy is no library"),
         (("--python", "/nowhere/python"), "/nowhere/python cannot be run"),
     ],

@@ -30,7 +30,7 @@ ROUNDING = 1e-12
 
 @pytest.fixture(autouse=True, scope="module")
 def oracle_on_one_thread() -> Iterator[None]:
-    with one_thread({}):
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
         yield
 
 
