@@ -5,13 +5,26 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from factories_worlds import CONTROLS, ladder, make_results, replaced, write_bench, write_results
+from factories_worlds import (
+    CONTROLS,
+    NOW,
+    ladder,
+    make_results,
+    replaced,
+    write_bench,
+    write_results,
+)
+from gradience.bench.ledger import Ledger
 from gradience.bench.report.aggregate import aggregate
+from gradience.bench.report.judged import judged
+from gradience.bench.report.page import page
 from gradience.bench.report.verify import verify
+from gradience.bench.report.write import write
 from gradience.bench.settings import ClaimSettings
 from gradience.bench.verdict.judge import judge
 from gradience.cli.bench_aggregate import aggregate as command
 from gradience.errors import TrialResultError, UsageError
+from gradience.page import Text
 
 MADE = (*ladder(losses={16: 0.0, 8: 0.0}), *CONTROLS)
 
@@ -139,13 +152,53 @@ def test_a_score_that_one_machine_saw_otherwise_is_not_mixed_in(tmp_path):
     assert {v.seeds for v in report.verdicts} == {3}
 
 
-def test_what_a_directory_has_not_run_yet_is_named(tmp_path):
+def unfinished(root, *names):
+    """Take the results of these trials away, as if they had not run."""
+    for trial in Ledger(root).bench().trials:
+        if trial.name in names:
+            Ledger(root).paths(trial.id).result.unlink()
+
+
+def test_nothing_is_judged_and_no_verdict_is_hinted_at_while_trials_of_the_plan_wait(tmp_path):
+    results = make_results(made=MADE, seeds=(0, 1, 2), items=1500)
+    root = write_bench(tmp_path / "a", results)
+    assert {v.decision for v in aggregate([root]).reports[0].verdicts} == {"SAFE"}
+    unfinished(root, "truncate-r16 seed 2")
+    [report] = aggregate([root]).reports
+    assert {(v.decision, v.reason) for v in report.verdicts} == {
+        ("UNDERPOWERED", "Not judged before the whole plan has run: 1 trial to go.")
+    }
+    assert report.notes[0].startswith("Not run yet: 1 trial of the plan (truncate-r16 seed 2). ")
+    assert "would be a look of its own" in report.notes[0]
+    texts = [part.text for part in page(report) if isinstance(part, Text)]
+    assert "truncate: not judged yet, 1 trial to go." in texts
+    assert judged(root).verdicts == report.verdicts
+    write(judged(root), root, now=NOW)
+    assert verify(root).differences == ()
+
+
+def test_a_trial_that_another_machine_did_does_not_wait(tmp_path):
+    here = make_results(made=MADE, seeds=(0, 1, 2), items=400)
+    there = make_results(made=MADE, seeds=(2,), items=400, spec={"device": "cuda"})
+    one, two = write_bench(tmp_path / "a", here), write_bench(tmp_path / "b", there)
+    unfinished(one, *(r.trial.name for r in here if r.trial.spec.seed == 2))
+    [report] = aggregate([one, two]).reports
+    assert report.waiting == ()
+    assert {v.seeds for v in report.verdicts} == {3}
+    unfinished(two, "truncate-r8 seed 2")
+    assert aggregate([one, two]).reports[0].waiting == (f"truncate-r8 seed 2 in {one}",)
+
+
+def test_what_a_failed_probe_takes_along_does_not_wait(tmp_path):
     results = make_results(made=MADE, seeds=(0, 1, 2), items=400)
     root = write_bench(tmp_path / "a", results)
-    last = results[-1].trial
-    (root / "trials" / last.id / "result.json").unlink()
+    unfinished(root, *(r.trial.name for r in results if r.trial.spec.seed == 2))
+    [probe] = [r.trial for r in results if r.trial.name == "probe seed 2"]
+    Ledger(root).write_failure(probe.id, "out of memory", now=NOW)
     [report] = aggregate([root]).reports
-    assert f"Not run yet in {root}: {last.name}." in report.notes
+    assert report.waiting == ()
+    assert {v.seeds for v in report.verdicts} == {2}
+    assert len(report.failures) == len([r for r in results if r.trial.spec.seed == 2])
 
 
 def test_a_joined_report_holds_only_beside_the_runs_that_it_names(tmp_path):

@@ -392,6 +392,9 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
         What a reader must know: undertrained probes, controls that failed, seeds that are missing.
     joined_from : tuple of str
         Directories of the runs that were joined in it; empty for a report of its own trials.
+    waiting : tuple of str
+        Names of trials that were planned and had neither a result nor failed: while there are any,
+        nothing is judged. In a joined report with the directory that planned them.
     """
 
     name: str
@@ -407,3 +410,4 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     evicted: tuple[str, ...] = ()
     joined_from: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ import msgspec
 from gradience.bench.ledger import Ledger
 from gradience.bench.plan.trials import content_key
 from gradience.bench.records import PROBE, Bench, BenchReport, Failure, Trial, TrialResult, Variant
-from gradience.bench.report.judged import history
+from gradience.bench.report.judged import history, lost_trials
 from gradience.bench.settings import ClaimSettings
 from gradience.bench.verdict.judge import judge
 from gradience.errors import TrialResultError, UsageError
@@ -78,7 +78,7 @@ def _read(root: Path) -> _Run:
             f"{root} holds no finished probe, so there is nothing to join",
             remedy="Run the bench there first, or leave the directory out.",
         )
-    return _Run(root=root, bench=bench, results=results, failures=ledger.failures(bench.trials))
+    return _Run(root=root, bench=bench, results=results, failures=lost_trials(ledger, bench))
 
 
 def _key(run: _Run) -> str:
@@ -108,9 +108,10 @@ def _join(runs: Sequence[_Run]) -> BenchReport:
     results = _once(_relabelled(taken))
     names = ", ".join(dict.fromkeys(run.bench.settings.name for run in runs))
     failures = [f for run in runs for f in run.failures if not _made(f, results)]
-    report = judge(name=names, claim=claim, results=results, failures=failures)
+    report = judge(
+        name=names, claim=claim, results=results, failures=failures, waiting=_waiting(runs)
+    )
     notes += dict.fromkeys(note for run in runs for note in history(run.bench))
-    notes += (note for run in runs for note in _not_run(run))
     if len(runs) > 1:
         notes.append(f"Joined from {len(runs)} directories.")
     return msgspec.structs.replace(
@@ -120,13 +121,19 @@ def _join(runs: Sequence[_Run]) -> BenchReport:
     )
 
 
-def _not_run(run: _Run) -> Iterator[str]:
-    """What a directory planned and has neither done nor failed at."""
-    done = {r.trial.id for r in run.results} | {failure.trial for failure in run.failures}
-    left = [trial.name for trial in run.bench.trials if trial.id not in done]
-    if left:
-        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
-        yield f"Not run yet in {run.root}: {', '.join(left[:5])}{more}."
+def _waiting(runs: Sequence[_Run]) -> list[str]:
+    """Trials that one directory planned and none has done or failed at.
+
+    By variant and seed: another machine may have done it, under the id that its device makes.
+    """
+    over = {result.trial.name for run in runs for result in run.results}
+    over |= {f"{failure.variant} seed {failure.seed}" for run in runs for failure in run.failures}
+    planned = {trial.name: run.root for run in reversed(runs) for trial in run.bench.trials}
+    return [
+        f"{name} in {root}" if len(runs) > 1 else name
+        for name, root in planned.items()
+        if name not in over
+    ]
 
 
 def _claim(runs: Sequence[_Run]) -> ClaimSettings:

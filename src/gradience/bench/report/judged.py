@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from gradience.bench.ledger import Ledger, State
-from gradience.bench.records import Bench, BenchReport, Failure, Trial
+from gradience.bench.records import Bench, BenchReport, Failure
 from gradience.bench.verdict import words
 from gradience.bench.verdict.judge import judge
 
@@ -26,14 +26,17 @@ def judged(root: Path) -> BenchReport | None:
     results = ledger.results(bench.trials)
     if not results:
         return None
+    failures = lost_trials(ledger, bench)
+    over = {result.trial.id for result in results} | {failure.trial for failure in failures}
     report = judge(
         name=bench.settings.name,
         claim=bench.settings.claim,
         results=results,
-        failures=lost_trials(ledger, bench),
+        failures=failures,
         evicted=[trial.id for trial in bench.trials if ledger.evicted(trial.id)],
+        waiting=[trial.name for trial in bench.trials if trial.id not in over],
     )
-    return msgspec.structs.replace(report, notes=(*report.notes, *_notes(ledger, bench)))
+    return msgspec.structs.replace(report, notes=(*report.notes, *_notes(bench)))
 
 
 def lost_trials(ledger: Ledger, bench: Bench) -> tuple[Failure, ...]:
@@ -54,8 +57,8 @@ def lost_trials(ledger: Ledger, bench: Bench) -> tuple[Failure, ...]:
     return tuple(failed.values())
 
 
-def _notes(ledger: Ledger, bench: Bench) -> list[str]:
-    """What the results alone do not tell: software that was accepted, trials that were not run."""
+def _notes(bench: Bench) -> list[str]:
+    """What the results alone do not tell: software that was accepted, and the history."""
     told = []
     if bench.accepted:
         what = "; ".join(sorted(set(bench.accepted.values())))
@@ -63,9 +66,6 @@ def _notes(ledger: Ledger, bench: Bench) -> list[str]:
             f"{len(bench.accepted)} of {len(bench.trials)} results come from other software and "
             f"were accepted on demand: {what}."
         )
-    waiting = [trial for trial in bench.trials if _could_run(ledger, trial)]
-    if waiting:
-        told.append(f"{len(waiting)} of {len(bench.trials)} trials have not run yet.")
     return [*told, *history(bench)]
 
 
@@ -109,10 +109,4 @@ def _looks(bench: Bench) -> Iterator[str]:
         "not hold: what loses the margin is SAFE at one of the looks with a chance of up to "
         f"{words.level(min(1.0, chance))}. Whoever means to add seeds writes "
         "claim.looks before the first look."
-    )
-
-
-def _could_run(ledger: Ledger, trial: Trial) -> bool:
-    return ledger.state(trial.id) is State.PENDING and all(
-        ledger.blocked(need) is None for need in trial.needs
     )

@@ -146,6 +146,8 @@ def _decision(row: Row) -> str:
 def sentence(answer: Answer, probe: Row | None, report: BenchReport) -> str:
     """The answer of a ladder in one sentence."""
     row = answer.smallest
+    if report.waiting:
+        return f"{answer.ladder}: not judged yet, {words.trials(len(report.waiting))} to go."
     if row is None or row.verdict is None:
         first = answer.steps[0]
         return f"{answer.ladder}: nothing is SAFE; {first.name} is {_decision(first)}."

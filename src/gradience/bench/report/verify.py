@@ -134,6 +134,7 @@ def _of_trials(root: Path, report: BenchReport) -> Verification:
             results=results,
             failures=report.failures,
             evicted=report.evicted,
+            waiting=report.waiting,
         )
     except TrialResultError as error:
         differences.append(f"the results cannot be judged: {error}")

@@ -18,7 +18,7 @@ from gradience.bench.records import (
 )
 from gradience.bench.settings import ClaimSettings
 from gradience.bench.verdict import controls as control_rules
-from gradience.bench.verdict import decide, ladders, notes, readouts
+from gradience.bench.verdict import decide, ladders, notes, readouts, words
 from gradience.bench.verdict.decide import Decided
 from gradience.bench.verdict.estimate import Estimate, estimate
 from gradience.bench.verdict.pairing import Paired, Scored, check
@@ -31,6 +31,7 @@ def judge(
     results: Sequence[TrialResult],
     failures: Sequence[Failure] = (),
     evicted: Sequence[str] = (),
+    waiting: Sequence[str] = (),
 ) -> BenchReport:
     """Judge a bench.
 
@@ -46,6 +47,8 @@ def judge(
         Trials that have no result; they become notes.
     evicted : sequence of str
         Ids of trials whose adapter is gone.
+    waiting : sequence of str
+        Names of trials that are planned and have not run; while there are any, nothing is judged.
 
     Raises
     ------
@@ -57,6 +60,8 @@ def judge(
     scored = check(results)
     controls = control_rules.judge(scored, claim)
     verdicts = _withhold(_verdicts(scored, claim), controls, _failed_seeds(scored, failures))
+    if waiting:
+        verdicts = tuple(_not_judged(verdict, len(waiting)) for verdict in verdicts)
     ordered = [r for found in scored.by_variant.values() for r in found.values()]
     return BenchReport(
         name=name,
@@ -68,9 +73,10 @@ def judge(
         verdicts=verdicts,
         controls=controls,
         failures=tuple(failures),
-        notes=notes.notes(scored, controls, failures),
+        notes=notes.notes(scored, controls, failures, waiting),
         versions=_versions(ordered),
         evicted=tuple(evicted),
+        waiting=tuple(waiting),
     )
 
 
@@ -180,6 +186,19 @@ def _withhold(
         )
 
     return tuple(map(taken_back, verdicts))
+
+
+def _not_judged(verdict: Verdict, waiting: int) -> Verdict:
+    """No decision while trials of the plan wait, nor what it would be: that would be a look.
+
+    Every verdict: a step above that is not done may yet stop the ladder, and a ladder of which
+    nothing is done has its part of the level.
+    """
+    return msgspec.structs.replace(
+        verdict,
+        decision="UNDERPOWERED",
+        reason=f"Not judged before the whole plan has run: {words.trials(waiting)} to go.",
+    )
 
 
 def _score(result: TrialResult) -> TrialScore:

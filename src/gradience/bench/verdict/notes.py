@@ -10,10 +10,14 @@ from gradience.bench.verdict.pairing import Scored
 
 
 def notes(
-    scored: Scored, controls: Sequence[Control], failures: Sequence[Failure]
+    scored: Scored,
+    controls: Sequence[Control],
+    failures: Sequence[Failure],
+    waiting: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Sentences, the gravest first."""
     return (
+        *_waiting(waiting),
         *_failed_controls(controls),
         *_untrained(scored),
         *_gaps(scored),
@@ -21,6 +25,15 @@ def notes(
         *_environments(scored),
         *_processors(scored),
     )
+
+
+def _waiting(waiting: Sequence[str]) -> Iterator[str]:
+    if waiting:
+        yield (
+            f"Not run yet: {words.trials(len(waiting))} of the plan ({_first(waiting)}). A verdict "
+            "seen before they ran would be a look of its own: if it decided whether they run, the "
+            "level would not hold."
+        )
 
 
 def _failed_controls(controls: Sequence[Control]) -> Iterator[str]:
@@ -70,9 +83,13 @@ def _gaps(scored: Scored) -> Iterator[str]:
 
 def _failures(failures: Sequence[Failure]) -> Iterator[str]:
     if failures:
-        named = ", ".join(f"{f.variant} (seed {f.seed})" for f in failures[:5])
-        more = f" and {len(failures) - 5} more" if len(failures) > 5 else ""
-        yield (f"{len(failures)} trial{'s' if len(failures) > 1 else ''} failed: {named}{more}.")
+        named = _first([f"{f.variant} (seed {f.seed})" for f in failures])
+        yield f"{words.trials(len(failures))} failed: {named}."
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}"
 
 
 def _environments(scored: Scored) -> Iterator[str]:
