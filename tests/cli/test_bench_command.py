@@ -13,10 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from factories_bench import save_bert, write_reviews
-from factories_driver import make_project
+from factories_driver import FakeExecutor, make_project, settings_of
 from gradience.bench.config.load import load
 from gradience.bench.driver.progress import RunningTrial, Snapshot
+from gradience.bench.ledger import Ledger
 from gradience.bench.records import BenchReport, Control, Verdict
+from gradience.bench.run import RunOptions, run_bench
 from gradience.bench.settings import BenchSettings, ClaimSettings
 from gradience.bench.tasks import TASKS
 from gradience.cli.bench import bench, claim_failed
@@ -94,6 +96,30 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert content["schema"] == "gradience.bench_forecast/v1"
     assert sum(row["trials"] for row in content["content"]["rows"]) == 16
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_says_that_it_would_be_one_more_look_or_another_claim(tmp_path: Path) -> None:
+    config, out = make_project(tmp_path), tmp_path / "out"
+    run_bench(settings_of(config), out, RunOptions(executor=FakeExecutor()))
+
+    def told(*overrides: str) -> list[str]:
+        sets = [part for override in overrides for part in ("--set", override)]
+        run = ["--config", str(config), "--output-dir", str(out), "--dry-run", *sets]
+        page = CliRunner().invoke(bench, run, standalone_mode=False, catch_exceptions=False)
+        content = json.loads(CliRunner().invoke(bench, [*run, "--json"]).stdout)["content"]
+        notes = content.get("history", [])
+        flat = " ".join(page.stdout.split())
+        assert all(f"The report will say: {note}" in flat for note in notes)
+        return notes
+
+    assert told() == []
+    [look] = told("seeds=[0,1,2,3]")
+    assert look.startswith("This is look 2: verdicts were computed here before")
+    assert "The claim allows for one, so the level of 0.05 does not hold" in look
+    [claim] = told("claim.margin=0.1")
+    assert claim.startswith("The claim was changed after there were results: before, it was")
+    assert "margin 0.025" in claim
+    assert Ledger(out).bench().looks == ((0, 1),)  # a dry run is none
 
 
 # init and the examples.

@@ -200,10 +200,13 @@ class Ledger:
             claims = (*claims, last)
         return msgspec.structs.replace(bench, earlier_claims=claims, looks=before.looks)
 
-    def with_look(self, bench: Bench) -> Bench:
-        """The plan after its results were looked at: the seeds of a ladder that have any."""
-        done = [trial.spec for trial in self.done(bench.trials)]
-        seeds = tuple(sorted({spec.seed for spec in done if spec.variant.ladder}))
+    def with_look(self, bench: Bench, *, at_all: bool = False) -> Bench:
+        """The plan after its results were looked at: the seeds of a ladder that have any.
+
+        With `at_all`, as it will be when every trial has a result.
+        """
+        trials = bench.trials if at_all else self.done(bench.trials)
+        seeds = tuple(sorted({t.spec.seed for t in trials if t.spec.variant.ladder}))
         if not seeds or bench.looks[-1:] == (seeds,):
             return bench
         return msgspec.structs.replace(bench, looks=(*bench.looks, seeds))

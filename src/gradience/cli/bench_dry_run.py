@@ -81,12 +81,14 @@ def _forecast(
     from gradience.bench.ledger import Ledger  # noqa: PLC0415
     from gradience.bench.plan.forecast import forecast  # noqa: PLC0415
     from gradience.bench.plan.prepare import is_binary, prepare, slots_of  # noqa: PLC0415
+    from gradience.bench.report.judged import history  # noqa: PLC0415
 
     prepared = prepare(settings, output_dir, accept=accept)
+    ledger = Ledger(output_dir)
     budget = settings.disk_budget
     return forecast(
         prepared.bench,
-        results=Ledger(output_dir).results(prepared.bench.trials),
+        results=ledger.results(prepared.bench.trials),
         shapes=prepared.shapes,
         items=prepared.items,
         slots=slots_of(settings, os.environ),
@@ -94,6 +96,7 @@ def _forecast(
         budget=None if budget is None else parse_size(budget),
         measured=None if seconds is None else _measured(prepared, seconds),
         refused=prepared.refused,
+        history=history(ledger.with_look(ledger.with_history(prepared.bench), at_all=True)),
     )
 
 

@@ -81,6 +81,22 @@ def test_a_test_that_passes_without_power_is_underpowered_and_says_what_is_enoug
     assert "items" in v.reason
 
 
+@pytest.mark.parametrize(
+    ("looks", "told"),
+    [
+        (1, "another look, which the claim does not allow for: the level would not hold."),
+        (3, "another look: the claim allows for 3 in all."),
+    ],
+)
+def test_who_is_told_how_many_seeds_are_enough_is_told_that_they_are_another_look(looks, told):
+    made = (*ladder(losses={16: 0.0}, discordance=0.05), *CONTROLS)
+    results = make_results(made=made, items=3000, seeds=(0, 1, 2, 3), seed_sd=0.012)
+    claim = msgspec.structs.replace(CLAIM, looks=looks)
+    [v] = judged(results, claim).verdicts
+    assert " seeds" in v.reason.partition("Enough, if these variances hold:")[2]
+    assert told in v.reason
+
+
 def test_a_loss_that_is_seen_but_not_measured_to_the_margin_is_said():
     made = (*ladder(losses={16: 0.035}, discordance=0.08), *CONTROLS)
     [v] = judged(make_results(made=made, items=400, seeds=(0, 1, 2))).verdicts

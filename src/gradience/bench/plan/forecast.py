@@ -107,6 +107,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         What is not known, and what would tell.
     refused : mapping of str to str
         Results of other code or versions, not used.
+    history : tuple of str
+        What the report will say of looks and claims before this one.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     power: Power | None = None
     unknown: tuple[str, ...] = ()
     refused: dict[str, str] = {}
+    history: tuple[str, ...] = ()
 
 
 def forecast(
@@ -136,6 +139,7 @@ def forecast(
     budget: int | None = None,
     measured: Mapping[str, float] | None = None,
     refused: Mapping[str, str] | None = None,
+    history: Sequence[str] = (),
 ) -> Forecast:
     """Cost and power of a plan.
 
@@ -156,6 +160,8 @@ def forecast(
     measured : mapping of str to float, optional
         Seconds of a trial by action, from a timed start of a probe.
     refused : mapping, optional
+    history : sequence of str
+        Notes on what was decided here before.
     """
     rows = tuple(
         _row(
@@ -184,6 +190,7 @@ def forecast(
         power=_power(bench, items) if binary else None,
         unknown=tuple(_unknown(rows, shapes, timed=seconds is not None, binary=binary)),
         refused=dict(refused or {}),
+        history=tuple(history),
     )
 
 

@@ -36,6 +36,7 @@ def page(forecast: Forecast) -> Page:
                 tone="warn",
             )
         )
+    parts += [Text(text=f"The report will say: {note}", tone="warn") for note in forecast.history]
     parts += [Text(text=f"Not known. {told}", tone="dim") for told in forecast.unknown]
     return tuple(parts)
 

@@ -130,7 +130,17 @@ def _remedy(found: Estimate, claim: ClaimSettings, level: float) -> str:
     ]
     if not ways:
         return "Neither more seeds nor more items alone would be enough."
-    return f"Enough, if these variances hold: {' or '.join(ways)}."
+    told = f"Enough, if these variances hold: {' or '.join(ways)}."
+    return told if need.seeds is None else f"{told} {_another_look(claim)}"
+
+
+def _another_look(claim: ClaimSettings) -> str:
+    if claim.looks > 1:
+        return f"Seeds added now are another look: the claim allows for {claim.looks} in all."
+    return (
+        "Seeds added now are another look, which the claim does not allow for: the level would not "
+        "hold. A new bench can plan it with claim.looks."
+    )
 
 
 def _kind(found: Estimate) -> str:
