@@ -23,8 +23,9 @@ from gradience.bench.records import Failure, Variant
 from gradience.bench.report.html import render
 from gradience.bench.report.markdown import markdown
 from gradience.bench.report.page import full_page, page
-from gradience.bench.report.rows import rows
+from gradience.bench.report.rows import claim_sentence, rows
 from gradience.bench.report.write import write
+from gradience.bench.verdict import words
 from gradience.bench.verdict.judge import judge
 from gradience.cli.render import fitting
 from gradience.page import Table, Text
@@ -109,6 +110,19 @@ def test_the_page_leads_with_the_smallest_safe_step_of_every_ladder():
     assert truncate.text.startswith("truncate: truncate-r8 is the smallest that is SAFE: rank 8")
     assert "25% of the probe's 1.18 MB" in truncate.text
     assert truncate.tone == "good"
+
+
+def test_the_level_is_said_to_be_of_all_ladders_together():
+    alone = judge(name="one", claim=CLAIM, results=make_results(items=300))
+    assert "at a one-sided level of 0.05, by" in claim_sentence(alone)
+    assert "at a one-sided level of 0.05 over all 3 ladders, by" in claim_sentence(made("plain"))
+
+
+@pytest.mark.parametrize(
+    ("p", "shown"), [(0.05, "0.05"), (0.99, "0.99"), (0.9961, ">0.99"), (1.0, "1")]
+)
+def test_a_p_value_is_not_rounded_up_to_certainty(p, shown):
+    assert words.p_value(p) == shown
 
 
 def test_the_terminal_gives_reasons_for_what_is_not_safe_and_the_files_for_all():

@@ -92,10 +92,19 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     page = gradience(*arguments)
     assert page.returncode == 0
     assert "16 trials, 0 of them done" in page.stdout
+    assert "at a level of 0.025 (that of the claim, shared by 2 ladders), if" in flat(page.stdout)
+    looks = gradience(
+        *arguments, "--set", "claim.looks=3", "--set", "variants=[{action: truncate, ranks: [4]}]"
+    )
+    assert "at a level of 0.0167 (that of the claim, shared by 3 looks), if" in flat(looks.stdout)
     content = json.loads(gradience(*arguments, "--json").stdout)
     assert content["schema"] == "gradience.bench_forecast/v1"
     assert sum(row["trials"] for row in content["content"]["rows"]) == 16
     assert not (tmp_path / "out").exists()
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
 
 
 def test_a_dry_run_says_that_it_would_be_one_more_look_or_another_claim(tmp_path: Path) -> None:
@@ -108,8 +117,7 @@ def test_a_dry_run_says_that_it_would_be_one_more_look_or_another_claim(tmp_path
         page = CliRunner().invoke(bench, run, standalone_mode=False, catch_exceptions=False)
         content = json.loads(CliRunner().invoke(bench, [*run, "--json"]).stdout)["content"]
         notes = content.get("history", [])
-        flat = " ".join(page.stdout.split())
-        assert all(f"The report will say: {note}" in flat for note in notes)
+        assert all(f"The report will say: {note}" in flat(page.stdout) for note in notes)
         return notes
 
     assert told() == []

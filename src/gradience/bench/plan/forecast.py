@@ -68,6 +68,8 @@ class Power(msgspec.Struct, frozen=True, kw_only=True):
     power, asked : float
     level : float
         That of the claim, in equal parts over looks and ladders, as the test begins.
+    looks, ladders : int
+        Of how many of each it is a part.
     items, seeds : int
     discordance, persistent_share, seed_sd : float
         What it assumes: items whose score differs, the share of that which is the same with every
@@ -82,6 +84,8 @@ class Power(msgspec.Struct, frozen=True, kw_only=True):
     discordance: float
     persistent_share: float
     seed_sd: float
+    looks: int = 1
+    ladders: int = 1
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -245,7 +249,8 @@ def _row(
 
 def _power(bench: Bench, items: int) -> Power:
     claim, seeds = bench.settings.claim, len(bench.settings.seeds)
-    level = claim.level_of_look / len(bench.settings.variants)
+    ladders = len(bench.settings.variants)
+    level = claim.level_of_look / ladders
     return Power(
         level=level,
         power=planned(
@@ -263,6 +268,8 @@ def _power(bench: Bench, items: int) -> Power:
         discordance=DISCORDANCE,
         persistent_share=PERSISTENT_SHARE,
         seed_sd=SEED_SD,
+        looks=claim.looks,
+        ladders=ladders,
     )
 
 

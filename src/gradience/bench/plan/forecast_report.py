@@ -94,10 +94,10 @@ def _power(power: Power) -> Text:
     enough = power.power >= power.asked
     told = (
         f"Power: {percent(power.power)} for the test to pass a variant that loses nothing, with "
-        f"{power.items} items and {power.seeds} seeds at a level of {power.level:.3g} (of the "
-        f"claim, shared by its looks and ladders), if {percent(power.discordance)} of the "
-        f"answers differ, {percent(power.persistent_share)} of that with every seed, and seeds "
-        f"differ by {percent(power.seed_sd)}."
+        f"{power.items} items and {power.seeds} seeds at a level of {power.level:.3g}"
+        f"{_shared(power)}, if {percent(power.discordance)} of the answers differ, "
+        f"{percent(power.persistent_share)} of that with every seed, and seeds differ by "
+        f"{percent(power.seed_sd)}."
     )
     if enough:
         return Text(text=told, tone="good")
@@ -106,3 +106,10 @@ def _power(power: Power) -> Text:
         "to be UNDERPOWERED: add test items first, then seeds.",
         tone="warn",
     )
+
+
+def _shared(power: Power) -> str:
+    """Of what the level is a part; nothing where it is the whole."""
+    parts = ((power.looks, "looks"), (power.ladders, "ladders"))
+    named = " and ".join(f"{count} {name}" for count, name in parts if count > 1)
+    return f" (that of the claim, shared by {named})" if named else ""

@@ -94,10 +94,13 @@ def p_value(value: float) -> str:
 
     Examples
     --------
-    >>> p_value(0.0312), p_value(1e-9), p_value(0.05)
-    ('0.031', '<0.0001', '0.05')
+    >>> p_value(0.0312), p_value(1e-9), p_value(0.05), p_value(0.994), p_value(0.9991), p_value(1)
+    ('0.031', '<0.0001', '0.05', '0.99', '>0.99', '1')
     """
-    return "<0.0001" if value < 1e-4 else number(value, 2)
+    if value < 1e-4:
+        return "<0.0001"
+    shown = number(value, 2)
+    return ">0.99" if shown == "1" and value < 1 else shown
 
 
 def level(value: float) -> str:
