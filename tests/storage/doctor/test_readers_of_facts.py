@@ -38,6 +38,12 @@ def test_real_libraries_say_where_they_keep_things(tmp_path: Path) -> None:
     assert "torchinductor_" in paths["torch", "compiled kernels"]
 
 
+def test_an_empty_home_puts_chunks_below_the_working_directory(tmp_path: Path) -> None:
+    """As hf_xet 1.8 does: its session makes the directory `xet/logs`, not `/xet/logs`."""
+    [use] = asked(tmp_path, "hf_xet", HF_HOME="").uses
+    assert use.path == str(tmp_path / "xet")
+
+
 def test_asking_leaves_nothing_but_the_remembered_answer(tmp_path: Path) -> None:
     asked(tmp_path, "huggingface_hub")
     assert [p.name for p in tmp_path.iterdir()] == [".cache"]

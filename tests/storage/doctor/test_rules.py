@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from factories_doctor import (
@@ -40,6 +41,7 @@ from gradience.storage.doctor.facts import (
 from gradience.storage.doctor.finding_kinds import DOCTOR, TROUBLE_OF
 from gradience.storage.doctor.questions import COMPILED, LOGIN, MODELS, TEMPORARY
 from gradience.storage.doctor.rules import examine
+from gradience.storage.doctor.summary import summarise
 from gradience.storage.inventory.records import Damage, Unreadable
 from gradience.storage.verify.records import Problem, Verification
 
@@ -484,3 +486,17 @@ def test_every_path_in_a_remedy_is_quoted() -> None:
 
 def test_a_purpose_is_a_purpose_of_its_question() -> None:
     assert use(purpose=MODELS).variables[0] == ("HF_HUB_CACHE", "")
+
+
+def test_a_variable_that_nobody_reads_decides_no_path() -> None:
+    machine = facts(use("transformers", path="/w"), environ={"TRANSFORMERS_CACHE": "/x"})
+    assert [place.because for place in summarise(machine).places] == ["default"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "because"), [("", "HF_HUB_CACHE"), ("/home/me/x/hub", "HF_HOME")]
+)
+def test_an_empty_variable_decides_where_the_answer_shows_it(answer: str, because: str) -> None:
+    asked = msgspec.structs.replace(use(path=answer or "/work"), answer=answer)
+    machine = facts(asked, environ={"HF_HUB_CACHE": "", "HF_HOME": "~/x"})
+    assert [place.because for place in summarise(machine).places] == [because]

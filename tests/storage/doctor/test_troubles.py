@@ -365,7 +365,7 @@ def test_a_line_in_the_profile_that_this_process_does_not_have(patient: Patient)
     assert after["places"][0]["path"] == f"{patient.home}/hf/hub"
 
 
-def download(patient: Patient, url: str, cache: Path) -> None:
+def download(patient: Patient, url: str, cache: Path | str) -> None:
     """The real client fills a cache."""
     code = "from huggingface_hub import hf_hub_download as get; "
     code += "[get('o/m', name) for name in ('config.json', 'model.bin')]"
@@ -577,3 +577,14 @@ def test_what_a_killed_run_holds_is_found_and_given_back_and_not_while_the_run_g
     after = patient.asks(*asked, before=finding["remedy"])
     assert "dead_run" not in codes(after)
     assert sorted(p.name for p in run.rglob("*")) == [".gradience", "in-use.lock", "replaced"]
+
+
+def test_an_empty_variable_is_shown_where_the_real_client_writes(patient: Patient) -> None:
+    patient.environ |= {"HF_HUB_CACHE": "", "HF_HOME": "~/x"}
+    with serve(o__m=Repo({"config.json": b"{}", "model.bin": b"1"})) as hub:
+        download(patient, hub.url, "")
+    assert (patient.work / "models--o--m").is_dir()
+    diagnosis = patient.asks(*HUB)
+    place = diagnosis["places"][0]
+    assert (place["path"], place["because"]) == (str(patient.work), "HF_HUB_CACHE")
+    assert "variable_empty" in codes(diagnosis)

@@ -67,9 +67,11 @@ QUESTIONS: Mapping[str, Question] = {
         distribution="huggingface_hub",
         code=f"""
 from huggingface_hub import constants as c
-say[{MODELS!r}] = getattr(c, "HF_HUB_CACHE", None) or c.HUGGINGFACE_HUB_CACHE
+# An empty value is one: the hub then writes below the working directory.
+say[{MODELS!r}] = c.HF_HUB_CACHE if hasattr(c, "HF_HUB_CACHE") else c.HUGGINGFACE_HUB_CACHE
 say[{LOGIN!r}] = c.HF_TOKEN_PATH
-say["assets"] = getattr(c, "HF_ASSETS_CACHE", None) or c.HUGGINGFACE_ASSETS_CACHE
+new = hasattr(c, "HF_ASSETS_CACHE")
+say["assets"] = c.HF_ASSETS_CACHE if new else c.HUGGINGFACE_ASSETS_CACHE
 """,
         variables={
             MODELS: _HUB,
@@ -87,8 +89,9 @@ say["assets"] = getattr(c, "HF_ASSETS_CACHE", None) or c.HUGGINGFACE_ASSETS_CACH
         distribution="hf_xet",
         code=f"""
 e = os.environ
-base = e.get("XDG_CACHE_HOME", "~/.cache") + "/huggingface"
-say[{XET!r}] = os.path.expanduser(e.get("HF_XET_CACHE") or e.get("HF_HOME", base) + "/xet")
+base = os.path.join(e.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
+home = os.path.join(e.get("HF_HOME", base), "xet")
+say[{XET!r}] = os.path.expanduser(e.get("HF_XET_CACHE") or home)
 """,
         variables={XET: _below_home("HF_XET_CACHE", "xet")},
         asked=False,
@@ -120,7 +123,8 @@ say[{CODE!r}] = c.HF_MODULES_CACHE
         code=f"""
 from transformers.utils import hub
 from huggingface_hub import constants as c
-say[{MODELS!r}] = getattr(hub, "TRANSFORMERS_CACHE", None) or c.HF_HUB_CACHE
+old = hasattr(hub, "TRANSFORMERS_CACHE")
+say[{MODELS!r}] = hub.TRANSFORMERS_CACHE if old else c.HF_HUB_CACHE
 say[{CODE!r}] = hub.HF_MODULES_CACHE
 """,
         variables={MODELS: (("TRANSFORMERS_CACHE", ""), *_HUB), CODE: _CODE},

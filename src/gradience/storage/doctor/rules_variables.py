@@ -14,6 +14,7 @@ from gradience.storage.doctor.values import (
     deciding,
     expanded,
     export,
+    gone,
     is_literal,
     listed,
     meant,
@@ -21,18 +22,6 @@ from gradience.storage.doctor.values import (
 )
 from gradience.storage.environment.variables import VARIABLES
 
-# Name: library, the version from which it is not read, the variable to set instead.
-_GONE = {
-    "TRANSFORMERS_CACHE": ("transformers", (5,), "HF_HUB_CACHE"),
-    "PYTORCH_TRANSFORMERS_CACHE": ("transformers", (5,), "HF_HUB_CACHE"),
-    "PYTORCH_PRETRAINED_BERT_CACHE": ("transformers", (5,), "HF_HUB_CACHE"),
-    "HF_HUB_ENABLE_HF_TRANSFER": ("huggingface_hub", (1,), "HF_XET_HIGH_PERFORMANCE"),
-    "TORCH_HUB": ("torch", (1,), "TORCH_HOME"),
-    "TORCH_MODEL_ZOO": ("torch", (1,), "TORCH_HOME"),
-    # In circulation, and in no release of the library they seem to belong to.
-    "HF_HUB_CACHE_MAX_SIZE": ("huggingface_hub", (0,), ""),
-    "HF_HUB_DOWNLOAD_PARALLEL": ("huggingface_hub", (0,), ""),
-}
 _OLDER_NAMES = (
     ("HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"),
     ("HUGGINGFACE_ASSETS_CACHE", "HF_ASSETS_CACHE"),
@@ -42,16 +31,6 @@ KNOWN = frozenset(VARIABLES) | {
     name for q in QUESTIONS.values() for rule in q.variables.values() for name, _ in rule
 }
 """Variables that decide where bytes go: those looked for in profiles."""
-
-
-def gone(facts: Facts) -> dict[str, tuple[str, str]]:
-    """Variables that are set and that nobody installed reads: library and replacement."""
-    found = {}
-    for name, (library, since, instead) in _GONE.items():
-        version = facts.interpreter.installed(library) if facts.interpreter else None
-        if name in facts.environ and version is not None and version_of(version) >= since:
-            found[name] = (f"{library} {version}", instead)
-    return found
 
 
 def unread(facts: Facts) -> Iterator[Finding]:
@@ -73,9 +52,8 @@ def unread(facts: Facts) -> Iterator[Finding]:
 def values(facts: Facts) -> Iterator[Finding]:
     """Literal, empty and relative values; libraries that are elsewhere than the value says."""
     users: dict[str, list[tuple[Use, str]]] = defaultdict(list)
-    ignored = gone(facts)
     for use in facts.uses:
-        decided = deciding(use, facts, ignored)
+        decided = deciding(use, facts)
         if decided is not None and use.purpose != TEMPORARY:
             users[decided[0]].append((use, decided[1]))
     for name, uses in users.items():

@@ -10,6 +10,18 @@ from gradience.storage.doctor.facts import Facts, Use
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 TRUE = frozenset({"1", "on", "yes", "true"})
+# Name: library, the version from which it is not read, the variable to set instead.
+_GONE = {
+    "TRANSFORMERS_CACHE": ("transformers", (5,), "HF_HUB_CACHE"),
+    "PYTORCH_TRANSFORMERS_CACHE": ("transformers", (5,), "HF_HUB_CACHE"),
+    "PYTORCH_PRETRAINED_BERT_CACHE": ("transformers", (5,), "HF_HUB_CACHE"),
+    "HF_HUB_ENABLE_HF_TRANSFER": ("huggingface_hub", (1,), "HF_XET_HIGH_PERFORMANCE"),
+    "TORCH_HUB": ("torch", (1,), "TORCH_HOME"),
+    "TORCH_MODEL_ZOO": ("torch", (1,), "TORCH_HOME"),
+    # In circulation, and in no release of the library they seem to belong to.
+    "HF_HUB_CACHE_MAX_SIZE": ("huggingface_hub", (0,), ""),
+    "HF_HUB_DOWNLOAD_PARALLEL": ("huggingface_hub", (0,), ""),
+}
 
 
 def version_of(text: str | None) -> tuple[int, ...]:
@@ -50,14 +62,30 @@ def is_literal(value: str) -> bool:
     return value == "~" or value.startswith("~/") or _VARIABLE.search(value) is not None
 
 
-def deciding(use: Use, facts: Facts, ignored: Iterable[str] = ()) -> tuple[str, str] | None:
-    """The strongest variable that is set and decides a path, with what is appended to it."""
-    skipped = set(ignored)
+def gone(facts: Facts) -> dict[str, tuple[str, str]]:
+    """Variables that are set and that nobody installed reads: library and replacement."""
+    found = {}
+    for name, (library, since, instead) in _GONE.items():
+        version = facts.interpreter.installed(library) if facts.interpreter else None
+        if name in facts.environ and version is not None and version_of(version) >= since:
+            found[name] = (f"{library} {version}", instead)
+    return found
+
+
+def deciding(use: Use, facts: Facts) -> tuple[str, str] | None:
+    """The strongest variable that decides a path, with what is appended to it.
+
+    One that nobody reads decides nothing. An empty one decides where the answer shows it: the hub
+    takes `HF_HUB_CACHE=` for the working directory, Python passes `TMPDIR=` over.
+    """
+    ignored = gone(facts)
     return next(
         (
             (name, rest)
             for name, rest in use.variables
-            if name in facts.environ and name not in skipped
+            if name in facts.environ
+            and name not in ignored
+            and (facts.environ[name] or below(use.answer, "") == below("", rest))
         ),
         None,
     )
