@@ -38,10 +38,13 @@ def test_real_libraries_say_where_they_keep_things(tmp_path: Path) -> None:
     assert "torchinductor_" in paths["torch", "compiled kernels"]
 
 
-def test_an_empty_home_puts_chunks_below_the_working_directory(tmp_path: Path) -> None:
-    """As hf_xet 1.8 does: its session makes the directory `xet/logs`, not `/xet/logs`."""
-    [use] = asked(tmp_path, "hf_xet", HF_HOME="").uses
-    assert use.path == str(tmp_path / "xet")
+@pytest.mark.parametrize(("name", "folder"), [("HF_HOME", "xet"), ("HF_XET_CACHE", "")])
+def test_an_empty_value_puts_chunks_below_the_working_directory(
+    tmp_path: Path, name: str, folder: str
+) -> None:
+    """As a session of hf_xet 1.8 does: it makes `xet/logs` of the one, `logs` of the other."""
+    [use] = asked(tmp_path, "hf_xet", **{name: ""}).uses
+    assert use.path == str(tmp_path / folder)
 
 
 def test_asking_leaves_nothing_but_the_remembered_answer(tmp_path: Path) -> None:

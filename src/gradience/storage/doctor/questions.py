@@ -91,7 +91,7 @@ say["assets"] = c.HF_ASSETS_CACHE if new else c.HUGGINGFACE_ASSETS_CACHE
 e = os.environ
 base = os.path.join(e.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
 home = os.path.join(e.get("HF_HOME", base), "xet")
-say[{XET!r}] = os.path.expanduser(e.get("HF_XET_CACHE") or home)
+say[{XET!r}] = os.path.expanduser(e.get("HF_XET_CACHE", home))
 """,
         variables={XET: _below_home("HF_XET_CACHE", "xet")},
         asked=False,
