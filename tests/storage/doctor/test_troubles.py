@@ -536,6 +536,19 @@ def test_a_checkpoint_that_cannot_be_resumed_is_found_and_moved_aside(
     assert (run / "broken-checkpoint-4").is_dir()
 
 
+def test_a_second_broken_checkpoint_of_one_step_does_not_go_into_the_first(
+    patient: Patient,
+) -> None:
+    run = patient.work / "run"
+    for name in ("checkpoint-4", "broken-checkpoint-4"):
+        (run / name).mkdir(parents=True)
+        save_file({"w": np.zeros(4, np.float32)}, run / name / "model.safetensors")
+    asked = (*HUB, "--project", str(run))
+    patient.asks(*asked, before=the(patient.asks(*asked), "broken_checkpoint")["remedy"])
+    assert {p.name for p in run.iterdir()} == {"broken-checkpoint-4", "broken-checkpoint-4-2"}
+    assert [p.name for p in (run / "broken-checkpoint-4").iterdir()] == ["model.safetensors"]
+
+
 HOLDS = """
 import os, sys
 from pathlib import Path

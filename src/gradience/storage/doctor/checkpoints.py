@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gradience.storage.checkpoints.find import in_use
 from gradience.storage.checkpoints.judge import bad_files as bad_files_in
-from gradience.storage.checkpoints.names import BALLAST, OWN_DIR, SAVING
+from gradience.storage.checkpoints.names import BALLAST, BROKEN_PREFIX, OWN_DIR, SAVING
 from gradience.storage.doctor.facts import BadFile, DeadRun
 from gradience.storage.doctor.places import mount_of
 from gradience.storage.doctor.rules_contents import BUSY_SECONDS
@@ -17,17 +17,26 @@ from gradience.storage.outside.reserve import RESERVE, left
 
 def bad_files(inventory: Inventory) -> tuple[BadFile, ...]:
     """One record for each file that is cut off, as far as ends and headers tell."""
-    folders = [
+    return tuple(
+        BadFile(path=path, checkpoint=folder, detail=why)
+        for folder in _checkpoints(inventory)
+        for path, why in bad_files_in(folder)
+    )
+
+
+def set_aside(inventory: Inventory) -> tuple[Path, ...]:
+    """Broken checkpoints that were set aside before: their names are taken."""
+    runs = dict.fromkeys(folder.parent for folder in _checkpoints(inventory))
+    return tuple(path for run in runs for path in sorted(run.glob(f"{BROKEN_PREFIX}*")))
+
+
+def _checkpoints(inventory: Inventory) -> list[Path]:
+    return [
         Path(entry.path)
         for cache in inventory.caches
         for entry in cache.entries
         if entry.what == "checkpoint"
     ]
-    return tuple(
-        BadFile(path=path, checkpoint=folder, detail=why)
-        for folder in folders
-        for path, why in bad_files_in(folder)
-    )
 
 
 def dead_runs(projects: Iterable[Directory], *, now: float) -> tuple[DeadRun, ...]:

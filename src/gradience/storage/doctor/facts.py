@@ -320,6 +320,7 @@ class Facts:
     inventory: Inventory | None = None
     verification: Verification | None = None
     bad_files: tuple[BadFile, ...] = ()
+    set_aside: tuple[Path, ...] = ()
     dead_runs: tuple[DeadRun, ...] = ()
     idle_locks: Mapping[str, int] = field(default_factory=dict)
     program: Program | None = None

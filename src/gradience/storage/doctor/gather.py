@@ -11,7 +11,7 @@ from gradience import system
 from gradience.errors import GradienceError, StorageError
 from gradience.paths import as_path
 from gradience.storage.doctor import places as look
-from gradience.storage.doctor.checkpoints import bad_files, dead_runs
+from gradience.storage.doctor.checkpoints import bad_files, dead_runs, set_aside
 from gradience.storage.doctor.facts import (
     BadFile,
     DeadRun,
@@ -156,6 +156,7 @@ def gather(
         inventory=contents.inventory,
         verification=contents.verification,
         bad_files=contents.bad_files,
+        set_aside=contents.set_aside,
         dead_runs=contents.dead_runs,
         idle_locks=contents.idle_locks,
         unasked=(*contents.unasked, *facts.unasked),
@@ -292,6 +293,7 @@ class _Contents:
     inventory: Inventory | None = None
     verification: Verification | None = None
     bad_files: tuple[BadFile, ...] = ()
+    set_aside: tuple[Path, ...] = ()
     dead_runs: tuple[DeadRun, ...] = ()
     idle_locks: Mapping[str, int] = field(default_factory=dict)
     unasked: tuple[str, ...] = ()
@@ -340,6 +342,7 @@ def _contents(
         inventory=inventory,
         verification=checked,
         bad_files=bad_files(inventory),
+        set_aside=set_aside(inventory),
         dead_runs=dead_runs(
             (look.tree for look in found.looks if look.kind == "project"),
             now=machine.now.timestamp(),

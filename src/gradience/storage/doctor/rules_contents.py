@@ -10,6 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from gradience.findings import Finding, Severity
+from gradience.storage.checkpoints.names import aside
 from gradience.storage.doctor import finding_kinds as kinds
 from gradience.storage.doctor.facts import Facts
 from gradience.storage.doctor.questions import MODELS
@@ -300,9 +301,10 @@ def broken_checkpoints(facts: Facts) -> Iterator[Finding]:
     ]
     for name, why in reasons.items():
         path = Path(name)
+        taken = [old.name for old in facts.set_aside if old.parent == path.parent]
         finding = kinds.BROKEN_CHECKPOINT.found(
             f"{path}: {listed(why, 3)}",
-            remedy=f"mv {quoted(path)} {quoted(path.parent / f'broken-{path.name}')}",
+            remedy=f"mv {quoted(path, path.with_name(aside(path.name, taken)))}",
         )
         newer = [p for p in all_of_them if p.parent == path.parent and _step(p) > _step(path)]
         yield _warning(finding) if newer else finding
