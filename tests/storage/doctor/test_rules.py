@@ -394,7 +394,7 @@ def test_copies_are_merged_and_only_then_deleted() -> None:
     old, new = f"{OLD}/models--o--m", f"{HUB}/models--o--m"
     assert finding.remedy == (
         f"[ ! {old} -ef {new} ] && cp -aul {old}/. {new}/ && HF_HUB_CACHE={OLD} "
-        "gradience cache clean --kind hub --offline --force --revision a --revision b"
+        "gradience cache clean --kind hub --offline --force o/m --revision a --revision b"
     )
 
 
@@ -403,7 +403,7 @@ def test_a_copy_with_shared_blobs_is_fetched_by_the_hubs_own_tool() -> None:
     assert finding.remedy == (
         f"hf download o/m --revision b --cache-dir {HUB} && "
         f"HF_HUB_CACHE={OLD} gradience cache clean --kind hub --offline --force "
-        "--revision a --revision b"
+        "o/m --revision a --revision b"
     )
 
 

@@ -421,6 +421,56 @@ def test_a_cache_left_behind_is_poured_into_the_one_in_use(patient: Patient) -> 
     assert not (old / "models--o--m").exists()
 
 
+def as_the_page_has_them(diagnosis: Mapping[str, Any]) -> str:
+    """Every mend of a page, in its order, as one paste."""
+    order = list(Trouble)
+    found = sorted(diagnosis["findings"], key=lambda f: order.index(f["trouble"]))
+    kept = codes(diagnosis)
+    lines = [f["remedy"] for f in found if f["code"] in kept]
+    # The question that follows is the other page that a mend asks for, with what it names.
+    split = [(line, *line.partition("gradience doctor")) for line in lines]
+    return "\n".join(f"export X=1 {names}" if again else line for line, names, again, _ in split)
+
+
+POINTED_ELSEWHERE = {
+    "the name is gone": lambda p: p.environ.update(TRANSFORMERS_CACHE="hf2"),
+    "only the profile has it": lambda p: (p.home / ".bashrc").write_text(
+        f"export HF_HUB_CACHE={p.work}/hf2\n"
+    ),
+    "nobody expanded it": lambda p: p.environ.update(
+        HF_HUB_CACHE="$NOWHERE/hub", TRANSFORMERS_CACHE=f"{p.work}/hf2"
+    ),
+}
+
+
+@pytest.mark.parametrize("why", list(POINTED_ELSEWHERE))
+@pytest.mark.parametrize("used", [True, False])
+def test_all_mends_of_a_page_end_in_one_cache_that_holds_everything(
+    patient: Patient, why: str, used: bool
+) -> None:
+    usual = patient.home / ".cache/huggingface/hub"
+    usual.mkdir(parents=True)
+    with serve(o__m=Repo({"config.json": b"{}", "model.bin": b"1"})) as hub:
+        download(patient, hub.url, patient.work / "hf2")
+        if used:
+            download(patient, hub.url, usual)
+    patient.runs("cp -a hf2/models--o--m hf2/models--o--old")
+    held = {"o--m", "o--old"}
+    if used:
+        patient.runs(f"cp -a {usual}/models--o--m {usual}/models--o--new")
+        held |= {"o--new"}
+    POINTED_ELSEWHERE[why](patient)
+    diagnosis, pasted = patient.asks(*HUB), "true"
+    for _ in range(4):  # a page may say that the rest is for the next one
+        if not codes(diagnosis):
+            break
+        pasted += "\n" + as_the_page_has_them(diagnosis)
+        diagnosis = patient.asks(*HUB, before=pasted)
+    assert codes(diagnosis) == set()
+    cache = Path(diagnosis["places"][0]["path"])
+    assert {p.name.removeprefix("models--") for p in cache.glob("models--*")} == held
+
+
 def test_a_cache_that_is_a_link_is_one_cache_and_none_is_left_behind(patient: Patient) -> None:
     link, real = patient.home / ".cache/huggingface/hub", patient.home / "data/hub"
     with serve(o__m=Repo({"config.json": b"{}", "model.bin": b"1"})) as hub:

@@ -379,8 +379,8 @@ def _hub_places(
            "PYTORCH_TRANSFORMERS_CACHE", "SENTENCE_TRANSFORMERS_HOME"}  # fmt: skip
     for name, value in values:
         path = as_path(expanded(value, named, machine.home), machine.home)
-        if name in old and path.is_absolute():
-            found.append(path)
+        if name in old and value:
+            found.append(machine.cwd / path)
         elif name == "HF_HOME" and value:
             found += [path / "hub"] if path.is_absolute() else []
             found.append(machine.cwd / value / "hub")  # what an unexpanded value made

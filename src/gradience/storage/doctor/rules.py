@@ -3,9 +3,11 @@
 A rule is a function from facts to findings; adding one is a function and a line here.
 """
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 
 from gradience.findings import Finding, by_weight
+from gradience.storage.doctor import finding_kinds as kinds
 from gradience.storage.doctor import (
     rules_contents,
     rules_places,
@@ -14,6 +16,9 @@ from gradience.storage.doctor import (
     rules_variables,
 )
 from gradience.storage.doctor.facts import Facts
+from gradience.storage.doctor.finding_kinds import DOCTOR
+from gradience.storage.doctor.questions import MODELS, QUESTIONS
+from gradience.storage.doctor.values import export, gone
 
 Rule = Callable[[Facts], Iterator[Finding]]
 
@@ -53,6 +58,35 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+_BRINGING = frozenset(kind.code for kind in (kinds.DUPLICATE, kinds.SECOND_CACHE))
+"""Their mends bring content into the hub cache in use."""
+_POINTING = frozenset(
+    kind.code for kind in (kinds.UNREAD, kinds.LITERAL, kinds.EMPTY, kinds.IN_PROFILE)
+)
+"""Their mends may make another hub cache the one in use."""
+_HUB = re.compile("|".join(name for name, _ in QUESTIONS["huggingface_hub"].variables[MODELS]))
+
+
 def examine(facts: Facts) -> tuple[Finding, ...]:
-    """Every finding of every rule, the gravest first."""
-    return by_weight(finding for rule in RULES for finding in rule(facts))
+    """Every finding of every rule, the gravest first; their mends can all be carried out."""
+    return by_weight(_one_direction([f for rule in RULES for f in rule(facts)], facts))
+
+
+def _one_direction(found: Sequence[Finding], facts: Facts) -> Iterator[Finding]:
+    """Nothing is brought into a hub cache that another mend of the page points away from."""
+    pointing = any(f.code in _POINTING and _HUB.search(f.remedy) for f in found)
+    for finding in found:
+        if pointing and finding.code in _BRINGING:
+            yield DOCTOR[finding.code].found(
+                finding.message,
+                remedy=f"{_old_names(facts)}gradience doctor  # again, once the variables above "
+                "are mended: they decide which cache is used",
+            )
+        else:
+            yield finding
+
+
+def _old_names(facts: Facts) -> str:
+    """Old names of the hub cache that are set: without them the next page would not look there."""
+    named = {n: facts.environ[n] for n, (_, new) in gone(facts).items() if new == "HF_HUB_CACHE"}
+    return export(**named).removeprefix("export ") + " " if named else ""

@@ -80,6 +80,12 @@ def _hubs(facts: Facts) -> list[Cache]:
     return sorted(found, key=lambda c: c.root not in used)
 
 
+def hub_holds_repos(facts: Facts) -> bool:
+    """The hub cache that the libraries use has content."""
+    used = in_use(facts)
+    return any(cache.root in used for cache in _hubs(facts))
+
+
 def _repos(cache: Cache) -> dict[tuple[str, str], Entry]:
     return {(e.repo_type, e.name): e for e in cache.entries if e.what == "repo"}
 
@@ -106,14 +112,18 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
 def _merge(second: str, twice: list[tuple[Copy, Copy]]) -> str:
     """Bring what only the second cache has into the first, then clean the second of it."""
     steps = [" && ".join([*_bring(*pair), ""]) for pair in twice]
+    # By name too: a repo that was renamed or copied has the same commits.
+    revisions = [[p.revision for p in entry.parts if p.revision] for _, (_, entry) in twice]
     named = [
-        " ".join(f"--revision {part.revision}" for part in entry.parts if part.revision)
-        for _, (_, entry) in twice
+        " ".join(
+            [quoted(entry.name), *(f"--revision {revision}" for revision in own)] if own else []
+        )
+        for own, (_, (_, entry)) in zip(revisions, twice, strict=True)
     ]
     fit = len(_fitting([f"{step} {words}" for step, words in zip(steps, named, strict=True)]))
-    revisions = " ".join(words for words in named[:fit] if words)
+    taken = " ".join(filter(None, named[:fit]))
     # What lies in the first cache by now is no last copy, and pinned or needed there.
-    clean = _clean_alone(second, f"--offline --force {revisions}") if revisions else ""
+    clean = _clean_alone(second, f"--offline --force {taken}") if taken else ""
     left = any(entry.damage or not entry.parts for _, (_, entry) in twice[:fit])
     junk = _clean_alone(second, "--only-junk --min-age 0s") if left else ""
     return "".join(steps[:fit]) + " && ".join(filter(None, [clean, junk]))

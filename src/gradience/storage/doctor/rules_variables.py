@@ -8,6 +8,7 @@ from gradience.findings import Finding
 from gradience.storage.doctor import finding_kinds as kinds
 from gradience.storage.doctor.facts import Facts, Setting, Use
 from gradience.storage.doctor.questions import QUESTIONS, TEMPORARY
+from gradience.storage.doctor.rules_contents import hub_holds_repos
 from gradience.storage.doctor.values import (
     TRUE,
     below,
@@ -40,7 +41,9 @@ def unread(facts: Facts) -> Iterator[Finding]:
         if name in _SWITCHES and value.lower() not in TRUE:
             continue
         mend = f"unset {name}"
-        if instead and instead not in facts.environ:
+        # Pointed to another place, what the hub cache in use holds would be out of sight.
+        stranding = instead == "HF_HUB_CACHE" and hub_holds_repos(facts)
+        if instead and instead not in facts.environ and not stranding:
             new = "1" if name in _SWITCHES else meant(value, facts) or value
             mend += "; " + export(**{instead: new})
         hint = f"; {instead} is the name it reads" if instead else ""
