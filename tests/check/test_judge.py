@@ -120,6 +120,59 @@ def test_a_mistake_is_found_by_its_code(adapter, training, code):
     assert [f.code for f in found if f.code != code and f.severity != Severity.INFO] == []
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("learning_rate", "fast"),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("learning_rate", -1e-4),
+        ("learning_rate", 10**400),
+        ("learning_rate", [1e-4]),
+        ("learning_rate", True),
+        ("max_steps", "many"),
+        ("max_steps", 10.5),
+        ("save_steps", -5),
+        ("save_steps", 10.5),
+        ("logging_steps", "often"),
+        ("num_train_epochs", float("nan")),
+        ("gradient_accumulation_steps", 0),
+        ("per_device_train_batch_size", -1),
+        ("adam_beta1", 1.5),
+        ("warmup_ratio", 3),
+    ],
+)
+def test_a_value_that_cannot_be_is_an_error_that_names_key_and_value(key, value):
+    (found,) = [f for f in judge(Setup(training={key: value})) if f.code == "value_impossible"]
+    assert found.severity == Severity.ERROR
+    assert found.message.startswith(f"{key} is {value!r}"[:40])
+    assert len(found.message) < 160
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"max_steps": -1, "num_train_epochs": 0.5},
+        {"save_steps": 0.1, "logging_steps": 0.05, "eval_steps": 0.1, "eval_strategy": "steps"},
+        {"save_strategy": "epoch", "save_steps": -1, "eval_steps": -1},
+        {"save_total_limit": 0, "max_grad_norm": 0.0, "warmup_steps": 0.1, "weight_decay": 0},
+        {"save_steps": 1, "logging_steps": 10.0, "max_grad_norm": float("inf")},
+        {"learning_rate": 0, "adam_beta1": 0.0, "label_smoothing_factor": 0.1, "eval_steps": None},
+    ],
+)
+def test_a_value_that_training_arguments_take_can_be(training, tmp_path):
+    assert "value_impossible" not in codes(None, training)
+    transformers = pytest.importorskip("transformers")
+    transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **training)
+
+
+def test_what_another_program_fills_in_or_converts_can_be():
+    deepspeed = {"gradient_accumulation_steps": "auto", "learning_rate": "auto"}
+    of_trl = {"learning_rate": "1e-4", "max_steps": "100"}  # argparse converts a default text
+    for training in (deepspeed, of_trl):
+        assert codes(None, training) == []
+
+
 def test_a_rule_is_silent_about_what_was_not_given():
     assert judge(Setup()) == ()
     assert codes(None, {"learning_rate": 1e-6}) == [], "without an adapter it may be a full one"

@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from factories_runs import make_start, write_log
+from gradience.check.judge import judge
 from gradience.check.names import ADAPTER as ADAPTER_NAMES
 from gradience.check.names import TRAINING as TRAINING_NAMES
 from gradience.check.names import TRL as TRL_NAMES
@@ -142,6 +143,16 @@ def test_a_key_that_is_no_text_is_ignored_by_its_name(tmp_path):
     assert read_setup([path]).ignored == {"2": ""}
     flat = write(tmp_path / "y.yaml", "3: a\non: b\nlora_r: 8\n")
     assert read_setup([flat]).ignored == {"3": "", "True": ""}
+
+
+def test_a_value_that_cannot_be_is_named_by_the_key_that_the_user_wrote(tmp_path):
+    flat = write(tmp_path / "x.json", {"lora_r": "x", "learning_rate": 1e-4})
+    with pytest.raises(AdapterConfigError, match="`lora_r` is 'x'") as refused:
+        read_setup([flat])
+    assert "save_pretrained" not in refused.value.remedy, "nothing was saved yet"
+    bench = write(tmp_path / "bench.yaml", BENCH.replace("batch_size: 16", "batch_size: none"))
+    (finding,) = [f for f in judge(read_setup([bench])) if f.code == "value_impossible"]
+    assert finding.message.startswith("batch_size is 'none'")
 
 
 def test_what_is_no_configuration_is_refused_by_name(tmp_path):

@@ -20,7 +20,8 @@ LARGEST_CONFIG = 64 * 2**20
 """Bytes; a larger file is not read as a config."""
 
 _LARGEST_RANK = 2**20
-_REMEDY = "Correct the value, or save the adapter again with PEFT's save_pretrained."
+VALUE_REMEDY = "Correct the value, or save the adapter again with PEFT's save_pretrained."
+"""What helps where a key has a value that cannot be meant."""
 
 # Keys that decide the change, and are long enough to be known when they are misspelt.
 _DECISIVE = (
@@ -240,7 +241,9 @@ def _bad(source: str, key: str, value: object, wanted: str) -> NoReturn:
         text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
         for text in (repr(value), key)
     )
-    raise AdapterConfigError(f"{source}: `{key}` is {shown}, which is not {wanted}", remedy=_REMEDY)
+    raise AdapterConfigError(
+        f"{source}: `{key}` is {shown}, which is not {wanted}", remedy=VALUE_REMEDY
+    )
 
 
 def _peft_type(raw: Mapping[str, Any], source: str) -> str:

@@ -57,6 +57,14 @@ RANDOM_START = kind(
     "Leave init_lora_weights at True.",
     source=f"{_PEFT}: 'intended for debugging purposes'",
 )
+VALUE_IMPOSSIBLE = kind(
+    "value_impossible",
+    _ERROR,
+    "A value of the training that its key cannot have: a text where a number belongs, NaN, or a "
+    "sign or a fraction that it has no use for.",
+    "Correct the value in the configuration.",
+    source="transformers 5.24, TrainingArguments; torch 2.13, optimizers and DataLoader",
+)
 KEY_MISTYPED = kind(
     "key_mistyped",
     _WARNING,

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradience.adapter.config import AdapterConfig, parse_config
+from gradience.adapter.config import VALUE_REMEDY, AdapterConfig, parse_config
+from gradience.check.finding_kinds import VALUE_IMPOSSIBLE
 from gradience.check.names import ADAPTER, SIGNS, TRAINING, TRL, ignored
 from gradience.check.records import Setup
 from gradience.configs.read import read_mapping
-from gradience.errors import UsageError
+from gradience.errors import AdapterConfigError, UsageError
 from gradience.telemetry.read import Reader
 from gradience.telemetry.records import NAME, RunStart
 
@@ -68,14 +69,16 @@ def read_setup(paths: Sequence[Path]) -> Setup:
     """
     adapter: AdapterConfig | None = None
     training: dict[str, Any] = {}
+    written: dict[str, str] = {}
     unread: dict[str, str] = {}
     for path in paths:
         for file in _files(path):
             found = setup_of(_content(file), str(file))
             adapter = found.adapter or adapter
             training |= found.training
+            written |= found.written
             unread |= found.ignored
-    return Setup(adapter=adapter, training=training, ignored=unread)
+    return Setup(adapter=adapter, training=training, written=written, ignored=unread)
 
 
 def _files(path: Path) -> list[Path]:
@@ -127,6 +130,7 @@ def setup_of(content: Mapping[str, Any], source: str) -> Setup:
     return Setup(
         adapter=None if adapter is None else _adapter(adapter, base, source),
         training=_renamed(training, _TRAINING_NAMES) | _precision(training),
+        written={_TRAINING_NAMES.get(name, name): name for name in training},
         ignored=unread,
     )
 
@@ -156,7 +160,16 @@ def _adapter(found: Mapping[str, Any], base: object, source: str) -> AdapterConf
     content = {"peft_type": "LORA", **_renamed(found, _ADAPTER_NAMES)}
     if isinstance(base, str) and not content.get("base_model_name_or_path"):
         content["base_model_name_or_path"] = base
-    return parse_config(content, source)
+    try:
+        return parse_config(content, source)
+    except AdapterConfigError as error:
+        if error.remedy != VALUE_REMEDY or "peft_type" in found:
+            raise
+        # Nothing was saved yet, and the key is that which the user wrote.
+        said = str(error)
+        for key in _ADAPTER_NAMES.keys() & found.keys():
+            said = said.replace(f"`{_ADAPTER_NAMES[key]}` is", f"`{key}` is")
+        raise AdapterConfigError(said, remedy=VALUE_IMPOSSIBLE.remedy) from error
 
 
 def _precision(training: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,12 +28,15 @@ class Setup:
     adapter : AdapterConfig or None
     training : mapping
         Under the names of transformers' TrainingArguments; only what was written down.
+    written : mapping
+        The name under which the user wrote each of the training arguments.
     ignored : mapping
         Keys that are of no known configuration, each with the one that was meant, or "".
     """
 
     adapter: AdapterConfig | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
 
     def number(self, name: str) -> float | None:

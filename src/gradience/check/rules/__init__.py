@@ -7,6 +7,7 @@ RULES: Registry[Rules] = Registry(
     "family of rules",
     {
         "keys": "gradience.check.rules.keys:keys",
+        "values": "gradience.check.rules.values:values",
         "scale": "gradience.check.rules.scale:scale",
         "modules": "gradience.check.rules.modules:modules",
         "serving": "gradience.check.rules.serving:serving",
