@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 pytest.importorskip("transformers")
 pytest.importorskip("datasets")
@@ -18,6 +19,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from factories_disks import tmpfs
+from gradience.cli.monitor import monitor
 from gradience.telemetry.read import Reader
 from gradience.telemetry.records import (
     Alert,
@@ -119,6 +121,18 @@ def test_a_resumed_run_appends_under_its_own_name_and_another_run_gets_another(t
     assert len({e.run_id for e in events(tmp_path)}) == 1
     make_trainer(tmp_path, GradienceCallback()).train()
     assert len({e.run_id for e in events(tmp_path)}) == 2
+
+
+def test_a_broken_checkpoint_set_aside_before_a_resume_is_no_bad_news(tmp_path):
+    make_trainer(tmp_path, GradienceCallback()).train()
+    (tmp_path / "checkpoint-4" / "model.safetensors").write_bytes(b"")
+    trainer = make_trainer(tmp_path, GradienceCallback(), max_steps=6)
+    trainer.train(resume_from_checkpoint=True)
+    (alert,) = [e for e in events(tmp_path) if isinstance(e, Alert)]
+    assert (alert.code, alert.severity) == ("checkpoint_set_aside", "info")
+    assert "broken-checkpoint-4" in alert.message
+    assert "free" not in alert.remedy.lower(), "nothing is short"
+    assert CliRunner().invoke(monitor, [str(tmp_path)], standalone_mode=False).return_value == 0
 
 
 def test_a_run_that_dies_says_of_what(tmp_path):

@@ -21,7 +21,13 @@ from gradience.errors import GradienceError
 from gradience.findings import FindingKind, Severity
 from gradience.integrations.hf_state import is_peft, unwrapped
 from gradience.storage.guard.records import GuardEvent
-from gradience.telemetry.finding_kinds import DISK_ROOM, SAVE_FAILED, STOPPED_BY_FULL_DISK
+from gradience.telemetry.finding_kinds import (
+    CHECKPOINT_SET_ASIDE,
+    DISK_ROOM,
+    GUARD_HINDERED,
+    SAVE_FAILED,
+    STOPPED_BY_FULL_DISK,
+)
 from gradience.telemetry.log import RunLog, last_run_id
 from gradience.telemetry.records import (
     NAME,
@@ -40,7 +46,14 @@ from gradience.telemetry.rules import Watch
 _log = logging.getLogger("gradience.telemetry")
 
 _OWN_FIELDS = ("loss", "grad_norm", "learning_rate", "epoch")
-_GRAVE: dict[str, FindingKind] = {"failed": SAVE_FAILED, "stopped": STOPPED_BY_FULL_DISK}
+_GRAVE: dict[str, FindingKind] = {
+    "aside": CHECKPOINT_SET_ASIDE,
+    "failed": SAVE_FAILED,
+    "shared": GUARD_HINDERED,
+    "stopped": STOPPED_BY_FULL_DISK,
+    "unguarded": GUARD_HINDERED,
+    "unswept": GUARD_HINDERED,
+}
 
 
 class Telemetry:

@@ -64,6 +64,20 @@ DISK_ROOM = MONITOR.add(
     "The guard of the run found little room, or could not keep its reserve.",
     "Free space: `gradience cache du` shows where.",
 )
+CHECKPOINT_SET_ASIDE = MONITOR.add(
+    "checkpoint_set_aside",
+    Severity.INFO,
+    "A checkpoint that an earlier end left broken was set aside before the run began, so that a "
+    "resume takes a complete one.",
+    "Nothing: `gradience checkpoints prune` removes it.",
+)
+GUARD_HINDERED = MONITOR.add(
+    "guard_hindered",
+    Severity.WARNING,
+    "The guard of the run could not do its work: the saves are not guarded, another run saves "
+    "there, or a broken checkpoint could not be set aside.",
+    "See what the message says.",
+)
 SAVE_FAILED = MONITOR.add(
     "save_failed",
     Severity.WARNING,

@@ -78,8 +78,8 @@ class GuardEvent:
     Attributes
     ----------
     kind : str
-        `start`, `unguarded`, `aside`, `shared`, `reserve`, `room`, `rotated`, `cleaned`,
-        `released`, `saved`, `failed`, `stopped`, `end`.
+        `start`, `unguarded`, `aside`, `unswept`, `shared`, `reserve`, `room`, `rotated`,
+        `cleaned`, `released`, `saved`, `failed`, `stopped`, `end`.
     step : int, optional
         The optimizer step, where there is one.
     message : str

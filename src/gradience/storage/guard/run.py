@@ -116,7 +116,7 @@ class Guard:
         try:
             broken = self.own.sweep()
         except (StorageError, OSError) as error:  # what was left behind must not end a training
-            self.tell("aside", f"{error}", grave=True)
+            self.tell("unswept", f"{error}", grave=True)
             return
         for checkpoint in broken:
             name = Path(checkpoint.path).name
