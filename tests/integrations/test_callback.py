@@ -297,6 +297,19 @@ def test_a_run_with_room_is_told_in_one_line_and_one_that_had_to_act_in_another(
         ]
 
 
+@pytest.mark.root
+def test_a_run_that_starts_with_little_room_is_told_what_it_will_do(tmp_path):
+    told = []
+    with tmpfs(tmp_path / "disk", "size=10m") as place:
+        make_trainer(place / "out", GradienceCallback(on_event=told.append), save_steps=1).train()
+    start = next(event for event in told if event.kind == "start")
+    assert start.grave
+    assert start.message.endswith(
+        "The run goes on: where a save has no room, older checkpoints go; then it stops with one "
+        "that resumes."
+    )
+
+
 def test_whoever_raised_the_level_of_our_logger_is_told_no_good_news(tmp_path, capfd):
     logger = logging.getLogger("gradience")
     logger.setLevel(logging.WARNING)

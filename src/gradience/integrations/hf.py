@@ -437,6 +437,8 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
             return
         grave = asked.refused or asked.tight
         brief = f"{self._held.run}: {asked.brief}" if asked.brief and not grave else words
+        if grave:
+            brief = f"{brief} {self._held.what_follows()}"
         self._held.tell("start", brief, grave=grave)
         self._hold_reserve()
 

@@ -32,7 +32,7 @@ from gradience.storage.guard.records import (
 )
 from gradience.storage.guard.room import disk_was_why, fits, room_at
 from gradience.storage.guard.watcher import Watcher
-from gradience.storage.guard.words import how_to_go_on, what_was_done
+from gradience.storage.guard.words import how_to_go_on, what_follows, what_was_done
 from gradience.units import format_size
 
 WAIT_SECONDS = 15.0
@@ -148,6 +148,10 @@ class Guard:
             complete=len(complete),
             rotatable_bytes=sum(c.bytes for c in free),
         )
+
+    def what_follows(self) -> str:
+        """What the run does from a tight start on, in one sentence."""
+        return what_follows(rotate=self._rotate, clean=self._clean is not None)
 
     def hold_reserve(self) -> None:
         """Hold the ballast, as far as it is not held; say so where it cannot be."""

@@ -72,6 +72,20 @@ def what_was_done(counts: Mapping[str, int], newest: str) -> str:
     return f"Room was short: {done}. {ending}"
 
 
+def what_follows(*, rotate: bool, clean: bool) -> str:
+    """What a run does that starts without room for all that it would like to keep.
+
+    Examples
+    --------
+    >>> what_follows(rotate=True, clean=False)
+    'The run goes on: where a save has no room, older checkpoints go; then it stops with one that \
+resumes.'
+    """
+    acts = ("older checkpoints go",) * rotate + ("the allowed cleaning runs",) * clean
+    first = f"{', '.join(acts)}; then " if acts else ""
+    return f"The run goes on: where a save has no room, {first}it stops with one that resumes."
+
+
 def growth(place: str, seconds: float, per_second: float, free: int | None) -> str:
     """When the disk will be full, at the pace of the last minutes."""
     left = "" if free is None else f", {format_size(free)} left"
