@@ -137,6 +137,26 @@ def test_a_typo_in_fail_on_is_a_usage_error(gradience, tmp_path: Path) -> None:
     assert "Did you mean error?" in done.stderr
 
 
+def test_a_missing_path_among_several_stops_none_of_the_others(gradience, tmp_path: Path) -> None:
+    good = write_adapter(tmp_path / "good")
+    missing = ("audit", good, tmp_path / "nope", tmp_path / "gone")
+    many = gradience(*missing, "--json")
+    found = artifacts.decode(many.stdout.encode(), SET_SCHEMA, AuditSet, source="stdout")
+    assert many.returncode == 3
+    assert [a.source for a in found.audits] == [str(good)]
+    assert [(Path(f.source).name, f.code) for f in found.failures] == [
+        ("nope", "adapter_not_found"),
+        ("gone", "adapter_not_found"),
+    ]
+    table = gradience(*missing)
+    assert table.returncode == 3
+    assert "1 adapters" not in table.stdout
+    assert "nope does not exist" in " ".join(table.stdout.split())
+    none = gradience("audit", tmp_path / "nope", tmp_path / "gone")
+    assert none.returncode == 3
+    assert none.stdout.count("adapter_not_found") == 2
+
+
 def test_a_missing_path_says_so_in_two_lines(gradience) -> None:
     done = gradience("audit", "no-such-run")
     assert done.returncode == 3

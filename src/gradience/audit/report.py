@@ -14,7 +14,7 @@ from gradience.audit.records import (
 )
 from gradience.findings import Finding, Severity, by_weight
 from gradience.page import Page, Table, Text, Tone, count, number, percent
-from gradience.units import format_size
+from gradience.units import format_size, plural
 
 _WORDS: dict[str, tuple[str, Tone]] = {
     "healthy": ("HEALTHY", "good"),
@@ -89,7 +89,7 @@ def comparison(audits: Sequence[AdapterAudit], failures: Sequence[AuditFailure] 
     )
     unchecked = dict.fromkeys(filter(None, map(_unchecked, audits)))
     table = Table(
-        title=f"{len(audits)} adapters",
+        title=plural(len(audits), "adapter"),
         head=(*head, *(METRICS[c].title for c in columns)),
         rows=rows,
         left=frozenset({0, 1, 2}),

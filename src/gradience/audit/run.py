@@ -258,20 +258,30 @@ def audit_options(
 def audit_targets(
     targets: Sequence[str | os.PathLike[str]], options: AuditOptions
 ) -> tuple[AdapterAudit | AuditFailure, ...]:
-    """Audit everything that the targets name; one that cannot be read is an `AuditFailure`.
+    """Audit everything that the targets name.
+
+    Of several, one that names nothing or cannot be read is an `AuditFailure`.
 
     Raises
     ------
     GradienceError
-        If a target names nothing, or the only adapter or the base model cannot be read.
+        If the only target names nothing, or the only adapter or the base model cannot be read.
     """
-    found = [
-        location for target in targets for location in find_adapters(target, notice=options.notice)
-    ]
+    found: list[AdapterLocation] = []
+    missing: list[AuditFailure] = []
+    for target in targets:
+        try:
+            found += find_adapters(target, notice=options.notice)
+        except GradienceError as error:
+            if len(targets) == 1:
+                raise
+            missing.append(_failure(os.fspath(target), error))
     # The same file named twice is one adapter.
     locations = list({location.weights.absolute(): location for location in found}.values())
-    if len(locations) == 1:
+    if len(locations) == 1 and not missing:
         return (audit_location(locations[0], options),)
+    if not locations:
+        return tuple(missing)
     results: list[AdapterAudit | AuditFailure] = []
     # Opened once for all: a base elsewhere is asked for its headers each time.
     with _base(options) as base:
@@ -280,9 +290,9 @@ def audit_targets(
                 with opened(location) as adapter:
                     results.append(_audited(location, adapter, base, options))
             except GradienceError as error:
-                results.append(_failure(location, error))
+                results.append(_failure(location.source, error))
             options.progress("adapters", number, len(locations))
-    return tuple(results)
+    return (*results, *missing)
 
 
 def audit_location(location: AdapterLocation, options: AuditOptions) -> AdapterAudit:
@@ -418,9 +428,9 @@ def _base(options: AuditOptions) -> "AbstractContextManager[BaseModel | None]":
     return base
 
 
-def _failure(location: AdapterLocation, error: GradienceError) -> AuditFailure:
+def _failure(source: str, error: GradienceError) -> AuditFailure:
     return AuditFailure(
-        source=location.source,
+        source=source,
         code=error.code,
         message=str(error),
         remedy=error.remedy,
