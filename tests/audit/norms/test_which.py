@@ -80,6 +80,16 @@ def test_one_base_known_from_two_places_is_one() -> None:
     assert found.candidates[0].known_from == ("cache", "named")
 
 
+def test_of_two_names_of_one_base_the_recorded_one_is_shown() -> None:
+    names = [
+        known(name, decoder_shapes(), fingerprint="blake3:one")
+        for name in ("model", "org/base", "z")
+    ]
+    for order in (names, names[::-1]):
+        (found,) = rank(adapter(decoder_shapes(), base_model="org/base"), order).candidates
+        assert (found.model, found.recorded) == ("org/base", True)
+
+
 def test_a_damaged_file_of_norms_is_told_and_hides_no_other(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     write_base(tmp_path / "base", decoder_shapes())

@@ -59,7 +59,9 @@ def rank(adapter: Adapter, known: Iterable[KnownBase | Unreadable]) -> BaseMatch
         found = _candidate(adapter, base)
         if seen is not None:
             places = dict.fromkeys((*seen.known_from, *found.known_from))
-            found = _with_places(max(seen, found, key=lambda c: c.fits), tuple(places))
+            found = _with_places(
+                max(seen, found, key=lambda c: (c.fits, c.recorded)), tuple(places)
+            )
         candidates[base.fingerprint] = found
     order = sorted(
         candidates.values(),
