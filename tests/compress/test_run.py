@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from gradience.adapter.read import open_adapter
 from gradience.audit.run import audit_lora_peft_dir
@@ -81,6 +82,22 @@ def test_an_alpha_that_was_guessed_is_told_before_the_cut_writes_it_down(tmp_pat
     told.clear()
     compress(DEMO, tmp_path / "sound", Wish(rank=2), notice=told.append)
     assert told == []
+
+
+@pytest.mark.parametrize(("zeroed", "code"), [("lora_B", "untouched"), ("lora_", "zero_filled")])
+def test_an_adapter_that_changes_nothing_is_told_before_it_is_cut(
+    tmp_path: Path, zeroed: str, code: str
+) -> None:
+    (tmp_path / "old").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(DEMO / name, tmp_path / "old")
+    weights = tmp_path / "old/adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file({n: t * (zeroed not in n) for n, t in tensors.items()}, weights)
+    done = gradience("compress", tmp_path / "old", "--out", tmp_path / "new", "--rank", 3)
+    assert done.returncode == 0
+    assert f"[{code}]" in done.stderr
+    assert done.stderr.startswith("error: ")
 
 
 def test_a_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def health(
     base_moved : bool
         The initialisation moved part of the base into the factors, so that their size says nothing.
     """
-    yield from _zeros(layers, zero_factors)
+    yield from zeros(layers, zero_factors)
     yield from _outliers(layers)
     yield from _missing(layers, chosen_blocks=chosen_blocks)
     if not base_moved:
@@ -69,7 +69,8 @@ def health(
     yield from _bytes(byte_use)
 
 
-def _zeros(layers: Sequence[LayerAudit], zero_factors: Sequence[str]) -> Iterator[Finding]:
+def zeros(layers: Sequence[LayerAudit], zero_factors: Sequence[str]) -> Iterator[Finding]:
+    """Findings about modules whose change is exactly zero; `zero_factors` as in `health`."""
     zero = [a.name for a in layers if a.metrics.get("spectral_norm") == 0.0]
     if zero_factors:
         yield ZERO_FILLED.found(

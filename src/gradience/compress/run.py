@@ -4,7 +4,7 @@ PATH -> Adapter -> Rewritten -> Compression (and a PEFT directory)
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,8 @@ from gradience.adapter.layout import Notice
 from gradience.adapter.read import adapter_from_state_dict, opened
 from gradience.adapter.records import Adapter
 from gradience.adapter.source import find_one
+from gradience.audit.health import zeros
+from gradience.audit.layers import audit_layers
 from gradience.audit.records import TruncationRule
 from gradience.blas import one_thread
 from gradience.compress.records import Compression
@@ -26,7 +28,7 @@ from gradience.compress.rewrite import (
 )
 from gradience.compress.write import weights_bytes, write_peft
 from gradience.errors import UnmeasurableError, UsageError
-from gradience.findings import Severity
+from gradience.findings import Finding, Severity
 
 _RULES = {
     "per_module": "per module",
@@ -94,8 +96,8 @@ def compress(
     dry_run : bool
         Compute all of it and write nothing.
     notice : callable
-        Told in a sentence what takes long, such as a download, and what was found wrong on reading:
-        the smaller adapter has it too, and shows it no more.
+        Told in a sentence what takes long, such as a download, and what is wrong with the adapter:
+        the smaller one has it too, and may show it no more.
 
     Raises
     ------
@@ -108,9 +110,8 @@ def compress(
     """
     _check(output, wish)
     with opened(find_one(target, notice=notice)) as adapter, one_thread(os.environ):
-        for finding in adapter.findings:
-            if finding.severity is not Severity.INFO:
-                notice(f"{finding.severity}: {finding.message} [{finding.code}]")
+        for finding in _faults(adapter):
+            notice(f"{finding.severity}: {finding.message} [{finding.code}]")
         new = _rewritten(adapter, wish)
         after = adapter_from_state_dict(new.tensors, new.config, source=str(output))
         return Compression(
@@ -144,6 +145,14 @@ def _check(output: Path, wish: Wish) -> None:
         raise UsageError(
             f"{output} is there already", remedy="Name a directory that is not there, or is empty."
         )
+
+
+def _faults(adapter: Adapter) -> Iterator[Finding]:
+    """What reading warned of, and a change of zero; NaN is refused by whoever meets it."""
+    yield from (f for f in adapter.findings if f.severity is not Severity.INFO)
+    measured = audit_layers(adapter.layers, None, width=1e-3, progress=lambda *_: None)
+    nothing = zeros(measured.layers, measured.zero_factors)
+    yield from (f for f in nothing if f.severity is Severity.ERROR)
 
 
 def _rewritten(adapter: Adapter, wish: Wish) -> Rewritten:
