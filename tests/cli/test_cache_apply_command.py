@@ -58,7 +58,7 @@ def test_a_plan_is_written_and_applied_later_and_what_changed_by_then_stays(
     again = gradience("apply", "plan.json", "--yes")
     assert again.returncode == 1
     assert "gone, changed or used by now" in " ".join(again.stdout.split())
-    assert gradience("apply", "none.json", "--yes").returncode == 5
+    assert gradience("apply", "none.json", "--yes").returncode == 3
     (tmp_path / "odd.json").write_text("{}")
     assert gradience("apply", "odd.json", "--yes").returncode == 3
 
@@ -290,3 +290,10 @@ def test_acts_of_another_sort_than_the_title_are_not_done(gradience, hub, tmp_pa
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert names_below(tmp_path / "hf") == before
+
+
+def test_a_plan_that_is_not_there_is_no_plan_and_no_refusal_of_the_disk(gradience, tmp_path):
+    for file in (tmp_path / "nope.json", tmp_path):
+        done = gradience("apply", file)
+        assert done.returncode == 3
+        assert f"{file} cannot be read" in said(done)

@@ -11,7 +11,7 @@ import click
 
 from gradience.cli.cache import host_and_places
 from gradience.cli.visible import visible
-from gradience.errors import ExitCode, StorageError, UsageError
+from gradience.errors import ArtifactError, ExitCode, StorageError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -194,7 +194,7 @@ def read_plan(path: Path) -> "Plan":
 
     Raises
     ------
-    StorageError, ArtifactError
+    ArtifactError
         If the file cannot be read, or is no plan.
     """
     from gradience import artifacts  # noqa: PLC0415
@@ -203,7 +203,7 @@ def read_plan(path: Path) -> "Plan":
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
-        raise StorageError(
+        raise ArtifactError(
             f"{path} cannot be read: {error.strerror}",
             remedy="Make a plan: gradience cache clean --plan plan.json",
         ) from error
