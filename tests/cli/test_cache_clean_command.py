@@ -79,6 +79,15 @@ def test_trash_is_listed_brought_back_and_emptied(gradience, hub):
     assert "empty" in gradience("undo").stdout
 
 
+def test_of_a_link_that_comes_back_to_nothing_no_cause_is_invented(gradience, hub):
+    snapshot = next((hub.repo("org/old") / "snapshots").iterdir())
+    (snapshot / "dangling").symlink_to("../../blobs/nowhere")
+    gradience("clean", "org/old", "--trash", "--yes", *OLD)
+    said = " ".join(gradience("undo").stdout.split())
+    assert "a link to what is not there: models--org--old" in said
+    assert "removed since" not in said
+
+
 def test_a_change_that_left_no_trash_cannot_be_undone(gradience, hub):
     assert gradience("undo").returncode == 0
     done = gradience("undo", "20260101-000000-abcd")

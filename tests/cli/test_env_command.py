@@ -137,6 +137,7 @@ def test_every_format_is_printed(name: str, gradience) -> None:
 def test_an_image_has_its_own_disks_and_not_those_of_this_machine(gradience, home: Path) -> None:
     done = gradience("--format", "dockerfile", RUNPOD_POD_ID="x")
     assert 'VOLUME ["/app/cache"]' in done.stdout
+    assert "as asked" not in done.stdout, "nobody asked"
     assert str(home) not in done.stdout
     assert done.stderr == ""
 
@@ -260,7 +261,10 @@ def test_install_is_undone(gradience, home: Path) -> None:
     )
     assert said.stdout.split()[-1] == "1"
     assert f"{home}/disk" in said.stdout
-    assert "removed" in gradience("--uninstall").stderr
+    gone = gradience("--uninstall").stderr
+    assert "removed" in gone
+    assert "The directories that it named stay" in gone
+    assert (home / "disk").is_dir()
     assert not (home / ".config/gradience").exists()
     assert (home / ".bashrc").read_bytes() == b"export A=1"
     assert "nothing was installed" in gradience("--uninstall").stderr

@@ -114,7 +114,7 @@ def _show_done(chosen: "Sequence[Trash]", done: "Sequence[Returned]", *, emptyin
         )
         lines += [Text(text=f"stayed: {reason}", tone="warn") for reason in result.stayed]
         lines += [
-            Text(text=f"leads nowhere, what it led to was removed since: {name}", tone="warn")
+            Text(text=f"a link to what is not there: {name}", tone="warn")
             for name in ([] if emptying else dangling(trash))
         ]
     _show(tuple(lines))

@@ -158,7 +158,9 @@ def _uninstall() -> int:
 
     done = profile.uninstall(os.environ, Path.home())
     _say_installed(done)
-    if not (done.written or done.removed):
+    if done.written or done.removed:
+        click.echo("The directories that it named stay, with what is in them.", err=True)
+    else:
         click.echo("nothing was installed.", err=True)
     return 0
 

@@ -346,6 +346,19 @@ def test_killed_at_any_step_everything_is_whole_after_the_next_change(tmp_path):
     assert steps > 15
 
 
+def test_a_change_that_was_cut_off_is_told_by_what_it_had_done(tmp_path):
+    told = set()
+    for steps in range(60):
+        root = tmp_path / str(steps)
+        (root / "a").mkdir(parents=True)
+        (root / "a" / "file").write_bytes(b"x" * 5000)
+        killed = dies(plan_of(root, "a"), steps)
+        told |= {note.rpartition("): ")[2] for note in recover(str(root), nobody)}
+        if not killed:
+            break
+    assert told == {"it had done nothing yet.", "1 act finished.", "1 act taken back."}
+
+
 def test_a_change_whose_journal_is_lost_goes_back(root):
     plan = plan_of(root, ["a", "b"])
     before = names_below(root)

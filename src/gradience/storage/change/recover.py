@@ -89,10 +89,12 @@ def _one(site: Site, left: Left, holders: Callable[[], Holders]) -> list[str]:
         return _lost(site)
     if left.states is not None:
         site.min_age = left.plan.min_age
-        finished, undone = _settle(site, left.plan, left.states, holders)
+        counts = _settle(site, left.plan, left.states, holders)
+        words = zip(counts, ("finished", "taken back"), strict=True)
+        done = ", ".join(f"{plural(n, 'act')} {word}" for n, word in words if n)
         return [
-            f"A change of {text_of(site.below.root)} had been cut off ({site.id}): {finished} "
-            f"acts were finished, {undone} taken back."
+            f"A change of {text_of(site.below.root)} had been cut off ({site.id}): "
+            f"{done or 'it had done nothing yet'}."
         ]
     if not site.set_aside_names():  # it had ended, but for its last step
         site.close_own()

@@ -165,7 +165,7 @@ def _foreign(machine: Machine, platform: Platform, root: Path | None) -> Detecte
         name=platform.name,
         root=path,
         local=own if platform.style == "cloud" else path,
-        reason=f"{platform.title}, as asked, at {path}.",
+        reason=f"{platform.title}, at {path}.",
         notes=(platform.keeps,),
     )
 
