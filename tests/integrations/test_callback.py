@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -326,6 +327,9 @@ UNGUARDED = {
     "push_to_hub": lambda trainer: setattr(trainer.args, "push_to_hub", True),
     "save_on_each_node": lambda trainer: setattr(trainer.args, "save_on_each_node", True),
     "hyper-parameter search": lambda trainer: setattr(trainer, "hp_search_backend", "optuna"),
+    "torch.distributed": lambda trainer: setattr(
+        trainer.args, "distributed_state", SimpleNamespace(num_processes=2)
+    ),
 }
 
 

@@ -3,7 +3,18 @@
 from collections.abc import Callable
 from typing import TypeVar
 
+from gradience.errors import StorageError
+
 T = TypeVar("T")
+
+
+def cannot_agree(count: int) -> bool:
+    """Whether these are several and cannot tell one another: XLA's, SageMaker's model parallel."""
+    if count == 1:
+        return False
+    import torch.distributed as dist  # noqa: PLC0415 - several processes have it loaded
+
+    return not (dist.is_available() and dist.is_initialized())
 
 
 class Ranks:
@@ -22,14 +33,37 @@ class Ranks:
         self._count = count
 
     def agreed(self, ask: Callable[[], T]) -> T:
-        """The answer of the first process, in all of them."""
+        """The answer of the first process, in all of them.
+
+        Raises
+        ------
+        StorageError
+            In the others, where the first one had no answer: there its own error goes on.
+        """
         if not self.several:
             return ask()
-        import torch.distributed as dist  # noqa: PLC0415 - several processes have it loaded
+        import torch.distributed as dist  # noqa: PLC0415 - as above
 
-        answer: list[T | None] = [ask() if self.first else None]
-        dist.broadcast_object_list(answer, src=0)
-        return answer[0]  # type: ignore[return-value]
+        answer: T | None = None
+        failed: Exception | None = None
+        if self.first:
+            try:
+                answer = ask()
+            except Exception as error:  # noqa: BLE001 - raised again, once the others know
+                failed = error
+        # As words: not every error survives being pickled.
+        why = f"{type(failed).__name__}: {failed}" if failed else ""
+        told: list[tuple[T | None, str]] = [(answer, why)]
+        dist.broadcast_object_list(told, src=0)
+        answer, why = told[0]
+        if failed is not None:
+            raise failed
+        if why:
+            raise StorageError(
+                f"the first process, which decides for all, could not: {why}",
+                remedy="See the log of that process; this one ended with it.",
+            )
+        return answer  # type: ignore[return-value]
 
     def all(self, ok: bool) -> bool:
         """Whether it went well in every process."""

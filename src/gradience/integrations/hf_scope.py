@@ -6,6 +6,8 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from gradience.integrations.hf_ranks import cannot_agree
+
 _PUSHES = (
     "push_to_hub uploads the output directory while it changes; with hub_strategy='end' saves are "
     "guarded"
@@ -21,6 +23,7 @@ def unguarded(trainer: Any) -> str:
         (_pushes_saves(trainer.args), _PUSHES),
         (trainer.args.save_on_each_node, "save_on_each_node writes to the disks of other machines"),
         (trainer.hp_search_backend is not None, "a hyper-parameter search saves by trial"),
+        (cannot_agree(trainer.args.world_size), "torch.distributed does not join its processes"),
     )
     return next((why for so, why in reasons if so), "")
 
