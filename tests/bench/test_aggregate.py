@@ -18,13 +18,14 @@ from gradience.bench.ledger import Ledger
 from gradience.bench.report.aggregate import aggregate
 from gradience.bench.report.judged import judged
 from gradience.bench.report.page import page
+from gradience.bench.report.side_by_side import page as side_by_side
 from gradience.bench.report.verify import verify
 from gradience.bench.report.write import write
 from gradience.bench.settings import ClaimSettings
 from gradience.bench.verdict.judge import judge
 from gradience.cli.bench_aggregate import aggregate as command
 from gradience.errors import TrialResultError, UsageError
-from gradience.page import Text
+from gradience.page import Table, Text
 
 MADE = (*ladder(losses={16: 0.0, 8: 0.0}), *CONTROLS)
 
@@ -172,6 +173,11 @@ def test_nothing_is_judged_and_no_verdict_is_hinted_at_while_trials_of_the_plan_
     assert "would be a look of its own" in report.notes[0]
     texts = [part.text for part in page(report) if isinstance(part, Text)]
     assert "truncate: not judged yet, 1 trial to go." in texts
+    other = write_bench(
+        tmp_path / "b", make_results(made=MADE, items=400, spec={"base": "f" * 16}), name="other"
+    )
+    [table] = [part for part in side_by_side(aggregate([root, other])) if isinstance(part, Table)]
+    assert "not judged" in table.rows[0]
     assert judged(root).verdicts == report.verdicts
     write(judged(root), root, now=NOW)
     assert verify(root).differences == ()

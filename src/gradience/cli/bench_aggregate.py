@@ -36,7 +36,8 @@ def aggregate(*, directories: tuple[Path, ...], output_dir: Path | None, as_json
 
     Each DIR is the output directory of a bench. Runs that differ in nothing but their seeds and
     their machine are one bench, and are judged as one with all their seeds; others are shown side
-    by side. Runs of one bench must share the claim. Nothing in a DIR is changed.
+    by side. Runs of one bench must share the claim, and nothing is judged while trials that one of
+    them planned wait. Nothing in a DIR is changed.
 
     \b
     gradience bench aggregate machine-a/out machine-b/out

@@ -68,6 +68,8 @@ def _rows(report: BenchReport) -> Iterator[tuple[str, ...]]:
 def _answer(answer: Answer, probe: Row | None, report: BenchReport) -> tuple[str, ...]:
     row = answer.smallest
     if row is None or row.verdict is None:
+        if report.waiting:
+            return "not judged", "-", "-", "-", "-"
         first = answer.steps[0].verdict
         return f"none ({first.decision})" if first else "none", "-", "-", "-", "-"
     v = row.verdict
