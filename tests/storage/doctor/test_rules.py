@@ -500,3 +500,15 @@ def test_an_empty_variable_decides_where_the_answer_shows_it(answer: str, becaus
     asked = msgspec.structs.replace(use(path=answer or "/work"), answer=answer)
     machine = facts(asked, environ={"HF_HUB_CACHE": "", "HF_HOME": "~/x"})
     assert [place.because for place in summarise(machine).places] == [because]
+
+
+@pytest.mark.parametrize(("root", "cleans"), [("/hub", True), ("/other/hub", False)])
+def test_a_full_disk_is_cleaned_only_where_a_cache_lies_on_it(root: str, cleans: bool) -> None:
+    ill = facts(
+        use(path="/hub"),
+        candidates=(Candidate(path=Path("/other"), mount=mount("/other", free=GB)),),
+        inventory=inventory(cache(root, repo("o/m", f"{root}/models--o--m", "a"))),
+    )
+    [finding] = found(with_room(ill, free_bytes=5 * GB), "space_low")
+    assert finding.remedy.startswith("gradience cache clean") is cleans
+    assert finding.remedy.startswith("# no cache lies on /: free space") is not cleans

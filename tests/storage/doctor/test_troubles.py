@@ -111,6 +111,25 @@ def test_no_space_left_is_found_and_mended(patient: Patient, tmp_path: Path) -> 
 
 
 @pytest.mark.root
+def test_a_disk_that_is_too_small_is_not_mended_by_cleaning_others(
+    patient: Patient, tmp_path: Path
+) -> None:
+    with serve(o__m=Repo({"config.json": b"{}", "model.bin": b"1"})) as hub:
+        download(patient, hub.url, patient.home / ".cache/huggingface/hub")
+    with tmpfs(tmp_path / "small", "size=210m") as small:
+        (patient.work / "train.py").write_text(
+            f"import huggingface_hub as h\nh.snapshot_download('o/m', cache_dir='{small}/c')\n"
+        )
+        finding = next(
+            f
+            for f in patient.asks(*HUB, "--", "python", "train.py")["findings"]
+            if f["code"] == "space_low" and str(small) in f["message"]
+        )
+    assert finding["remedy"].startswith("# a disk of 220 MB is too small: name a directory on ")
+    assert "cache_dir in line 2 of " in finding["remedy"]
+
+
+@pytest.mark.root
 def test_what_lies_on_a_full_disk_can_be_taken_along(patient: Patient, tmp_path: Path) -> None:
     if shutil.disk_usage(tmp_path).free < 2 * ENOUGH_BYTES:
         pytest.skip("no disk with room to move to")

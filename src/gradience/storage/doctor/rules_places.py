@@ -15,7 +15,7 @@ from gradience.storage.doctor.questions import (
     TEMPORARY,
     TORCH_HUB,
 )
-from gradience.storage.doctor.values import deciding, export, listed, quoted
+from gradience.storage.doctor.values import deciding, export, inside, listed, quoted
 from gradience.system.records import Mount
 from gradience.units import format_size
 
@@ -140,8 +140,42 @@ def _more_space(room: Room, facts: Facts) -> str:
     if uses and other is not None and pointed(uses, other, facts):
         return moved(uses, other, facts)
     if room.free_bytes is not None and room.free_bytes < LOW_BYTES:
+        instead = _elsewhere(room, other, facts)
+        if here is not None and not room.quota and (here.total_bytes or LOW_BYTES) < LOW_BYTES:
+            return f"# a disk of {format_size(here.total_bytes or 0)} is too small: {instead}"
+        if here is not None and not _holds_caches(here, facts):
+            return f"# no cache lies on {here.path}: free space there, or {instead}"
         return f"gradience cache clean --min-free {LOW_BYTES // 10**9}GB"
     return "gradience cache du  # what takes the space, and what may go"
+
+
+def _elsewhere(room: Room, other: Path | None, facts: Facts) -> str:
+    """Who names a directory on another disk, and with what."""
+    program = facts.program
+    told = [
+        f"{p.keyword} in line {p.line} of {program.script}"
+        if p.line
+        else f"{p.keyword} of {p.call}"
+        for p in (program.literals if program else ())
+        if p.value and _names(p.value, room)
+    ]
+    told += [name for use in _uses(room, facts) if (name := variable_for(use, facts))]
+    by = f" with {listed(told, 3)}" if told else ""
+    return f"name a directory on another disk{by}" + (f", such as {other}" if other else "")
+
+
+def _holds_caches(mount: Mount, facts: Facts) -> bool:
+    """Whether a cache that was found lies there; True where none could be looked for."""
+    if facts.inventory is None:
+        return True
+    known = {mount.path, *(m.path for m in facts.mount_of.values())}
+    known |= {c.mount.path for c in facts.candidates}
+    return any(
+        max((p for p in known if inside(cache.root, p)), key=lambda p: len(p.parts), default=None)
+        == mount.path
+        for cache in facts.inventory.caches
+        if cache.files
+    )
 
 
 def small_disk(facts: Facts) -> Iterator[Finding]:
