@@ -115,6 +115,17 @@ def test_a_script_can_be_named_alone(tmp_path: Path) -> None:
     assert "HF_HOME=/d python train.py" in done.stdout
 
 
+def test_a_directory_that_the_command_line_names_by_argparse_is_said_to_be_unknown(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "train.py").write_text(
+        "import argparse\np = argparse.ArgumentParser()\np.add_argument('--out')\n"
+        "args = p.parse_args()\nTrainingArguments(output_dir=args.out)\n"
+    )
+    shown = " ".join(doctor(tmp_path, "--", "python", "train.py", "--out", "runs/x").stdout.split())
+    assert "not known: where output_dir=args.out of TrainingArguments() in line 5 of " in shown
+
+
 def test_the_documentation_names_every_finding() -> None:
     text = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
     assert [code for code in DOCTOR if f"`{code}`" not in text] == []

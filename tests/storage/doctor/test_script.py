@@ -97,6 +97,23 @@ def test_an_option_on_the_command_line_takes_the_place_of_its_default() -> None:
     assert [p.value for p in found.literals] == ["/big"]
 
 
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("TrainingArguments(output_dir=args.out)", ["output_dir=args.out"]),
+        ("TrainingArguments(args.out)", ["output_dir=args.out"]),
+        ("m.save_pretrained(name())", ["save_directory=name()"]),
+        ("f(cache_dir=None)", []),
+        ("p.add_argument('--output_dir')\nTrainingArguments(output_dir=args.output_dir)", []),
+    ],
+)
+def test_a_directory_that_only_the_run_decides_is_told_as_such(
+    source: str, expected: list[str]
+) -> None:
+    found = read(source, environ={}, home="/h", arguments=("--out", "x", "--output_dir", "y"))
+    assert [f"{p.keyword}={p.value}" for p in found.computed] == expected
+
+
 def words_of(folder: Path, source: str, *words: str) -> tuple[str, ...]:
     (folder / "train.py").write_text(source)
     return words or ("python", "train.py")

@@ -280,6 +280,8 @@ class Program:
         Variables set in front of the command (`HF_HOME=/x python ...`, `env HF_HOME=/x ...`).
     flags : tuple of str
         Options of the interpreter.
+    computed : tuple of PathLiteral
+        Directories that only the run decides: `value` is the expression.
     notes : tuple of str
         What could not be read, and why.
     """
@@ -293,6 +295,7 @@ class Program:
     imports: tuple[Import, ...] = ()
     assignments: tuple[Assignment, ...] = ()
     literals: tuple[PathLiteral, ...] = ()
+    computed: tuple[PathLiteral, ...] = ()
     dotenv: tuple[Setting, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -20,6 +20,7 @@ from gradience.storage.doctor.facts import (
     Interpreter,
     LockTest,
     Place,
+    Program,
     Room,
     Setting,
     Token,
@@ -159,8 +160,17 @@ def gather(
         set_aside=contents.set_aside,
         dead_runs=contents.dead_runs,
         idle_locks=contents.idle_locks,
-        unasked=(*contents.unasked, *facts.unasked),
+        unasked=(*_computed(program), *contents.unasked, *facts.unasked),
     )
+
+
+def _computed(program: Program | None) -> Iterable[str]:
+    """Directories of a program that cannot be told without running it."""
+    for place in program.computed if program else ():
+        yield (
+            f"where {place.keyword}={place.value} of {place.call}() in line {place.line} of "
+            f"{program.script if program else ''} leads: the run decides"
+        )
 
 
 def _silent(_stage: str, _done: int, _total: int) -> None:

@@ -56,6 +56,7 @@ def read_program(
         imports=tuple(found.imports),
         assignments=tuple(found.assignments),
         literals=tuple(found.literals),
+        computed=tuple(found.computed),
         dotenv=dotenv,
         notes=(*([note] if note else []), *found.notes),
     )

@@ -39,6 +39,7 @@ class Reading:
     imports: list[Import] = field(default_factory=list)
     assignments: list[Assignment] = field(default_factory=list)
     literals: list[PathLiteral] = field(default_factory=list)
+    computed: list[PathLiteral] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -80,6 +81,10 @@ def read(
         return reader.found
     reader.module(tree)
     _override(reader.found, arguments)
+    # `args.output_dir` is the option of that name, which may have told its value.
+    told = {p.keyword for p in reader.found.literals}
+    computed = reader.found.computed
+    reader.found.computed = [p for p in computed if p.value.rpartition(".")[2] not in told]
     return reader.found
 
 
@@ -252,13 +257,20 @@ class _Reader:
 
     def _places(self, call: ast.Call, last: str, line: int) -> None:
         for keyword in call.keywords:
-            value = text_of(keyword.value, self.scope) if keyword.arg in PATH_KEYWORDS else None
-            if value is not None and keyword.arg:
-                self._literal(keyword.arg, value, last, line)
+            if keyword.arg in PATH_KEYWORDS:
+                self._place(keyword.arg, keyword.value, last, line)
         if last in _FIRST_ARGUMENT and call.args:
-            value = text_of(call.args[0], self.scope)
-            if value is not None:
-                self._literal(_FIRST_ARGUMENT[last], value, last, line)
+            self._place(_FIRST_ARGUMENT[last], call.args[0], last, line)
+
+    def _place(self, keyword: str, value: ast.expr, call: str, line: int) -> None:
+        text = text_of(value, self.scope)
+        if text is not None:
+            self._literal(keyword, text, call, line)
+        elif not isinstance(value, ast.Constant):  # None: the library's own place
+            expression = ast.unparse(value)
+            self.found.computed.append(
+                PathLiteral(keyword=keyword, value=expression, call=call, line=line)
+            )
 
     def _fields(self, node: ast.ClassDef) -> None:
         """`output_dir: str = "out"` in a dataclass of options."""
