@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from factories_doctor import facts, program
 from gradience.errors import UsageError
 from gradience.storage.checkpoints.contents import cut_off
-from gradience.storage.doctor.facts import Interpreter, Library
+from gradience.storage.doctor.facts import Import, Interpreter, Library
 from gradience.storage.doctor.locks import idle_lock_files, lock_test
 from gradience.storage.doctor.places import hub_clients, place
 from gradience.storage.doctor.probe import probe
 from gradience.storage.doctor.profiles import parse, read_profiles
+from gradience.storage.doctor.rules import examine
 
 PYTHON = Path(sys.executable)
 
@@ -147,6 +149,22 @@ def test_a_library_that_cannot_be_imported_is_a_fact_not_a_crash(
 ) -> None:
     [library] = asked(tmp_path, "huggingface_hub", python=broken_python(tmp_path, body)).libraries
     assert words in library.problem
+
+
+@pytest.mark.parametrize("data", [None, b"Metadata-Version: 2.1\n", b"Version: \xff\n"])
+def test_a_package_with_damaged_metadata_is_told_and_not_called_missing(
+    tmp_path: Path, data: bytes | None
+) -> None:
+    python = broken_python(tmp_path, "")
+    metadata = next(tmp_path.glob("site/*.dist-info/METADATA"))
+    metadata.unlink()
+    if data is not None:
+        metadata.write_bytes(data)
+    found = asked(tmp_path, "huggingface_hub", python=python)
+    [library] = found.libraries
+    assert "its metadata is damaged" in library.problem
+    machine = facts(interpreter=found, program=program(Import(library="huggingface_hub", line=1)))
+    assert {f.code for f in examine(machine)} == {"library_broken"}
 
 
 def test_a_library_that_hangs_is_given_up(tmp_path: Path) -> None:

@@ -32,33 +32,40 @@ _MARK = "gradience-answer:"
 _LIST = """
 import json, re, sys
 from importlib import metadata
-found, reached = {}, set()
+found, damaged, reached, whole = {}, {}, set(), True
 asked, imported = json.loads(sys.argv[1])
 for name in asked:
     try:
-        found[name] = metadata.version(name)
-    except Exception:
+        version = metadata.version(name)
+        if not isinstance(version, str):
+            raise ValueError("no version in it")
+        found[name] = version
+    except metadata.PackageNotFoundError:
         pass
+    except Exception as error:  # whatever a damaged file makes of it: told
+        damaged[name] = type(error).__name__ + ": " + str(error)
 def plain(name):
     return re.sub("[-_.]+", "-", name).lower()
 try:
     owners = metadata.packages_distributions() if imported else {}
     waiting = [plain(owner) for name in imported for owner in owners.get(name, ())]
-except Exception:  # before Python 3.10
-    imported, waiting = [], []
+except Exception:  # before Python 3.10, or a damaged package: who needs whom is not known
+    whole, waiting = False, []
 while waiting:
     name = waiting.pop()
     if name not in reached:
         reached.add(name)
         try:
             needs = metadata.requires(name) or []
-        except Exception:
+        except metadata.PackageNotFoundError:
             needs = []
+        except Exception:  # damaged: what it needs is not known
+            whole, needs = False, []
         waiting += [plain(re.match("[A-Za-z0-9._-]+", n)[0]) for n in needs if "extra ==" not in n]
-loaded = [name for name in found if plain(name) in reached] if imported else list(found)
+loaded = [name for name in found if plain(name) in reached] if imported and whole else list(found)
 print("gradience-answer:" + json.dumps({
     "version": "%d.%d.%d" % sys.version_info[:3], "executable": sys.executable, "found": found,
-    "loaded": loaded}))
+    "damaged": damaged, "loaded": loaded}))
 """
 # `python -c` puts the working directory first on the path, where a folder named `datasets` would
 # shadow the library: a program's own directory does not matter to where its libraries write.
@@ -128,7 +135,7 @@ def probe(
         If `python` cannot be run as an interpreter, or a library is none that we can ask.
     """
     _check(only)
-    found, loaded = _installed(python, environ, cwd, imported)
+    found, loaded, damaged = _installed(python, environ, cwd, imported)
     asked = {
         name: question
         for name, question in QUESTIONS.items()
@@ -158,7 +165,14 @@ def probe(
     return Interpreter(
         executable=found.executable,
         version=found.version,
-        libraries=tuple((known | fresh)[name] for name in asked),
+        libraries=(
+            *((known | fresh)[name] for name in asked),
+            *(
+                Library(name=name, version="", problem=f"its metadata is damaged: {why[:400]}")
+                for name, question in QUESTIONS.items()
+                if (why := damaged.get(question.distribution)) and (name in only or not only)
+            ),
+        ),
         distributions=found.distributions,
     )
 
@@ -182,8 +196,8 @@ class _Found(NamedTuple):
 
 def _installed(
     python: Path, environ: Mapping[str, str], cwd: Path, imported: Sequence[str]
-) -> tuple[_Found, frozenset[str]]:
-    """What an interpreter has, and which of it these imports can load."""
+) -> tuple[_Found, frozenset[str], dict[str, str]]:
+    """What an interpreter has, which of it these imports can load, and what is damaged, and how."""
     names = sorted({q.distribution for q in QUESTIONS.values() if q.distribution})
     command = [str(python), "-c", _LIST, json.dumps([names, list(imported)])]
     try:
@@ -194,7 +208,7 @@ def _installed(
     if answer is None:
         raise _not_python(python, _last_line(result.stderr) or f"exit code {result.returncode}")
     found = _Found(answer["executable"], answer["version"], answer["found"])
-    return found, frozenset(answer["loaded"])
+    return found, frozenset(answer["loaded"]), answer["damaged"]
 
 
 def _ask(

@@ -143,6 +143,8 @@ def missing(facts: Facts) -> Iterator[Finding]:
         question = QUESTIONS.get(name)
         if question is None or facts.interpreter.has(question.distribution):
             continue
+        if any(library.name == name for library in facts.interpreter.libraries):
+            continue  # there, and damaged: told already
         yield kinds.LIBRARY_MISSING.found(
             f"{facts.program.script}, line {imported.line} imports {name}, which "
             f"{facts.interpreter.executable} does not have: its places are not known.",

@@ -183,8 +183,9 @@ def libraries(facts: Facts) -> Iterator[Finding]:
         if library.problem:
             python = facts.interpreter.executable
             name = QUESTIONS[library.name].distribution or library.name
+            wanted = f"{name}=={library.version}" if library.version else name
             yield kinds.LIBRARY_BROKEN.found(
-                f"{library.name} {library.version} could not be asked: {library.problem}",
-                remedy=f"{python} -m pip install --force-reinstall --no-deps "
-                f"{name}=={library.version}",
+                f"{' '.join(filter(None, [library.name, library.version]))} could not be asked: "
+                f"{library.problem}",
+                remedy=f"{python} -m pip install --force-reinstall --no-deps {wanted}",
             )
