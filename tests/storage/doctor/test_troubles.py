@@ -266,6 +266,25 @@ def test_a_repo_left_by_sudo_in_ones_own_cache_is_found_and_given_back(
 
 
 @pytest.mark.root
+def test_broken_weights_of_another_user_are_not_for_this_one_to_delete(
+    foreign_cache: Path,
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("acts as another user, which needs root")
+    repo = foreign_cache / "hub/models--o--m"
+    commit = "c0ffee" + "0" * 34
+    for folder in ("blobs", f"snapshots/{commit}", "refs"):
+        (repo / folder).mkdir(parents=True)
+    (repo / "refs/main").write_text(commit)
+    (repo / "blobs" / ("a" * 64)).write_bytes(bytes(50_000))
+    (repo / f"snapshots/{commit}/model.bin").symlink_to(f"../../blobs/{'a' * 64}")
+    finding = the(json.loads(as_nobody(LOOK_AS_NOBODY, foreign_cache)), "broken_weights")
+    assert finding["remedy"] == (
+        "gradience cache verify o/m  # root owns them, and must delete them"
+    )
+
+
+@pytest.mark.root
 def test_a_cache_that_a_group_cannot_share_is_found_and_opened(foreign_cache: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("acts as another user, which needs root")

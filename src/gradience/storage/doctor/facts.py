@@ -322,6 +322,8 @@ class Facts:
     clients: tuple[HubClient, ...] = ()
     inventory: Inventory | None = None
     verification: Verification | None = None
+    closed: Mapping[str, str] = field(default_factory=dict)
+    """Directories of broken files in which this user may delete nothing, with their owners."""
     bad_files: tuple[BadFile, ...] = ()
     set_aside: tuple[Path, ...] = ()
     dead_runs: tuple[DeadRun, ...] = ()

@@ -152,10 +152,12 @@ def gather(
     contents = _contents(
         interpreter, facts.settings, environ, machine, projects=projects, progress=progress
     )
+    problems = contents.verification.problems if contents.verification else ()
     return replace(
         facts,
         inventory=contents.inventory,
         verification=contents.verification,
+        closed=look.closed(p.path for p in problems),
         bad_files=contents.bad_files,
         set_aside=contents.set_aside,
         dead_runs=contents.dead_runs,

@@ -83,6 +83,13 @@ def mount_of(path: Path) -> Mount | None:
     return None
 
 
+def closed(files: Iterable[str]) -> dict[str, str]:
+    """The directories of these files in which this user may delete nothing, with their owners."""
+    folders = dict.fromkeys(Path(file).parent for file in files)
+    found = [place(folder) for folder in folders]
+    return {str(p.path): p.owner for p in found if p is not None and not p.writable}
+
+
 def parts(caches: Iterable[Path]) -> Iterator[ForeignPart]:
     """Directories near the top of the caches that this user cannot write or that differ."""
     effective = os.access in os.supports_effective_ids

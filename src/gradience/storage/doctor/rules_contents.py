@@ -286,12 +286,16 @@ def broken_weights(facts: Facts) -> Iterator[Finding]:
         what = listed((f"{(p.names or (p.path,))[0]}: {p.message}" for p in found), 3)
         yield kinds.BROKEN_WEIGHTS.found(
             f"{owner}: {what} (in {Path(found[0].path).parent}).",
-            remedy=_fetch_again([p.path for p in found]),
+            remedy=_fetch_again(owner, [p.path for p in found], facts),
         )
 
 
-def _fetch_again(paths: list[str]) -> str:
+def _fetch_again(repo: str, paths: list[str], facts: Facts) -> str:
     """Delete files, and the links that then lead nowhere: they would pass for the files."""
+    owners = {o for p in paths if (o := facts.closed.get(str(Path(p).parent))) is not None}
+    if owners:
+        whose = listed(sorted(owners))
+        return f"gradience cache verify {quoted(repo)}  # {whose} owns them, and must delete them"
     named = paths[: len(_fitting(paths))]
     bases = dict.fromkeys(p.partition("/blobs/")[0] for p in named if "/blobs/" in p)
     links = "".join(f" && find {quoted(base)} -xtype l -delete" for base in bases)
