@@ -79,6 +79,21 @@ def test_trash_is_listed_brought_back_and_emptied(gradience, hub):
     assert "empty" in gradience("undo").stdout
 
 
+@pytest.mark.parametrize("where", ["snapshots", "."])
+@pytest.mark.parametrize("how", [(), ("--trash",)], ids=["", "trash"])
+def test_a_stray_file_keeps_its_directory_and_the_receipt_says_which(gradience, hub, where, how):
+    stray = hub.repo("org/old") / where / ".DS_Store"
+    stray.write_bytes(b"x")
+    done = gradience("clean", "org/old", "--yes", *how, *OLD)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 1
+    assert "not all of it went" in said
+    assert "put back" not in said
+    assert "stays, with .DS_Store in it" in said
+    assert stray.read_bytes() == b"x"
+    assert list((hub.repo("org/old") / "snapshots").glob("[!.]*")) == []
+
+
 def test_of_a_link_that_comes_back_to_nothing_no_cause_is_invented(gradience, hub):
     snapshot = next((hub.repo("org/old") / "snapshots").iterdir())
     (snapshot / "dangling").symlink_to("../../blobs/nowhere")

@@ -254,7 +254,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name, kind, what : str
     state : str
         "done"; "skipped": something of it was not as planned and stayed; "failed": the file system
-        refused; "undone": it was done and put back.
+        refused; "undone": all of it was put back.
     freed : int
         Bytes of inodes that were seen to lose their last name; 0 for what went to the trash.
     names : int

@@ -13,6 +13,7 @@ class _Tally:
     names: int = 0
     undone: bool = False
     failed: bool = False
+    gone: set[str] = field(default_factory=set)  # by act; the trash counts no names
     reasons: dict[str, None] = field(default_factory=dict)
 
     @property
@@ -20,9 +21,9 @@ class _Tally:
         """The worst that happened."""
         if self.failed:
             return "failed"
-        if self.undone:
+        if self.undone and not self.gone:
             return "undone"
-        return "skipped" if self.reasons else "done"
+        return "skipped" if self.undone or self.reasons else "done"
 
 
 class Tallies:
@@ -34,6 +35,7 @@ class Tallies:
     def count(self, action: Action, removed: Removed) -> None:
         """Something went."""
         tally = self._of[action.item]
+        tally.gone.add(action.where)
         tally.freed += removed.bytes
         tally.names += removed.names
 
@@ -50,6 +52,7 @@ class Tallies:
         """It was done, and put back; what is there again of what was counted."""
         tally = self._of[action.item]
         tally.undone = True
+        tally.gone.discard(action.where)
         tally.freed -= back.bytes
         tally.names -= back.names
 

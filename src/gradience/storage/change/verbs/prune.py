@@ -7,10 +7,12 @@ is safe without any lock.
 import errno
 
 from gradience.files.below import Removed
-from gradience.storage.change.records import Action
+from gradience.storage.change.records import Action, text_of
 from gradience.storage.change.site import Site
 from gradience.storage.change.verbs.verb import AtOnce
 from gradience.storage.inventory.tally import BLOCK
+
+_SHOWN = 3
 
 
 class _Prune(AtOnce):
@@ -28,7 +30,7 @@ class _Prune(AtOnce):
         """
         removed = _counted(action, site)
         if not site.below.remove_empty(action.name):
-            raise OSError(errno.ENOTEMPTY, "something is in it by now", action.name)
+            raise OSError(errno.ENOTEMPTY, _in_the_way(action, site), action.name)
         return removed
 
     def undo(self, action: Action, site: Site) -> Removed:
@@ -37,6 +39,16 @@ class _Prune(AtOnce):
             return Removed()
         site.below.make_dirs(action.name)
         return _counted(action, site)
+
+
+def _in_the_way(action: Action, site: Site) -> str:
+    """What is in it, by name: a stray .DS_Store can be removed, a new download waits."""
+    try:
+        names = sorted(text_of(name) for name, _ in site.below.entries(action.name))
+    except OSError:
+        names = []
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"stays, with {', '.join(names[:_SHOWN]) or 'something'}{more} in it"
 
 
 def _counted(action: Action, site: Site) -> Removed:
