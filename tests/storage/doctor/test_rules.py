@@ -512,3 +512,15 @@ def test_a_full_disk_is_cleaned_only_where_a_cache_lies_on_it(root: str, cleans:
     [finding] = found(with_room(ill, free_bytes=5 * GB), "space_low")
     assert finding.remedy.startswith("gradience cache clean") is cleans
     assert finding.remedy.startswith("# no cache lies on /: free space") is not cleans
+
+
+def test_nothing_is_merged_into_a_cache_that_is_about_to_be_left() -> None:
+    """A full disk is mended by another one: a merge into it would empty what is used from then."""
+    ill = facts(
+        on=mount("/", free=GB, total=100 * GB),
+        candidates=(BIG,),
+        inventory=two_caches().inventory,
+    )
+    assert "export HF_HOME=" in found(ill, "cache_on_small_disk")[0].remedy
+    [finding] = found(ill, "same_repo_in_two_caches")
+    assert finding.remedy.startswith("gradience doctor  # again")

@@ -60,11 +60,9 @@ RULES: tuple[Rule, ...] = (
 
 _BRINGING = frozenset(kind.code for kind in (kinds.DUPLICATE, kinds.SECOND_CACHE))
 """Their mends bring content into the hub cache in use."""
-_POINTING = frozenset(
-    kind.code for kind in (kinds.UNREAD, kinds.LITERAL, kinds.EMPTY, kinds.IN_PROFILE)
-)
-"""Their mends may make another hub cache the one in use."""
-_HUB = re.compile("|".join(name for name, _ in QUESTIONS["huggingface_hub"].variables[MODELS]))
+_NAMES = "|".join(name for name, _ in QUESTIONS["huggingface_hub"].variables[MODELS])
+_POINTING = re.compile(rf"\b(?:export|unset) [^;&#]*\b(?:{_NAMES})\b")
+"""In a mend that may make another hub cache the one in use."""
 
 
 def examine(facts: Facts) -> tuple[Finding, ...]:
@@ -74,13 +72,13 @@ def examine(facts: Facts) -> tuple[Finding, ...]:
 
 def _one_direction(found: Sequence[Finding], facts: Facts) -> Iterator[Finding]:
     """Nothing is brought into a hub cache that another mend of the page points away from."""
-    pointing = any(f.code in _POINTING and _HUB.search(f.remedy) for f in found)
+    pointing = any(f.code not in _BRINGING and _POINTING.search(f.remedy) for f in found)
     for finding in found:
         if pointing and finding.code in _BRINGING:
             yield DOCTOR[finding.code].found(
                 finding.message,
                 remedy=f"{_old_names(facts)}gradience doctor  # again, once the variables above "
-                "are mended: they decide which cache is used",
+                "are set: they decide which cache is used",
             )
         else:
             yield finding

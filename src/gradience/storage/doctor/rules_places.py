@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gradience.findings import Finding, Severity
 from gradience.storage.doctor import finding_kinds as kinds
-from gradience.storage.doctor.facts import Facts, Room, Use
+from gradience.storage.doctor.facts import Facts, Program, Room, Use
 from gradience.storage.doctor.questions import (
     ARROW,
     COMPILED,
@@ -151,12 +151,12 @@ def _more_space(room: Room, facts: Facts) -> str:
 
 def _elsewhere(room: Room, other: Path | None, facts: Facts) -> str:
     """Who names a directory on another disk, and with what."""
-    program = facts.program
+    program = facts.program or Program(words=())
     told = [
         f"{p.keyword} in line {p.line} of {program.script}"
         if p.line
         else f"{p.keyword} of {p.call}"
-        for p in (program.literals if program else ())
+        for p in program.literals
         if p.value and _names(p.value, room)
     ]
     told += [name for use in _uses(room, facts) if (name := variable_for(use, facts))]
