@@ -295,7 +295,8 @@ def _fetch_again(repo: str, paths: list[str], facts: Facts) -> str:
     owners = {o for p in paths if (o := facts.closed.get(str(Path(p).parent))) is not None}
     if owners:
         whose = listed(sorted(owners))
-        return f"gradience cache verify {quoted(repo)}  # {whose} owns them, and must delete them"
+        what = f"--project {quoted(repo)}" if repo.startswith("/") else quoted(repo)
+        return f"gradience cache verify {what}  # {whose} owns them, and must delete them"
     named = paths[: len(_fitting(paths))]
     bases = dict.fromkeys(p.partition("/blobs/")[0] for p in named if "/blobs/" in p)
     links = "".join(f" && find {quoted(base)} -xtype l -delete" for base in bases)
