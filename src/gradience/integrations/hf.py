@@ -437,7 +437,9 @@ class GradienceCallback(TrainerCallback):  # type: ignore[misc]
             return
         grave = asked.refused or asked.tight
         brief = f"{self._held.run}: {asked.brief}" if asked.brief and not grave else words
-        if grave:
+        if asked.refused:
+            brief = f'{brief} The run goes on regardless (on_full="warn").'
+        elif grave:
             brief = f"{brief} {self._held.what_follows()}"
         self._held.tell("start", brief, grave=grave)
         self._hold_reserve()
