@@ -9,6 +9,28 @@ from contextlib import contextmanager
 from enum import IntEnum
 
 
+def cut(text: str, most: int = 80) -> str:
+    """A text as an error shows it: its beginning where it is longer than so many characters.
+
+    Examples
+    --------
+    >>> cut("lora_alpha"), cut("lora_alpha", 7)
+    ('lora_alpha', 'lora...')
+    """
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def shown(value: object, most: int = 80) -> str:
+    """A value from a file as an error shows it: quoted, escaped, and cut when it is long.
+
+    Examples
+    --------
+    >>> shown("a\\n"), len(shown("x" * 10_000))
+    ("'a\\\\n'", 80)
+    """
+    return cut(repr(value), most)
+
+
 class ExitCode(IntEnum):
     """What a shell script can tell from `$?`."""
 

@@ -14,7 +14,7 @@ import msgspec
 
 from gradience.adapter.patterns import check_patterns, pattern_value
 from gradience.adapter.peft_types import check_type
-from gradience.errors import AdapterConfigError
+from gradience.errors import AdapterConfigError, cut, shown
 
 LARGEST_CONFIG = 64 * 2**20
 """Bytes; a larger file is not read as a config."""
@@ -237,12 +237,8 @@ def _decoded(content: bytes, source: str) -> dict[str, Any]:
 
 
 def _bad(source: str, key: str, value: object, wanted: str) -> NoReturn:
-    shown, key = (
-        text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
-        for text in (repr(value), key)
-    )
     raise AdapterConfigError(
-        f"{source}: `{key}` is {shown}, which is not {wanted}", remedy=VALUE_REMEDY
+        f"{source}: `{cut(key)}` is {shown(value)}, which is not {wanted}", remedy=VALUE_REMEDY
     )
 
 

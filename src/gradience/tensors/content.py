@@ -6,8 +6,7 @@ the words "Entry not found". Saying which one it is saves the reader an hour.
 
 from pathlib import Path
 
-from gradience.errors import LfsPointerError, TensorFileError
-from gradience.tensors.regular import shown
+from gradience.errors import LfsPointerError, TensorFileError, shown
 
 HEAD_BYTES = 512
 """How much of a file's beginning the functions of this module want to see."""

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradience.errors import TensorFileError, of_an_extra
+from gradience.errors import TensorFileError, of_an_extra, shown
 from gradience.tensors.content import refuse_empty
 from gradience.tensors.dtypes import numpy_dtype
 from gradience.tensors.fingerprint import sampled_digest
 from gradience.tensors.gguf_header import GgufHeader, GgufTensor, parse_gguf_header
 from gradience.tensors.header import AGAIN
 from gradience.tensors.mapped import forget, map_file, unmap
-from gradience.tensors.regular import regular_file, shown
+from gradience.tensors.regular import regular_file
 from gradience.tensors.stored import Array, StoredTensor
 from gradience.tensors.tensor_file import TensorFile
 

@@ -14,9 +14,8 @@ from typing import Any
 
 import msgspec
 
-from gradience.errors import TensorFileError
+from gradience.errors import TensorFileError, shown
 from gradience.tensors.dtypes import DTYPE_NAMES, is_dtype, storage_bits
-from gradience.tensors.regular import shown
 from gradience.tensors.strict_json import strict_json_object
 
 _METADATA = "__metadata__"

@@ -13,9 +13,9 @@ from typing import Any, Self
 
 import msgspec
 
-from gradience.errors import TensorFileError
+from gradience.errors import TensorFileError, shown
 from gradience.tensors.opening import open_tensor_file
-from gradience.tensors.regular import read_regular, shown
+from gradience.tensors.regular import read_regular
 from gradience.tensors.stored import StoredTensor
 from gradience.tensors.strict_json import strict_json_object
 from gradience.tensors.tensor_file import TensorFile

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from gradience.errors import TensorFileError, UsageError
+from gradience.errors import TensorFileError, UsageError, shown
 from gradience.tensors.content import HEAD_BYTES, is_pickle, is_safetensors, is_zip
 from gradience.tensors.dtypes import dtype_name
-from gradience.tensors.regular import regular_file, shown
+from gradience.tensors.regular import regular_file
 from gradience.tensors.safetensors_file import open_safetensors
 from gradience.tensors.stored import Array, StoredTensor
 from gradience.tensors.tensor_file import TensorFile

@@ -12,9 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from gradience.errors import TensorFileError
-
-_SHOWN = 80
+from gradience.errors import TensorFileError, shown
 
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
@@ -32,18 +30,6 @@ _REASONS = {
     errno.EACCES: ("may not be read by this user", "Give yourself read permission: chmod u+r."),
     errno.EPERM: ("may not be read by this user", "Give yourself read permission: chmod u+r."),
 }
-
-
-def shown(value: object) -> str:
-    """A value from a file as an error shows it: quoted, escaped, and cut when it is long.
-
-    Examples
-    --------
-    >>> shown("a\\n"), len(shown("x" * 10_000))
-    ("'a\\\\n'", 80)
-    """
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def cannot_read(path: Path, error: OSError) -> TensorFileError:

@@ -19,7 +19,7 @@ import numpy as np
 from blake3 import blake3
 from safetensors import SafetensorError, safe_open
 
-from gradience.errors import TensorFileError
+from gradience.errors import TensorFileError, shown
 from gradience.tensors.content import (
     HEAD_BYTES,
     MAX_HEADER_BYTES,
@@ -32,7 +32,7 @@ from gradience.tensors.dtypes import is_readable, numpy_dtype
 from gradience.tensors.fingerprint import sampled_digest
 from gradience.tensors.header import AGAIN, Entry, parse_header
 from gradience.tensors.mapped import forget, map_file, unmap
-from gradience.tensors.regular import regular_file, shown
+from gradience.tensors.regular import regular_file
 from gradience.tensors.stored import Array, StoredTensor
 from gradience.tensors.tensor_file import TensorFile
 

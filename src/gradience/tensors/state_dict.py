@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gradience.errors import TensorFileError
-from gradience.tensors.regular import shown
+from gradience.errors import TensorFileError, shown
 from gradience.tensors.stored import StoredTensor
 from gradience.tensors.torch_arrays import is_torch_tensor, stored_torch_tensor, unreadable_reason
 from gradience.tensors.torch_pages import MappedStorages

@@ -10,8 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gradience.errors import TensorFileError
-from gradience.tensors.regular import shown
+from gradience.errors import TensorFileError, shown
 
 _REMEDY = "Download the file again, or save it again."
 

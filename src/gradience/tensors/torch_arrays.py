@@ -8,9 +8,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from gradience.errors import TensorFileError
+from gradience.errors import TensorFileError, shown
 from gradience.tensors.dtypes import numpy_dtype
-from gradience.tensors.regular import shown
 from gradience.tensors.stored import Array, StoredTensor
 
 _NAMES = {

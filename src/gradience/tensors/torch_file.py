@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from gradience.errors import MissingExtraError, TensorFileError, UnsafePickleError
+from gradience.errors import MissingExtraError, TensorFileError, UnsafePickleError, shown
 from gradience.tensors.content import (
     HEAD_BYTES,
     foreign_content,
@@ -27,7 +27,7 @@ from gradience.tensors.content import (
 )
 from gradience.tensors.fingerprint import sampled_digest
 from gradience.tensors.pickle_scan import foreign_globals
-from gradience.tensors.regular import regular_file, shown
+from gradience.tensors.regular import regular_file
 from gradience.tensors.state_dict import state_dict_tensors
 from gradience.tensors.tensor_file import TensorFile
 from gradience.tensors.torch_pages import MappedStorages

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from gradience.check.finding_kinds import VALUE_IMPOSSIBLE
 from gradience.check.records import Setup
+from gradience.errors import shown
 from gradience.findings import Finding
 
 _Wanted = tuple[str, Callable[[float], bool]]
@@ -65,10 +66,8 @@ def values(setup: Setup) -> Iterator[Finding]:
         words, holds = wanted[name]
         number = _number(value)
         if number is None or not holds(number):
-            shown = repr(value)
-            shown = shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 3]}..."
-            key = setup.written.get(name, name)
-            yield VALUE_IMPOSSIBLE.found(f"{key} is {shown}, which is not {words}.")
+            key, told = setup.written.get(name, name), shown(value, _LONGEST)
+            yield VALUE_IMPOSSIBLE.found(f"{key} is {told}, which is not {words}.")
 
 
 def _interval(setup: Setup, name: str) -> _Wanted:
