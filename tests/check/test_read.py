@@ -7,8 +7,8 @@ import pickle
 import pytest
 
 from factories_runs import make_start, write_log
+from gradience.adapter.config import LORA_KEYS
 from gradience.check.judge import judge
-from gradience.check.names import ADAPTER as ADAPTER_NAMES
 from gradience.check.names import TRAINING as TRAINING_NAMES
 from gradience.check.names import TRL as TRL_NAMES
 from gradience.check.read import read_setup
@@ -112,7 +112,7 @@ def test_the_tables_hold_every_name_of_the_installed_libraries():
     trl = pytest.importorskip("trl")
     of = {
         transformers.TrainingArguments: TRAINING_NAMES,
-        peft.LoraConfig: ADAPTER_NAMES,
+        peft.LoraConfig: LORA_KEYS,
         trl.SFTConfig: TRAINING_NAMES | TRL_NAMES,
         trl.DPOConfig: TRAINING_NAMES | TRL_NAMES,
         trl.KTOConfig: TRAINING_NAMES | TRL_NAMES,

@@ -29,16 +29,21 @@ _DECISIVE = (
     "fan_in_fan_out", "rank_pattern", "alpha_pattern", "target_modules", "target_parameters",
     "modules_to_save", "enable_lora", "layer_replication", "qalora_group_size",
 )  # fmt: skip
-# The others that PEFT 0.21 writes for LoRA: no typo among these need be looked for.
-_OTHERS = {
-    "alora_invocation_tokens", "alpha", "arrow_config", "auto_mapping",
+LORA_KEYS = frozenset((
+    "alora_invocation_tokens", "alpha_pattern", "arrow_config", "auto_mapping",
     "base_model_name_or_path", "bias", "corda_config", "ensure_weight_tying", "eva_config",
-    "exclude_modules", "inference_mode", "init_lora_weights", "init_r", "init_weights",
-    "kasa_config", "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout",
-    "lora_ga_config", "megatron_config", "megatron_core", "monteclora_config", "peft_type",
-    "peft_version", "r", "revision", "runtime_config", "task_type", "trainable_token_indices",
+    "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "kasa_config",
+    "layer_replication", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha",
+    "lora_bias", "lora_dropout", "lora_ga_config", "megatron_config", "megatron_core",
+    "modules_to_save", "monteclora_config", "peft_type", "peft_version", "qalora_group_size", "r",
+    "rank_pattern", "revision", "runtime_config", "target_modules", "target_parameters",
+    "task_type", "trainable_token_indices", "use_bdlora", "use_dora", "use_qalora", "use_rslora",
     "velora_config",
-}  # fmt: skip
+))  # fmt: skip
+"""Of LoraConfig (PEFT 0.21)."""
+
+# With those of AdaLoRA, LoHa and LoKr: none of these is a slip of another.
+_KNOWN = LORA_KEYS.union(_DECISIVE, ("alpha", "init_r", "init_weights"))
 _NEAR = 0.8  # difflib's ratio: two letters swapped in a word of ten, and not the next key of PEFT
 _MOST_KEYS, _LONGEST_TEXT = 100, 80  # a config may hold a million of them
 
@@ -185,11 +190,7 @@ def misspelt(raw: Mapping[str, Any]) -> dict[str, str]:
     >>> misspelt({"peft_type": "LORA", "r": 8, "lora_alhpa": 16})
     {'lora_alhpa': 'lora_alpha'}
     """
-    unknown = [
-        key
-        for key in raw
-        if key not in _OTHERS and key not in _DECISIVE and len(key) < _LONGEST_TEXT
-    ]
+    unknown = [key for key in raw if key not in _KNOWN and len(key) < _LONGEST_TEXT]
     if not unknown:
         return {}
     from difflib import get_close_matches  # noqa: PLC0415 - few configs have other keys

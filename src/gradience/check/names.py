@@ -1,7 +1,8 @@
 """The keys that configurations are written with, by who reads them.
 
-Tables, for the libraries themselves are not here: a test holds them against what is installed. A
-key that is in none is said to be ignored, and may be a slip of another.
+Tables, for the libraries themselves are not here: a test holds them against what is installed. That
+of LoraConfig is `adapter.config.LORA_KEYS`. A key that is in none is said to be ignored, and may be
+a slip of another.
 """
 
 from collections.abc import Iterable
@@ -11,19 +12,6 @@ from difflib import get_close_matches
 def _table(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
-
-ADAPTER = _table(
-    """
-    alora_invocation_tokens alpha_pattern arrow_config auto_mapping base_model_name_or_path bias
-    corda_config ensure_weight_tying eva_config exclude_modules fan_in_fan_out inference_mode
-    init_lora_weights kasa_config layer_replication layers_pattern layers_to_transform
-    loftq_config lora_alpha lora_bias lora_dropout lora_ga_config megatron_config megatron_core
-    modules_to_save monteclora_config peft_type peft_version qalora_group_size r rank_pattern
-    revision runtime_config target_modules target_parameters task_type trainable_token_indices
-    use_bdlora use_dora use_qalora use_rslora velora_config
-    """
-)
-"""Of LoraConfig (PEFT 0.21)."""
 
 TRAINING = _table(
     """
@@ -115,9 +103,10 @@ def ignored(content: Iterable[object], known: Iterable[str]) -> dict[str, str]:
 
     Examples
     --------
-    >>> ignored(["lora_alhpa", "r", "mine"], ADAPTER)
+    >>> from gradience.adapter.config import LORA_KEYS
+    >>> ignored(["lora_alhpa", "r", "mine"], LORA_KEYS)
     {'lora_alhpa': 'lora_alpha', 'mine': ''}
-    >>> ignored(["lora_rate", "lora_alpha", "lora_bias", "lora_dropout"], ADAPTER)
+    >>> ignored(["lora_rate", "lora_alpha", "lora_bias", "lora_dropout"], LORA_KEYS)
     {'lora_rate': ''}
     """
     there, names = list(map(str, content)), frozenset(known)  # YAML has keys that are no texts

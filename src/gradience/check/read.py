@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gradience.adapter.config import VALUE_REMEDY, AdapterConfig, parse_config
+from gradience.adapter.config import LORA_KEYS, VALUE_REMEDY, AdapterConfig, parse_config
 from gradience.check.finding_kinds import VALUE_IMPOSSIBLE
-from gradience.check.names import ADAPTER, SIGNS, TRAINING, TRL, ignored
+from gradience.check.names import SIGNS, TRAINING, TRL, ignored
 from gradience.check.records import Setup
 from gradience.configs.read import read_mapping
 from gradience.errors import AdapterConfigError, UsageError
@@ -38,18 +38,11 @@ _TRAINING_NAMES = {
     "epochs": "num_train_epochs",
 }
 _FLAT_ADAPTER = (
-    *(
-        "lora_r",
-        "lora_rank",
-        "lora_alpha",
-        "lora_dropout",
-        "lora_target_modules",
-        "lora_modules_to_save",
-    ),
-    *("use_rslora", "use_dora"),
+    *("lora_r", "lora_rank", "lora_alpha", "lora_dropout"),
+    *("lora_target_modules", "lora_modules_to_save", "use_rslora", "use_dora"),
 )
 _ADAPTERS, _TRAININGS = ("lora", "adapter", "peft"), ("train", "training")
-_LORA = ADAPTER - {"r", "bias", "revision", "task_type"}
+_LORA = LORA_KEYS - {"r", "bias", "revision", "task_type"}
 _OF_A_BENCH = ("schedule", "warmup", "precision", "max_length", "group_by_length")
 _REMEDY = (
     "Give an adapter_config.json, TrainingArguments as JSON (args.to_json_string()), a bench or "
@@ -141,13 +134,13 @@ def _unread(
     """Keys that nobody is known to read: of the sections, or of the whole where it has none."""
     if adapter is None and not training:
         return (
-            ignored(content, ADAPTER.union(TRAINING, TRL, _FLAT_ADAPTER))
+            ignored(content, LORA_KEYS.union(TRAINING, TRL, _FLAT_ADAPTER))
             if _is_lora(content)
             else {}
         )
     unread = ignored(training, TRAINING.union(TRL, _TRAINING_NAMES, _OF_A_BENCH))
     if adapter is not None and _is_lora(adapter):
-        unread |= ignored(adapter, ADAPTER.union(_ADAPTER_NAMES))
+        unread |= ignored(adapter, LORA_KEYS.union(_ADAPTER_NAMES))
     return unread
 
 
