@@ -288,9 +288,13 @@ def test_no_helper_is_asked_for_so_much_that_an_interrupt_would_wait_for_long():
     assert len(_batch(waiting, 2)) <= 64
 
 
+def asked(path: Path) -> list[tuple[str, bool]]:
+    return [(str(path), True), (str(path / "deep"), False), ("/no/such", True)]
+
+
 def facts(helper: Helper, path: Path) -> list[object]:
     with closing(helper):
-        return helper.read([(str(path), True), (str(path / "deep"), False), ("/no/such", True)])
+        return helper.read(asked(path))
 
 
 @pytest.mark.parametrize(
@@ -307,11 +311,23 @@ def test_what_a_helper_cannot_read_is_read_here(tmp_path, command):
     assert facts(Helper(command), tmp_path) == facts(Helper(), tmp_path)
 
 
-def test_python_that_does_not_know_its_executable_reads_by_itself(tmp_path, monkeypatch):
+EMBEDDED = """
+import sys
+sys.executable = None
+from gradience.storage.inventory.helpers import Helper
+print(Helper().read(eval(sys.argv[1])))
+"""
+
+
+def test_python_that_does_not_know_its_executable_reads_by_itself(tmp_path):
     awkward(tmp_path)
-    found = facts(Helper(), tmp_path)
-    monkeypatch.setattr(sys, "executable", None)
-    assert facts(Helper(), tmp_path) == found
+    done = subprocess.run(
+        [sys.executable, "-c", EMBEDDED, repr(asked(tmp_path))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{facts(Helper(), tmp_path)}\n"
 
 
 def test_a_helper_takes_names_for_what_its_parent_takes_them_for(tmp_path):

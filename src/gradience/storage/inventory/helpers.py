@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from gradience.storage.inventory import listing as program
-from gradience.storage.inventory.listing import Listing, listing
+from gradience.storage.inventory.listing import Listing, listings
 
 
 class Helper:
@@ -41,7 +41,7 @@ class Helper:
                 return _ask(self._process, asked)
             except (OSError, EOFError):
                 self.close()
-        return [listing(path, kept) for path, kept in asked]
+        return listings(asked)
 
     def close(self) -> None:
         """End the process; it only looks, so at any moment."""

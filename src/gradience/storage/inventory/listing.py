@@ -10,6 +10,7 @@ import sys
 
 TYPE_CHECKING = False  # not that of typing, which takes longer to import than all else here
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import IO, Any
 
 FileFacts = tuple[str, int, int, float, float, int, int]
@@ -60,6 +61,11 @@ def listing(path: str, kept: bool) -> Listing:
             os.close(descriptor)
     except OSError as error:
         return None, [], [], [], NOTHING, [_refusal("", error)]
+
+
+def listings(asked: "Sequence[tuple[str, bool]]") -> list[Listing]:
+    """Read directories: their paths, and whether the names in them are wanted."""
+    return [listing(path, kept) for path, kept in asked]
 
 
 def _refusal(name: str, error: OSError) -> Refusal:
@@ -134,8 +140,7 @@ def serve() -> None:
     """Answer requests, lists of path and `kept`, until the other side ends."""
     try:
         while True:
-            asked = receive(sys.stdin.buffer)
-            send(sys.stdout.buffer, [listing(path, kept) for path, kept in asked])
+            send(sys.stdout.buffer, listings(receive(sys.stdin.buffer)))
     except EOFError:
         return
 

@@ -23,7 +23,7 @@ from gradience.storage.inventory.listing import (
     LinkFacts,
     Listing,
     Sums,
-    listing,
+    listings,
 )
 from gradience.system.cpus import usable_cores
 
@@ -263,10 +263,6 @@ def _batch(queue: SimpleQueue[Directory | None], threads: int) -> list[Directory
     return batch
 
 
-def _here(asked: Sequence[tuple[str, bool]]) -> list[Listing]:
-    return [listing(path, kept) for path, kept in asked]
-
-
 class _Clock:
     """A moment in the life of this thread: time, work done, and how often it had to wait."""
 
@@ -326,7 +322,7 @@ class _Reader:
         """Read alone; return what is left once the disk makes us wait, and how many should read."""
         before, directories, cores = _Clock(), 0, usable_cores()
         while stack:
-            stack += self.read([stack.pop()], _here)
+            stack += self.read([stack.pop()], listings)
             directories += 1
             if time.perf_counter() - before.wall < _LOOK:
                 continue
@@ -339,7 +335,7 @@ class _Reader:
 
     def read_all(self, stack: list[Directory]) -> None:
         while stack:
-            stack += self.read([stack.pop()], _here)
+            stack += self.read([stack.pop()], listings)
             self.tell(time.perf_counter())
 
     def read_side_by_side(self, stack: list[Directory], threads: int) -> None:
