@@ -6,7 +6,7 @@ from statistics import fmean
 
 from gradience.bench.records import PROBE, BenchReport, Control, TrialResult, Verdict
 from gradience.bench.verdict import words
-from gradience.units import format_size
+from gradience.units import format_size, plural
 
 _INT8 = "int8"
 
@@ -147,7 +147,7 @@ def sentence(answer: Answer, probe: Row | None, report: BenchReport) -> str:
     """The answer of a ladder in one sentence."""
     row = answer.smallest
     if report.waiting:
-        return f"{answer.ladder}: not judged yet, {words.trials(len(report.waiting))} to go."
+        return f"{answer.ladder}: not judged yet, {plural(len(report.waiting), 'trial')} to go."
     if row is None or row.verdict is None:
         first = answer.steps[0]
         return f"{answer.ladder}: nothing is SAFE; {first.name} is {_decision(first)}."

@@ -119,7 +119,7 @@ class Estimate:
             return 0.0
         if self.standard_error == 0:
             return float(self.p_value(margin) <= level)
-        return chance(self.design(margin, level), margin=margin, level=level)
+        return min(chance(one, margin=margin, level=level) for one in self._designs(margin))
 
     def design(self, margin: float, level: float) -> Design:
         """What the power depends on: of the designs that must both suffice, the less powerful."""

@@ -18,10 +18,11 @@ from gradience.bench.records import (
 )
 from gradience.bench.settings import ClaimSettings
 from gradience.bench.verdict import controls as control_rules
-from gradience.bench.verdict import decide, ladders, notes, readouts, words
+from gradience.bench.verdict import decide, ladders, notes, readouts
 from gradience.bench.verdict.decide import Decided
 from gradience.bench.verdict.estimate import Estimate, estimate
 from gradience.bench.verdict.pairing import Paired, Scored, check
+from gradience.units import plural
 
 
 def judge(
@@ -197,7 +198,7 @@ def _not_judged(verdict: Verdict, waiting: int) -> Verdict:
     return msgspec.structs.replace(
         verdict,
         decision="UNDERPOWERED",
-        reason=f"Not judged before the whole plan has run: {words.trials(waiting)} to go.",
+        reason=f"Not judged before the whole plan has run: {plural(waiting, 'trial')} to go.",
     )
 
 

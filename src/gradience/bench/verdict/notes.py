@@ -7,6 +7,7 @@ import numpy as np
 from gradience.bench.records import PROBE, Control, Failure
 from gradience.bench.verdict import words
 from gradience.bench.verdict.pairing import Scored
+from gradience.units import plural
 
 
 def notes(
@@ -30,9 +31,9 @@ def notes(
 def _waiting(waiting: Sequence[str]) -> Iterator[str]:
     if waiting:
         yield (
-            f"Not run yet: {words.trials(len(waiting))} of the plan ({_first(waiting)}). A verdict "
-            "seen before they ran would be a look of its own: if it decided whether they run, the "
-            "level would not hold."
+            f"Not run yet: {plural(len(waiting), 'trial')} of the plan ({_first(waiting)}). A "
+            "verdict seen before they ran would be a look of its own: if it decided whether they "
+            "run, the level would not hold."
         )
 
 
@@ -84,7 +85,7 @@ def _gaps(scored: Scored) -> Iterator[str]:
 def _failures(failures: Sequence[Failure]) -> Iterator[str]:
     if failures:
         named = _first([f"{f.variant} (seed {f.seed})" for f in failures])
-        yield f"{words.trials(len(failures))} failed: {named}."
+        yield f"{plural(len(failures), 'trial')} failed: {named}."
 
 
 def _first(names: Sequence[str]) -> str:

@@ -78,17 +78,6 @@ def chance(value: float) -> str:
     return f"{math.floor(whole)}%" if whole >= 1 else f"{number(100 * value, 1)}%"
 
 
-def trials(count: int) -> str:
-    """How many trials.
-
-    Examples
-    --------
-    >>> trials(1), trials(10)
-    ('1 trial', '10 trials')
-    """
-    return f"{count} trial{'s' if count > 1 else ''}"
-
-
 def p_value(value: float) -> str:
     """A p-value.
 
