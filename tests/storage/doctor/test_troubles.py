@@ -84,6 +84,11 @@ def grave(diagnosis: Mapping[str, Any]) -> list[dict[str, str]]:
     return [f for f in diagnosis["findings"] if f["severity"] != "info" and f["code"] in kept]
 
 
+def need_room_to_move(place: Path) -> None:
+    if shutil.disk_usage(place).free < 2 * ENOUGH_BYTES:
+        pytest.skip("no disk with room to move to")
+
+
 def test_a_healthy_machine_has_no_warnings(patient: Patient) -> None:
     if shutil.disk_usage(patient.home).free < 2 * ENOUGH_BYTES:
         pytest.skip("this machine's disk is nearly full")
@@ -94,8 +99,7 @@ def test_a_healthy_machine_has_no_warnings(patient: Patient) -> None:
 
 @pytest.mark.root
 def test_no_space_left_is_found_and_mended(patient: Patient, tmp_path: Path) -> None:
-    if shutil.disk_usage(tmp_path).free < 2 * ENOUGH_BYTES:
-        pytest.skip("no disk with room to move to")
+    need_room_to_move(tmp_path)
     with tmpfs(tmp_path / "small", "size=2m") as small:
         patient.environ["HF_HOME"] = str(small / "hf")
         with pytest.raises(OSError, match="No space left on device"):
@@ -131,8 +135,7 @@ def test_a_disk_that_is_too_small_is_not_mended_by_cleaning_others(
 
 @pytest.mark.root
 def test_what_lies_on_a_full_disk_can_be_taken_along(patient: Patient, tmp_path: Path) -> None:
-    if shutil.disk_usage(tmp_path).free < 2 * ENOUGH_BYTES:
-        pytest.skip("no disk with room to move to")
+    need_room_to_move(tmp_path)
     with tmpfs(tmp_path / "small", "size=2m") as small:
         patient.environ["HF_HOME"] = str(small / "hf")
         with serve(o__m=Repo({"config.json": b"{}", "model.bin": b"w" * 9000})) as hub:
@@ -162,8 +165,7 @@ HOLDS_A_CACHE = {
 def test_a_cache_on_the_wrong_disk_is_moved_with_what_is_in_it(
     patient: Patient, tmp_path: Path, code: str
 ) -> None:
-    if shutil.disk_usage(tmp_path).free < 2 * ENOUGH_BYTES:
-        pytest.skip("no disk with room to move to")
+    need_room_to_move(tmp_path)
     with HOLDS_A_CACHE[code](tmp_path / "disk") as disk:
         patient.environ["HF_HOME"] = str(disk / "hf")
         with serve(o__m=Repo({"config.json": b"{}", "model.bin": b"w" * 9000})) as hub:
@@ -208,8 +210,7 @@ SMALL_DISKS = {
 def test_a_disk_that_refuses_is_found_and_mended(
     patient: Patient, tmp_path: Path, code: str
 ) -> None:
-    if shutil.disk_usage(tmp_path).free < 2 * ENOUGH_BYTES:
-        pytest.skip("no disk with room to move to")
+    need_room_to_move(tmp_path)
     disk, variable, library = SMALL_DISKS[code]
     with disk(tmp_path / "disk") as path:
         patient.environ[variable] = str(path / "cache")
