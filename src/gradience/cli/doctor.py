@@ -10,13 +10,13 @@ import click
 from gradience.cli.fail_on import fail_on_option
 from gradience.errors import ExitCode
 
-_FEW = 3  # libraries are asked within a second or two
-
 if TYPE_CHECKING:
     from datetime import datetime
 
     from gradience.storage.doctor.gather import Machine
     from gradience.storage.doctor.records import Diagnosis
+
+_FEW = 3  # libraries are asked within a second or two
 
 
 @click.command(context_settings={"allow_interspersed_args": False})

@@ -31,9 +31,7 @@ def too_new(name: str, age: float, quiet: float) -> str:
     >>> too_new("snapshots/8f", -90.0, 60.0).partition(",")[0]
     'snapshots/8f has a time that is yet to come'
     """
-    if (
-        age < -quiet
-    ):  # it was copied from a machine whose clock is ahead, say: waiting does not help
+    if age < -quiet:  # copied from a machine whose clock is ahead, say: waiting does not help
         return (
             f"{name} has a time that is yet to come, so a download may be under way; touch it, and "
             f"wait {quiet:.0f} s"
