@@ -1,16 +1,19 @@
 """The disk promises: whole files or none, whatever happens in between."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gradience import files
 from gradience.errors import StorageError
+from gradience.files.below import Below
 
 REPLACE_FOREVER = """
 import sys
@@ -32,6 +35,36 @@ for _ in range(25):
         value = int(path.read_bytes()) if path.exists() else 0
         files.replace(path, str(value + 1).encode())
 """
+
+COME_AND_GO = """
+import contextlib, os, sys
+while True:
+    with contextlib.suppress(OSError):
+        os.rmdir(sys.argv[1])
+    with contextlib.suppress(OSError):
+        os.mkdir(sys.argv[1])
+"""
+
+LOCK_AND_GO = """
+import contextlib, os, sys
+while True:
+    with contextlib.suppress(OSError):
+        os.unlink(sys.argv[1])
+    with contextlib.suppress(OSError):
+        os.close(os.open(sys.argv[1], os.O_CREAT | os.O_EXCL))
+"""
+
+
+@contextlib.contextmanager
+def going_on(code: str, path: Path) -> Iterator[None]:
+    with subprocess.Popen([sys.executable, "-c", code, path], stderr=subprocess.DEVNULL) as other:
+        deadline = time.monotonic() + 10
+        while not path.exists() and time.monotonic() < deadline:
+            pass
+        try:
+            yield
+        finally:
+            other.kill()
 
 
 def test_replace_creates_parents_and_leaves_only_the_file(tmp_path: Path) -> None:
@@ -92,6 +125,21 @@ def test_a_held_lock_is_an_error_that_names_it(tmp_path: Path) -> None:
         files.locked(target, timeout=0.05),
     ):
         pass
+
+
+def test_a_directory_that_another_process_makes_and_removes_is_no_error(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    with going_on(COME_AND_GO, place):
+        for _ in range(2000):
+            files.make_dir(place)
+
+
+def test_a_lock_file_that_others_remove_is_no_reason_not_to_know(tmp_path: Path) -> None:
+    place = tmp_path / "x.lock"
+    with going_on(LOCK_AND_GO, place), Below(str(tmp_path)) as below:
+        for _ in range(3000):
+            with below.lock(place.name) as ours:
+                assert ours is not None
 
 
 def test_a_target_that_cannot_be_made_is_an_error_with_a_remedy(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ sees the old content or the new, never a part, and a process killed at any point
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import stat
@@ -18,6 +19,7 @@ from gradience.errors import StorageError
 from gradience.system.allocate import fallocate, reserving_kind
 
 _CHUNK_BYTES = 2**20
+_TRIES = 100  # each is another process that made or removed a directory just in between
 
 
 def make_dir(path: Path, *, mode: int = 0o777) -> None:
@@ -28,8 +30,12 @@ def make_dir(path: Path, *, mode: int = 0o777) -> None:
     StorageError
         If the file system refuses.
     """
+    made = functools.partial(path.mkdir, mode=mode, parents=True, exist_ok=True)
     try:
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        for _ in range(_TRIES):
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                return made()
+        made()
     except OSError as error:
         raise _refused(f"{path} cannot be created", error) from error
 

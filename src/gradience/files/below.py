@@ -20,7 +20,7 @@ from gradience.files.at import Removed
 __all__ = ["Below", "Removed"]
 
 _KEPT_OPEN = 32
-_TRIES = 3
+_TRIES = 100  # each is another process that came and went just in between
 _MARKER = 1024  # bytes; more than any marker of a lock file has
 
 Seen = Callable[[bytes, os.stat_result], None]
@@ -323,9 +323,10 @@ class Below:
                     return made, True
                 return self._open_lock(last, parent, flags), False
             except FileNotFoundError:  # file or directory were removed by who held it before
-                if not directory:  # the root itself
-                    return None, False
-                self._moved(directory)
+                if not self.is_there():
+                    break
+                if directory:
+                    self._moved(directory)
             except OSError:
                 # A full or read-only disk, another user's directory: one that is there will do.
                 with contextlib.suppress(OSError):

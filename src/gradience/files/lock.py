@@ -56,7 +56,6 @@ class Lock:
             time.sleep(min(_POLL_SECONDS, left))
 
     def _try(self) -> bool | None:
-        ours: bool | None = None
         for _ in range(_TRIES):
             make_dir(self.path.parent)
             with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
@@ -67,8 +66,9 @@ class Lock:
                 if ours:
                     self._held = stack.pop_all()
                 if ours is not None or below.is_there():
-                    break  # or who had it took the directory away with its file
-        return ours
+                    return ours
+            # Who had it took the directory away with its file.
+        return False
 
     def release(self, *, remove: bool = False) -> None:
         """Let it go, with its file if that is asked; nothing happens where it is not held."""
