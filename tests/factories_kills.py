@@ -331,6 +331,43 @@ def _move(root: Path, far: Path) -> Change:
     )
 
 
+def merge(root: Path, far: Path) -> Change:
+    """Into a cache on another disk."""
+    return _merge(root, far)
+
+
+def join(root: Path, far: Path) -> Change:
+    """A merge on one disk."""
+    (root / "new").mkdir()
+    return _merge(root, root / "new")
+
+
+def _merge(root: Path, far: Path) -> Change:
+    old, new = root / "old" / "hub", far / "hub"
+    mine = moves.few_in_two_hubs(old, new)
+    theirs = moves.content(new)
+    plan = moves.planned(old, new, merges=True)
+
+    def all_there() -> None:
+        assert moves.content(old).items() >= mine.items()
+        assert moves.content(new).items() >= theirs.items()
+        moves.sound(new)
+
+    def again() -> None:
+        moves.again(old, new, merges=True)
+        assert moves.content(new) == theirs | mine
+        assert old.readlink() == new
+        assert (top(old.parent), top(far)) == (["hub"], ["hub"])
+
+    return Change(
+        act=lambda: moves.carry_out(plan),
+        always=all_there,
+        settle=lambda: resume(str(old), str(new), nobody),
+        whole=all_there,
+        again=again,
+    )
+
+
 CHANGES = {
     "clean": clean,
     "clean_store": clean_store,
@@ -342,6 +379,8 @@ CHANGES = {
     "link": link,
     "move": move,
     "rename": rename,
+    "merge": merge,
+    "join": join,
 }
 
 

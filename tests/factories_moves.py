@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from factories_caches import HubMaker, commit_of
 from factories_changes import in_a_child, nobody
+from gradience.storage.change.move.merge import plan_merge
 from gradience.storage.change.move.plan import plan_move
 from gradience.storage.change.move.resume import resume
 from gradience.storage.change.move.run import move
@@ -53,6 +55,57 @@ def fill_few(root: Path) -> Path:
     return root
 
 
+def two_hubs(
+    old: Path, new: Path, *, old_store: bool = False, new_store: bool = False
+) -> dict[str, bytes]:
+    """Two hub caches with parts in common; what of the first must be found by its name, always.
+
+    The old one has a repo and a revision of its own, another commit under `main`, leftovers, and
+    a blob that two of its repositories share.
+    """
+    one, other = HubMaker(old, shared=old_store), HubMaker(new, shared=new_store)
+    one.add("org/both", "a", {"w": b"w" * 90_000, "config.json": b"{}"}, ref="main")
+    one.add("org/both", "b", {"w": b"w" * 90_000, "sub/more": b"m" * 70_000}, ref="v2")
+    one.add("org/mine", "c", {"x": b"x" * 80_000, "w": b"w" * 90_000})
+    other.add("org/both", "b", {"w": b"w" * 90_000, "sub/more": b"m" * 70_000}, ref="main")
+    other.add("org/theirs", "d", {"y": b"y" * 50_000})
+    blobs = one.repo("org/mine") / "blobs"
+    (blobs / "0123.incomplete").write_bytes(b"half")
+    (one.repo("org/mine") / "snapshots" / commit_of("c") / "gone").symlink_to("../../blobs/gone")
+    locks = old / ".locks" / one.repo("org/mine").name
+    locks.mkdir(parents=True)
+    (locks / "x.lock").touch()
+    return content(old)
+
+
+def few_in_two_hubs(old: Path, new: Path) -> dict[str, bytes]:
+    """A shared blob, its user, a link and a ref to bring: each kind of step once."""
+    HubMaker(old, shared=True).add("org/m", "a", {"w": b"w" * 9000}, listing=False)
+    HubMaker(new, shared=True).add("org/n", "b", {"x": b"x" * 9000}, listing=False)
+    return content(old)
+
+
+def content(hub: Path) -> dict[str, bytes]:
+    """What the snapshots of a hub cache hold, by name."""
+    return {
+        str(path.relative_to(hub)): path.read_bytes()
+        for path in sorted(hub.glob("models--*/snapshots/**/*"))
+        if path.is_file()
+    }
+
+
+def sound(hub: Path) -> None:
+    """Assert that nothing in a hub cache names what is not there, and that every list is whole."""
+    for ref in hub.glob("models--*/refs/*"):
+        assert (ref.parents[1] / "snapshots" / ref.read_text()).is_dir(), ref
+    for link in hub.glob("models--*/**/*"):
+        if link.is_symlink():
+            assert link.exists(), link
+            if link.parent.name == "blobs":
+                listed = link.resolve().with_name(f"{link.resolve().name}.refs").read_text()
+                assert str(link.relative_to(hub)) in listed.splitlines(), link
+
+
 def facts(root: Path) -> dict[str, tuple[Any, ...]]:
     """What of every name below a directory must survive a move."""
     found: dict[str, tuple[Any, ...]] = {}
@@ -79,8 +132,15 @@ def facts(root: Path) -> dict[str, tuple[Any, ...]]:
     return found
 
 
-def planned(old: Path, new: Path, holders: Holders | None = None, home: Path | None = None) -> Plan:
-    return plan_move(
+def planned(
+    old: Path,
+    new: Path,
+    holders: Holders | None = None,
+    home: Path | None = None,
+    *,
+    merges: bool = False,
+) -> Plan:
+    return (plan_merge if merges else plan_move)(
         str(old),
         str(new),
         change="test",
@@ -128,8 +188,8 @@ def dies(plan: Plan, steps: int) -> bool:
     return in_a_child(act)
 
 
-def again(old: Path, new: Path) -> None:
+def again(old: Path, new: Path, *, merges: bool = False) -> None:
     """What the same command does after a kill."""
     resume(str(old), str(new), nobody)
     if not old.is_symlink():
-        assert carry_out(planned(old, new)).complete
+        assert carry_out(planned(old, new, merges=merges)).complete

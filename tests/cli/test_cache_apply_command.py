@@ -281,7 +281,7 @@ def test_a_plan_that_spares_nothing_young_says_so(gradience, hub, tmp_path):
     assert "not spared" not in said(gradience("apply", "p.json", "--dry-run"))
 
 
-@pytest.mark.parametrize("title", ["move", "share", "share (back)", "dedupe"])
+@pytest.mark.parametrize("title", ["move", "merge", "share", "share (back)", "dedupe"])
 def test_acts_of_another_sort_than_the_title_are_not_done(gradience, hub, tmp_path, title):
     gradience("clean", "--idle", "30d", "--plan", "p.json", *OLD)
     edit(tmp_path / "p.json", lambda plan: plan.update(title=title))

@@ -202,3 +202,106 @@ def test_a_dataset_in_use_stays_and_after_the_move_it_is_loaded_without_a_build(
             arrows = {p: p.stat().st_mtime_ns for p in (disk / "datasets").rglob("*.arrow")}
             assert arrows
     assert {p: p.stat().st_mtime_ns for p in (disk / "datasets").rglob("*.arrow")} == arrows
+
+
+def merged(gradience, old: Path, new: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    return gradience("cache", "merge", old, new, *words)
+
+
+def test_the_real_client_has_everything_of_both_after_a_merge_from_either_name(
+    gradience, tmp_path, disk
+):
+    served = {
+        "org__mine": Repo({"w.bin": b"w" * 300_000, "config.json": b"{}"}),
+        "org__both": Repo({"b.bin": b"b" * 200_000}),
+        "org__theirs": Repo({"t.bin": b"t" * 100_000}),
+    }
+    old, new = tmp_path / "hf" / "hub", disk / "hub"
+    code = "import sys\nfrom huggingface_hub import snapshot_download as d\n"
+    code += "for name in sys.argv[1:]: print(d(name))"
+
+    def client(hub: Path, *names: str, **environ: str) -> list[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *names],
+            env=environ_of(hub, HF_HUB_DISABLE_XET="1", NO_PROXY="127.0.0.1", **environ),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+
+    with serve(**served) as server:
+        client(old, "org/mine", "org/both", HF_ENDPOINT=server.url)
+        client(new, "org/theirs", "org/both", HF_ENDPOINT=server.url)
+    done = merged(gradience, old, new, "--yes")
+    assert done.returncode == 0, done.stderr
+    for place in (old, new):
+        names = ("org/mine", "org/both", "org/theirs")
+        paths = client(place, *names, HF_HUB_OFFLINE="1")
+        assert [sum(f.stat().st_size for f in Path(p).iterdir()) for p in paths] == [
+            300_002,
+            200_000,
+            100_000,
+        ]
+
+
+def test_a_merge_is_planned_shown_applied_later_and_done_once(gradience, hub, disk, tmp_path):
+    HubMaker(hub).add("org/m", "a", FILES)
+    HubMaker(disk / "hub").add("org/n", "b", {"n": b"n" * 9000})
+    shown = merged(gradience, hub, disk / "hub", "--dry-run", "--json")
+    assert shown.returncode == 0, shown.stderr
+    (item,) = json.loads(shown.stdout)["content"]["items"]
+    assert "in 4 files are copied, 0 are there already" in item["reasons"][0]
+    assert (hub.is_symlink(), top(disk)) == (False, ["hub"])
+    assert merged(gradience, hub, disk / "hub", "--plan", "p.json").returncode == 0
+    assert not hub.is_symlink()
+    done = gradience("cache", "apply", tmp_path / "p.json", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["content"]["freed"] >= 200_000
+    assert hub.readlink() == disk / "hub"
+    again = merged(gradience, hub, disk / "hub", "--yes")
+    assert (again.returncode, "is a link to" in again.stderr) == (0, True)
+
+
+def test_a_merge_into_a_link_goes_where_it_leads_and_a_parent_is_refused(
+    gradience, hub, disk, tmp_path
+):
+    HubMaker(hub).add("org/m", "a", FILES)
+    HubMaker(disk / "hub").add("org/n", "b", {"n": b"n" * 9000})
+    (tmp_path / "link").symlink_to(disk / "hub")
+    wrong = merged(gradience, hub, disk, "--yes")
+    assert (wrong.returncode, "not look like a cache" in wrong.stderr) == (2, True)
+    assert merged(gradience, hub, tmp_path / "link", "--yes").returncode == 0
+    assert hub.readlink() == disk / "hub"
+
+
+@pytest.mark.slow
+def test_datasets_built_in_both_are_loaded_from_the_merged_cache_without_a_build(
+    gradience, disk, tmp_path
+):
+    for name in "ab":
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(f'{{"n": {n}, "of": "{name}"}}\n' for n in range(1000))
+        )
+    old, new = tmp_path / "hf" / "datasets", disk / "datasets"
+
+    def load(cache: Path, name: str) -> None:
+        environ = environ_of(tmp_path / "hf" / "hub", HF_DATASETS_CACHE=str(cache))
+        said = subprocess.run(
+            [sys.executable, "-c", DATASET, tmp_path / f"{name}.jsonl"],
+            env=environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"},
+            input="\n",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert said.stdout.split() == ["499500"] * 2
+
+    load(old, "a")
+    load(old, "b")
+    load(new, "b")
+    done = merged(gradience, old, new, "--yes")
+    assert done.returncode == 0, done.stderr
+    arrows = {p: p.stat().st_mtime_ns for p in new.rglob("*.arrow")}
+    load(new, "a")
+    load(old, "b")
+    assert {p: p.stat().st_mtime_ns for p in new.rglob("*.arrow")} == arrows

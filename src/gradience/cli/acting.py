@@ -102,7 +102,7 @@ def carry_out(plan: "Plan", *, in_place: bool = False) -> "Receipt":
     from gradience.storage.change.move.run import move  # noqa: PLC0415
 
     with progress_bar(shown=sys.stderr.isatty()) as progress:
-        if any(action.verb == "move" for action in plan.actions):
+        if any(action.verb in ("move", "merge") for action in plan.actions):
             return move(
                 plan,
                 holders=system.holders,

@@ -26,6 +26,7 @@ COMMANDS: Registry[click.Command] = Registry(
         "apply": "gradience.cli.cache_apply:apply_plan",
         "dedupe": "gradience.cli.cache_dedupe:dedupe",
         "move": "gradience.cli.cache_move:move",
+        "merge": "gradience.cli.cache_move:merge",
         "share": "gradience.cli.cache_share:share",
         "undo": "gradience.cli.cache_undo:undo",
         "verify": "gradience.cli.cache_verify:verify",
@@ -47,6 +48,7 @@ def cache() -> None:
     gradience cache clean --dry-run     # what nothing uses
     gradience cache dedupe --dry-run    # equal files in several caches, by known hashes
     gradience cache move SRC DST        # to another disk, and a link stays
+    gradience cache merge SRC DST       # into a cache that has content, and a link stays
     gradience cache share DIR --group G # one cache for the users of a group
     gradience cache undo                # bring back what went to the trash
     """

@@ -200,12 +200,13 @@ def _move(asked: _Asked) -> "Plan":
     from gradience.storage.change.renew import renewed  # noqa: PLC0415
 
     action = asked.plan.actions[0]  # a plan of the same title has no second one
-    if action.verb != "move" or not action.target.startswith("/"):
+    way = asked.plan.title
+    if action.verb != way or not action.target.startswith("/"):
         raise ArtifactError(
-            f"the act on {action.where} is no move to an absolute place",
+            f"the act on {action.where} is no {way} to an absolute place",
             remedy="Make the plan again.",
         )
-    return renewed(asked.plan, plan_for(path_of(action.where), path_of(action.target)))
+    return renewed(asked.plan, plan_for(way, path_of(action.where), path_of(action.target)))
 
 
 def _share(asked: _Asked) -> "Plan":
@@ -226,6 +227,7 @@ _AGAIN: dict[str, Callable[[_Asked], "Plan"]] = {
     "clean": _clean,
     "dedupe": _dedupe,
     "move": _move,
+    "merge": _move,
     "share": _share,
     "share (back)": _share_back,
 }

@@ -1,4 +1,4 @@
-"""`gradience cache move`: parse, settle what was cut off, plan, ask, carry out."""
+"""`gradience cache move` and `merge`: parse, settle what was cut off, plan, ask, carry out."""
 
 import os
 from datetime import UTC, datetime
@@ -45,39 +45,85 @@ def move(
 
     Exit codes: 0 done; 1 it stayed where it was; 2 usage; 5 in use, no room, the disk refused.
     """
-    from gradience import system  # noqa: PLC0415
-    from gradience.storage.change.move import resume  # noqa: PLC0415
-
     source, target = _place(old), _place(new)
     if abandon:
+        from gradience.storage.change.move import resume  # noqa: PLC0415
         from gradience.units import format_size  # noqa: PLC0415
 
         freed = resume.abandon(source, target)
         click.echo(f"removed the unfinished copy: {format_size(freed)}", err=True)
         return int(ExitCode.OK)
-    if not (dry_run or plan_file):
-        for note in resume.resume(source, target, system.holders):
-            click.echo(visible(note), err=True)
-    if (
-        Path(target).parent.is_dir()
-        and Path(source).parent.is_dir()
-        and resume.moved(source, target)
-    ):
-        click.echo(visible(f"{source} is a link to {target} already"), err=True)
+    if _over(source, target, settles=not (dry_run or plan_file)):
         return int(ExitCode.OK)
-    plan = plan_for(source, target)
+    plan = plan_for("move", source, target)
     return settle(
         plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
     )
 
 
-def plan_for(source: str, target: str) -> "Plan":
-    """The plan of a move; both places are absolute."""
+@click.command(short_help="Bring a cache into another, and leave a link.")
+@click.argument("old", type=click.Path(path_type=Path), metavar="SRC")
+@click.argument("new", type=click.Path(path_type=Path), metavar="DST")
+@acting
+def merge(
+    *,
+    old: Path,
+    new: Path,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    plan_file: Path | None,
+    show_all: bool,
+) -> int:
+    """Bring what only the cache SRC has into the cache DST, and make SRC a link to it.
+
+    Nothing in DST is changed, only added: on one disk by links, without a copied byte; to another
+    disk by copies. Then everything of SRC must be in DST with the same bytes, or SRC stays as it is
+    and the difference is named. Of a ref, which names a commit, that of DST stands. Cut off, the
+    same command goes on. Where nothing is at DST it is a move.
+
+    \b
+    gradience cache merge ~/.cache/huggingface/hub /data/hf/hub
+    gradience cache merge ~/.cache/huggingface/hub /data/hf/hub --dry-run
+
+    Exit codes: 0 done; 1 it stayed where it was; 2 usage; 5 in use, no room, the disk refused.
+    """
+    source, target = _place(old), os.path.realpath(new)
+    if source == target and os.path.lexists(target):
+        click.echo(visible(f"{old} and {new} are one directory already"), err=True)
+        return int(ExitCode.OK)
+    if _over(source, target, settles=not (dry_run or plan_file)):
+        return int(ExitCode.OK)
+    plan = plan_for("merge", source, target)
+    return settle(
+        plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
+    )
+
+
+def _over(source: str, target: str, *, settles: bool) -> bool:
+    """Whether one is a link to the other already; what an earlier try left is settled first."""
     from gradience import system  # noqa: PLC0415
+    from gradience.storage.change.move import resume  # noqa: PLC0415
+
+    if settles:
+        for note in resume.resume(source, target, system.holders):
+            click.echo(visible(note), err=True)
+    if not (Path(target).parent.is_dir() and Path(source).parent.is_dir()):
+        return False
+    over = resume.moved(source, target)
+    if over:
+        click.echo(visible(f"{source} is a link to {target} already"), err=True)
+    return over
+
+
+def plan_for(way: str, source: str, target: str) -> "Plan":
+    """The plan of a move or a merge; both places are absolute."""
+    from gradience import system  # noqa: PLC0415
+    from gradience.storage.change.move.merge import plan_merge  # noqa: PLC0415
     from gradience.storage.change.move.plan import plan_move  # noqa: PLC0415
 
     now = datetime.now(UTC)
-    return plan_move(
+    return {"move": plan_move, "merge": plan_merge}[way](
         source,
         target,
         change=new_id(now),

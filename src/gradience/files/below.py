@@ -189,9 +189,9 @@ class Below:
         parent, last = self._parent(name)
         os.symlink(target, last, dir_fd=parent)
 
-    def link(self, name: str, new: str) -> None:
-        """Give a file a second name; refused with EEXIST where something is there."""
-        with self._two(name, new, self) as (from_dir, old, to_dir, last):
+    def link(self, name: str, new: str, other: "Below | None" = None) -> None:
+        """Give a file a second name, also below another directory; refused with EEXIST."""
+        with self._two(name, new, other or self) as (from_dir, old, to_dir, last):
             os.link(old, last, src_dir_fd=from_dir, dst_dir_fd=to_dir, follow_symlinks=False)
 
     def link_open(self, descriptor: int, new: str) -> None:
@@ -244,6 +244,28 @@ class Below:
                 written = 0
                 while written < len(data):
                     written += os.write(descriptor, rest[written:])
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def append(self, name: str, data: bytes) -> None:
+        """Put bytes at the end of a file that all may write to, and sync it; it is made if absent.
+
+        Raises
+        ------
+        OSError
+            ENOSPC if they do not fit, perhaps with a part of them written.
+        """
+        parent, last = self._parent(name)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(last, flags, 0o666, dir_fd=parent)
+        try:
+            if os.fstat(descriptor).st_size == 0:
+                _give(descriptor, parent)
+            with contextlib.suppress(OSError):  # another user's
+                os.fchmod(descriptor, 0o666)
+            if os.write(descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

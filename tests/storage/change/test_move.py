@@ -267,6 +267,16 @@ def test_nothing_outside_is_touched_however_the_links_lead(tmp_path, disk):
 
 
 @pytest.mark.root
+def test_a_place_where_a_disk_is_mounted_is_refused_with_one_in_it(tmp_path, old):
+    with (
+        tmpfs(tmp_path / "volume") as volume,
+        pytest.raises(StorageError, match="is mounted there") as caught,
+    ):
+        planned(old, volume)
+    assert f"{volume}/hub" in caught.value.remedy
+
+
+@pytest.mark.root
 def test_what_does_not_fit_is_refused_before_a_byte_is_copied(tmp_path):
     old = tmp_path / "hub"
     old.mkdir()

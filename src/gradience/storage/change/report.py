@@ -39,8 +39,8 @@ def plan_page(plan: Plan, *, limit: int | None = _FEW) -> Page:
 
 
 def _title(plan: Plan) -> str:
-    if plan.title == "move":
-        return f"Move {plan.items[0].what}"
+    if plan.title in ("move", "merge"):
+        return f"{_doing(plan)} {plan.items[0].what}"
     size = format_size(plan.frees_bytes)
     things = f"{plural(len(plan.items), 'thing')}, {plural(len(plan.actions), 'name')}"
     if _is_trash(plan):

@@ -112,7 +112,7 @@ def plan_links(root: str, links: Sequence[str], *, change: str, now: float) -> P
         above, name = os.path.split(link)
         if os.path.realpath(link) == root:
             continue
-        _check_link(link, above)
+        _check_link(link, above, root)
         top, project = os.path.split(os.path.realpath(above))
         status = os.lstat(os.path.join(top, project))  # noqa: PTH118
         number = len(items)
@@ -139,7 +139,7 @@ def plan_links(root: str, links: Sequence[str], *, change: str, now: float) -> P
     return Plan(id=change, title="share", made=now, items=tuple(items), actions=tuple(actions))
 
 
-def _check_link(link: str, above: str) -> None:
+def _check_link(link: str, above: str, root: str) -> None:
     if not os.path.isdir(above):  # noqa: PTH112
         raise UsageError(f"{text_of(above)} is no directory", remedy="Make it first.")
     if os.path.islink(link):  # noqa: PTH114
@@ -150,7 +150,8 @@ def _check_link(link: str, above: str) -> None:
     if os.path.lexists(link) and (not os.path.isdir(link) or os.listdir(link)):  # noqa: PTH112, PTH208
         raise UsageError(
             f"{text_of(link)} holds something",
-            remedy="Move it away (gradience cache move), or remove what the shared cache has too.",
+            remedy=f"Bring it into the shared cache: gradience cache merge {text_of(link)} "
+            f"{text_of(root)}",
         )
 
 

@@ -21,6 +21,10 @@ from gradience.storage.change.records import text_of
 Reached = Callable[[str], None]
 
 
+def no_step(_: str) -> None:
+    """What `reached` does outside of tests, which end the process there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copy:
     """A copy under way: from `top` below one directory to `staged` below another."""
@@ -42,7 +46,7 @@ class Copy:
         """
         self.target.make_dirs(self.staged)
         there = self._prepare(nodes)
-        meter = Meter(self.progress, "copying", _size(nodes))
+        meter = Meter(self.progress, "copying", bytes_of(nodes))
         first: dict[tuple[int, int], str] = {}
         for node in nodes:
             new = f"{self.staged}/{node.name}"
@@ -68,7 +72,7 @@ class Copy:
         copied, _ = look(self.target, self.staged)
         for difference in differences(nodes, copied):
             return difference
-        meter = Meter(self.progress, "comparing", _size(nodes))
+        meter = Meter(self.progress, "comparing", bytes_of(nodes))
         seen = set()
         for node in nodes:
             if node.is_link or node.inode in seen:
@@ -98,7 +102,7 @@ class Copy:
         todo = [self.staged]
         while todo:
             name = todo.pop()
-            with _opened(self.target, name, directory=True) as made:
+            with held_open(self.target, name, directory=True) as made:
                 attributes.open_up(made)
             todo += [
                 f"{name}/{child}"
@@ -107,7 +111,7 @@ class Copy:
             ]
 
     def _file(self, node: Node, new: str, meter: Meter) -> None:
-        with _opened(self.source, f"{self.top}/{node.name}") as original:
+        with held_open(self.source, f"{self.top}/{node.name}") as original:
             if os.fstat(original).st_ino != node.status.st_ino:
                 raise OSError(errno.ESTALE, "it was replaced while it was copied")
             made = self.target.create(new, mode=0o600)
@@ -134,26 +138,26 @@ class Copy:
             if node.is_link:
                 self.target.keep_link(new, node.status)
             elif node.is_dir:
-                with _opened(self.source, f"{self.top}/{node.name}", directory=True) as original:
+                with held_open(self.source, f"{self.top}/{node.name}", directory=True) as original:
                     extended = attributes.extended(original)
-                with _opened(self.target, new, directory=True) as made:
+                with held_open(self.target, new, directory=True) as made:
                     attributes.keep(made, node.status, extended)
-        with _opened(self.target, self.staged, directory=True) as made:
+        with held_open(self.target, self.staged, directory=True) as made:
             contents.sync_file_system(made)
 
     def finish_top(self, status: os.stat_result) -> None:
         """Owner, mode and times of the directory itself."""
-        with _opened(self.source, self.top, directory=True) as original:
+        with held_open(self.source, self.top, directory=True) as original:
             extended = attributes.extended(original)
-        with _opened(self.target, self.staged, directory=True) as made:
+        with held_open(self.target, self.staged, directory=True) as made:
             attributes.keep(made, status, extended)
 
     def _same(self, node: Node, meter: Meter) -> bool:
         name = f"{self.staged}/{node.name}"
         original_name = f"{self.top}/{node.name}"
         with (
-            _opened(self.source, original_name, directory=node.is_dir) as original,
-            _opened(self.target, name, directory=node.is_dir) as copied,
+            held_open(self.source, original_name, directory=node.is_dir) as original,
+            held_open(self.target, name, directory=node.is_dir) as copied,
         ):
             if attributes.extended(original) != attributes.extended(copied):
                 return False
@@ -165,7 +169,8 @@ class Copy:
 
 
 @contextlib.contextmanager
-def _opened(below: Below, name: str, *, directory: bool = False) -> Iterator[int]:
+def held_open(below: Below, name: str, *, directory: bool = False) -> Iterator[int]:
+    """A descriptor to read a regular file or a directory with, closed at the end."""
     descriptor = below.open(name, directory=directory)
     try:
         yield descriptor
@@ -180,5 +185,6 @@ def _usable(node: Node, known: Node) -> bool:
     return known.is_file and attributes.agree(node.status, known.status)
 
 
-def _size(nodes: Sequence[Node]) -> int:
+def bytes_of(nodes: Sequence[Node]) -> int:
+    """The length of all files."""
     return sum(node.status.st_size for node in nodes if node.is_file)

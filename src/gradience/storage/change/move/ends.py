@@ -26,6 +26,8 @@ from gradience.system.users import user_name
 
 COPYING, PLACED, SWAPPED, REMOVING = b"c", b"p", b"s", b"r"
 """How far: the copy is made; it has its place; the link has the old place; the old bytes go."""
+_MERGES = "merges"
+"""A file beside the state: what is at the new place is no copy of ours, and never taken away."""
 
 
 @dataclass(slots=True)
@@ -90,12 +92,26 @@ class Ends:
         return bool(said) and (said == self.new or os.path.realpath(path) == self.new)
 
     def lacking(self) -> bool:
-        """Whether the new place is free: nothing, an empty directory, or a link to the old one."""
+        """Whether the new place is free: nothing, an empty directory, or a link to the old one.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be looked into: another disk is mounted there, say.
+        """
         if not self.target.exists(self.name):
             return True
-        if self.is_dir(self.target, self.name):
+        if not self.is_dir(self.target, self.name):
+            return self._stale_link()
+        try:
             return not self.target.entries(self.name)
-        return self._stale_link()
+        except OSError as error:
+            inside = text_of(f"{self.new}/{self.top}")
+            mounted = error.errno == errno.EXDEV
+            raise StorageError(
+                f"{text_of(self.new)} cannot be the new place: {error.strerror}",
+                remedy=f"Name a directory in it: {inside}" if mounted else "Name another place.",
+            ) from error
 
     def make_way(self) -> None:
         """Remove what may stand at a free place; the kernel refuses a directory with content."""
@@ -131,11 +147,21 @@ class Ends:
                 remedy="Remove it, if that is allowed, or name another place.",
             )
 
-    def begin_own(self) -> None:
+    def begin_own(self, *, merges: bool) -> None:
         """Make the directory for them, closed to others, where an earlier try left none."""
         with contextlib.suppress(FileExistsError):
             self.target.make_dir(self.own, 0o700)
         self.hold_own()
+        mark = f"{self.own}/{_MERGES}"
+        if merges and not self.merges:
+            self.target.write(mark, b"")
+        elif self.merges and not merges:
+            self.target.remove(mark, Removed())
+
+    @property
+    def merges(self) -> bool:
+        """Whether what is unfinished brings the directory into one with content of its own."""
+        return self.target.exists(f"{self.own}/{_MERGES}")
 
     def state(self) -> bytes | None:
         """How far an unfinished move came; None where there is none."""
@@ -237,6 +263,9 @@ def locked(ends: Ends) -> Iterator[None]:
             if ends.is_dir(ends.source, place):
                 below = inner.enter_context(Below(f"{ends.source.root}/{place}"))
                 held.append(inner.enter_context(Site(below, "").locked()))
+        if not ends.lacking() and ends.is_dir(ends.target, ends.name):
+            below = stack.enter_context(Below(ends.new))
+            held.append(stack.enter_context(Site(below, "").locked()))
         if False in held:
             raise StorageError(
                 f"another process changes {text_of(ends.old)} or {text_of(ends.new)} now",

@@ -10,15 +10,17 @@ from gradience.files.below import Below
 from gradience.storage.change import fingerprint
 from gradience.storage.change.move.ends import Ends, opened
 from gradience.storage.change.move.tree import Node, leading_out, look, need
-from gradience.storage.change.records import Action, Item, Plan, text_of
+from gradience.storage.change.records import Action, Item, Plan, Tree, text_of
 from gradience.storage.environment import profile
 from gradience.storage.room.headroom import headroom
 from gradience.storage.room.probe import Verdict, probe
 from gradience.system.holders import Holders
-from gradience.units import format_size
+from gradience.units import format_size, plural
 
 MARGIN = 4 << 20  # bytes for what the file system itself needs, and for the journal
-_SHOWN = 3
+SHOWN = 3
+_RENAMED = "one rename, since both places are on one disk: nothing is copied, and nothing freed"
+_COPIED = "copied, compared byte by byte, swapped with a link; then the old bytes go"
 
 
 def plan_move(
@@ -45,51 +47,52 @@ def plan_move(
     StorageError
         If it is in use, does not fit, or cannot be moved without losing something.
     """
-    _apart(old, new)
+    apart(old, new)
     with opened(old, new) as ends:
-        _check_ends(ends)
-        try:
-            nodes, tree = look(ends.source, ends.top)
-        except OSError as error:
-            raise _unmovable(ends, f"{error.filename or ends.old}: {error.strerror}") from error
-        check(ends, nodes, holders)
+        check_source(ends)
+        if not ends.lacking():
+            raise UsageError(
+                f"{text_of(new)} is there already, and not an empty directory",
+                remedy=f"Name the new place itself, such as {text_of(f'{new}/{ends.top}')}, or "
+                f"make the two one: gradience cache merge '{text_of(old)}' '{text_of(new)}'",
+            )
+        nodes, tree = look_at(ends, holders)
         one_disk = ends.source.device == ends.target.device
         room = "" if one_disk else check_room(ends, nodes, environ, home, copied_bytes(ends))
-        frees = 0 if one_disk else _alone(nodes)
+        frees = 0 if one_disk else alone(nodes)
         return Plan(
             id=change,
             title="move",
             made=now,
-            items=(_item(ends, nodes, one_disk=one_disk),),
-            actions=(
-                Action(
-                    verb="move",
-                    root=text_of(ends.source.root),
-                    path=text_of(ends.top),
-                    fingerprint=fingerprint.of_status(ends.source.status(ends.top), tree),
-                    item=0,
-                    unit=0,
-                    group=0,
-                    frees_bytes=frees,
-                    target=text_of(ends.new),
-                ),
-            ),
-            notes=tuple(_notes(ends, nodes, room, environ, home)),
+            items=(item(ends, nodes, _RENAMED if one_disk else _COPIED),),
+            actions=(act(ends, "move", tree, frees),),
+            notes=tuple(notes(ends, nodes, room, environ, home)),
             frees_bytes=frees,
         )
 
 
-def _item(ends: Ends, nodes: Sequence[Node], *, one_disk: bool) -> Item:
-    files = sum(node.is_file for node in nodes)
-    way = (
-        "one rename, since both places are on one disk: nothing is copied, and nothing freed"
-        if one_disk
-        else "copied, compared byte by byte, swapped with a link; then the old bytes go"
+def act(ends: Ends, verb: str, tree: Tree, frees: int) -> Action:
+    """The one act of a plan that brings a directory to another place."""
+    return Action(
+        verb=verb,
+        root=text_of(ends.source.root),
+        path=text_of(ends.top),
+        fingerprint=fingerprint.of_status(ends.source.status(ends.top), tree),
+        item=0,
+        unit=0,
+        group=0,
+        frees_bytes=frees,
+        target=text_of(ends.new),
     )
+
+
+def item(ends: Ends, nodes: Sequence[Node], way: str) -> Item:
+    """The directory as the user knows it, with what is in it and how it goes."""
+    files = sum(node.is_file for node in nodes)
     return Item(
         name=text_of(ends.old),
         kind="directory",
-        what=f"{format_size(physical(nodes))} in {files} file{'' if files == 1 else 's'}",
+        what=f"{format_size(physical(nodes))} in {plural(files, 'file')}",
         reasons=(f"to {text_of(ends.new)}: {way}",),
     )
 
@@ -110,11 +113,11 @@ def check(ends: Ends, nodes: Sequence[Node], holders: Holders) -> None:
                 remedy="Let it end, or stop it; then give the command again.",
             )
         if not (node.is_dir or node.is_link or node.is_file):
-            raise _unmovable(ends, f"{text_of(node.name)} is a socket, pipe or device")
+            raise unmovable(ends, f"{text_of(node.name)} is a socket, pipe or device")
     out = list(leading_out(nodes, ends.old, ends.new))
     if out:
-        names = ", ".join(f"{text_of(n.name)} -> {text_of(n.target)}" for n in out[:_SHOWN])
-        raise _unmovable(
+        names = ", ".join(f"{text_of(n.name)} -> {text_of(n.target)}" for n in out[:SHOWN])
+        raise unmovable(
             ends,
             f"{len(out)} relative links lead out of it, and would lead elsewhere: {names}",
             "Make them absolute first: ln -sfn ABSOLUTE-TARGET LINK.",
@@ -165,7 +168,7 @@ def physical(nodes: Sequence[Node]) -> int:
     return sum({n.inode: n.status.st_blocks * 512 for n in nodes}.values())
 
 
-def _alone(nodes: Sequence[Node]) -> int:
+def alone(nodes: Sequence[Node]) -> int:
     """Blocks that go: those of files all of whose names lie inside."""
     names: dict[tuple[int, int], int] = {}
     for node in nodes:
@@ -190,7 +193,13 @@ def _data_bytes(below: Below, top: str, nodes: Sequence[Node]) -> dict[str, int]
     return found
 
 
-def _apart(old: str, new: str) -> None:
+def apart(old: str, new: str) -> None:
+    """Refuse a directory that lies in the other.
+
+    Raises
+    ------
+    UsageError
+    """
     if old == new or new.startswith(f"{old}/") or old.startswith(f"{new}/"):
         raise UsageError(
             f"{text_of(new)} and {text_of(old)} are one, or one lies in the other",
@@ -198,7 +207,29 @@ def _apart(old: str, new: str) -> None:
         )
 
 
-def _check_ends(ends: Ends) -> None:
+def look_at(ends: Ends, holders: Holders) -> tuple[list[Node], Tree]:
+    """Everything in the old directory, and its fingerprint.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be read, is in use, or would lose something.
+    """
+    try:
+        nodes, tree = look(ends.source, ends.top)
+    except OSError as error:
+        raise unmovable(ends, f"{error.filename or ends.old}: {error.strerror}") from error
+    check(ends, nodes, holders)
+    return nodes, tree
+
+
+def check_source(ends: Ends) -> None:
+    """Refuse what is no directory, and what may not be written to at either end.
+
+    Raises
+    ------
+    UsageError, StorageError
+    """
     old, new = text_of(ends.old), text_of(ends.new)
     if said := ends.says(ends.source, ends.top):
         raise UsageError(
@@ -207,12 +238,7 @@ def _check_ends(ends: Ends) -> None:
     if not ends.is_dir(ends.source, ends.top):
         raise UsageError(f"{old} is no directory", remedy="Name one that is there.")
     if ends.source.status(ends.top).st_dev != ends.source.device:
-        raise _unmovable(ends, "a file system of its own is mounted there")
-    if not ends.lacking():
-        raise UsageError(
-            f"{new} is there already, and not an empty directory",
-            remedy=f"Name the new place itself, such as {new}/{text_of(ends.top)}.",
-        )
+        raise unmovable(ends, "a file system of its own is mounted there")
     for below, place in ((ends.source, old), (ends.target, new)):
         if not os.access(below.root, os.W_OK | os.X_OK):
             read_only = os.statvfs(below.root).f_flag & os.ST_RDONLY
@@ -230,7 +256,7 @@ def _check_owners(ends: Ends, nodes: Sequence[Node]) -> None:
     mine = {os.getegid(), *os.getgroups()}
     for node in nodes:
         if node.status.st_uid != os.geteuid() or node.status.st_gid not in mine:
-            raise _unmovable(
+            raise unmovable(
                 ends,
                 f"{text_of(node.name)} belongs to {node.status.st_uid}:{node.status.st_gid}, and "
                 "only root can make a copy that does",
@@ -238,27 +264,29 @@ def _check_owners(ends: Ends, nodes: Sequence[Node]) -> None:
             )
 
 
-def _unmovable(
+def unmovable(
     ends: Ends, why: str, remedy: str = "Remove it, or move what lies beside it by itself."
 ) -> StorageError:
+    """The error for what would lose something on the way."""
     return StorageError(f"{text_of(ends.old)} cannot be moved: {why}", remedy=remedy)
 
 
-def _notes(
+def notes(
     ends: Ends, nodes: Sequence[Node], room: str, environ: Mapping[str, str], home: Path
 ) -> Sequence[str]:
+    """What else is to be known before somebody agrees."""
     new = text_of(ends.new)
-    notes = [f"{text_of(ends.old)} becomes a link to {new}: what uses the old name goes on."]
+    told = [f"{text_of(ends.old)} becomes a link to {new}: what uses the old name goes on."]
     if room:
-        notes.append(room)
+        told.append(room)
     if ends.state() is not None:
-        notes.append(f"{format_size(copied_bytes(ends))} were copied by an earlier try.")
+        told.append(f"{format_size(copied_bytes(ends))} were copied by an earlier try.")
     outside = [n for n in nodes if n.is_file and n.status.st_nlink > 1]
-    if room and outside and _alone(outside) < physical(outside):
-        notes.append("Some files have another name outside: their old bytes stay there.")
+    if room and outside and alone(outside) < physical(outside):
+        told.append("Some files have another name outside: their old bytes stay there.")
     if any(node.is_link and node.target.startswith(f"{ends.old}/") for node in nodes):
-        notes.append(f"Links in it name {text_of(ends.old)}: they need that link to stay.")
-    return notes + [
+        told.append(f"Links in it name {text_of(ends.old)}: they need that link to stay.")
+    return told + [
         f"{path} names the old place, and will name {new}."
         for path in profile.naming(ends.old, environ, home)
     ]

@@ -27,9 +27,11 @@ from gradience.storage.change.apply import free_bytes
 from gradience.storage.change.doubts import words
 from gradience.storage.change.meter import Progress
 from gradience.storage.change.move import ends as state
-from gradience.storage.change.move.copy import Copy, Reached
+from gradience.storage.change.move.copy import Copy, Reached, no_step
 from gradience.storage.change.move.ends import Ends, locked, opened
+from gradience.storage.change.move.merge import pour_into, to_copy
 from gradience.storage.change.move.plan import check, check_room, copied_bytes
+from gradience.storage.change.move.pour import Pour
 from gradience.storage.change.move.tree import Node, look
 from gradience.storage.change.records import (
     PLAN_SCHEMA,
@@ -48,16 +50,13 @@ from gradience.storage.environment import profile
 from gradience.system.holders import Holders
 
 _KEPT = "what is copied is kept, and the same command goes on from there"
+_BROUGHT = "what was brought stays, and the same command goes on from there"
 _CHANGED = "it changed while it was copied"
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 class _LeftError(Exception):
     """It was left as it was, or brought back there; why."""
-
-
-def no_step(_: str) -> None:
-    """What `reached` does outside of tests, which end the process there."""
 
 
 @dataclass(slots=True)
@@ -167,8 +166,20 @@ class _Mover:
     reached: Reached
 
     @property
+    def merges(self) -> bool:
+        """Whether the new place has content, which stays."""
+        return self.plan.title == "merge"
+
+    @property
+    def bring(self) -> Copy | Pour:
+        """What brings the content, and compares it."""
+        if self.merges:
+            return pour_into(self.ends, self.progress, self.reached)
+        return self.copy
+
+    @property
     def copy(self) -> Copy:
-        """The copy that it makes."""
+        """The copy that is given its name when it is whole."""
         ends = self.ends
         return Copy(
             source=ends.source,
@@ -185,12 +196,15 @@ class _Mover:
         if top is None:
             raise _LeftError("it is gone, or no directory any more")
         nodes = self._as_planned(action, top)
-        if not ends.lacking():
-            raise _LeftError(f"something is at {text_of(ends.new)} by now")
-        if ends.source.device == ends.target.device and self._rename():
-            return
-        self._copy_or_leave(nodes, top, action.fingerprint.tree, done)
-        self._swap(nodes, action.fingerprint.tree, done)
+        if self.merges and not ends.is_dir(ends.target, ends.name):
+            raise _LeftError(f"{text_of(ends.new)} is gone, or no directory any more")
+        if not self.merges:
+            if not ends.lacking():
+                raise _LeftError(f"something is at {text_of(ends.new)} by now")
+            if ends.source.device == ends.target.device and self._rename():
+                return
+        self._copy_or_leave(nodes, action.fingerprint.tree, done)
+        self._swap(nodes, top, action.fingerprint.tree, done)
         finish(ends, done.removed, self.reached)
 
     def _as_planned(self, action: Action, top: os.stat_result) -> list[Node]:
@@ -245,7 +259,7 @@ class _Mover:
     def _begin(self) -> None:
         """The journal: plan and state; what an earlier try copied stays."""
         ends = self.ends
-        ends.begin_own()
+        ends.begin_own(merges=self.merges)
         with contextlib.suppress(FileNotFoundError):
             ends.target.remove(f"{ends.own}/plan.json", Removed())
         made = datetime.fromtimestamp(self.plan.made, UTC)
@@ -254,42 +268,51 @@ class _Mover:
         ends.reach(state.COPYING)
         self.reached("begun")
 
-    def _make_copy(self, nodes: list[Node], top: os.stat_result, planned: Tree | None) -> str:
+    def _make_copy(self, nodes: list[Node], planned: Tree | None) -> str:
         """Copy and verify; why the copy is not what is there, "" if it is."""
         self._begin()
-        self.copy.make(nodes)
-        why = self.copy.verify(nodes)
-        self.copy.finish_top(top)
+        self.bring.make(nodes)
+        why = self.bring.verify(nodes)
         _, after = look(self.ends.source, self.ends.top)
         return why if after == planned else _CHANGED
 
-    def _copy_or_leave(
-        self, nodes: list[Node], top: os.stat_result, planned: Tree | None, done: _Done
-    ) -> None:
+    def _copy_or_leave(self, nodes: list[Node], planned: Tree | None, done: _Done) -> None:
         """Make the copy; where the disk is full it goes again, else it is kept for another try."""
         ends = self.ends
         try:
-            check_room(ends, nodes, self.environ, self.home, copied_bytes(ends))
-            why = self._make_copy(nodes, top, planned)
+            self._check_room(nodes)
+            why = self._make_copy(nodes, planned)
         except StorageError as error:
             raise _LeftError(str(error)) from error
         except OSError as error:
             if error.errno not in NO_ROOM:
-                raise _LeftError(f"{words(error)}; {_KEPT}") from error
+                raise self._left(words(error)) from error
             ends.forget()
             self.reached("dropped")
             done.state = "undone"
-            raise _LeftError(
-                f"{words(error)}: the copy was removed again, nothing of the old was touched"
-            ) from error
+            kept = "what was brought stays" if self.merges else "the copy was removed again"
+            raise _LeftError(f"{words(error)}: {kept}, nothing of the old was touched") from error
         if why:
-            raise _LeftError(f"{why}; {_KEPT}")
+            raise self._left(why)
 
-    def _swap(self, nodes: list[Node], planned: Tree | None, done: _Done) -> None:
+    def _check_room(self, nodes: list[Node]) -> None:
+        ends = self.ends
+        if not self.merges:
+            check_room(ends, nodes, self.environ, self.home, copied_bytes(ends))
+        elif copied := to_copy(ends, nodes):
+            check_room(ends, copied, self.environ, self.home)
+
+    def _left(self, why: str) -> _LeftError:
+        return _LeftError(f"{why}; {_BROUGHT if self.merges else _KEPT}")
+
+    def _swap(
+        self, nodes: list[Node], top: os.stat_result, planned: Tree | None, done: _Done
+    ) -> None:
         """Put the copy in its place and the link at the old one; take it back on any doubt."""
         ends = self.ends
         try:
-            self._place()
+            if not self.merges:
+                self._place(top)
             check(ends, nodes, self.holders())
             # The last thing before the swap, and short: a writer that began since the copy was
             # made may not have had one of its files open just now.
@@ -298,12 +321,12 @@ class _Mover:
         except (OSError, StorageError) as error:
             done.state = "undone"
             unplace(ends, words(error))
-            raise _LeftError(f"{words(error)}; {_KEPT}") from error
+            raise self._left(words(error)) from error
         self.reached("swapped")
         if why := doubt(ends, planned, self.holders):
             done.state = "undone"
             take_back(ends, why)
-            raise _LeftError(f"{why}; {_KEPT}")
+            raise self._left(why)
         ends.reach(state.SWAPPED)
         self._sync()
 
@@ -311,8 +334,9 @@ class _Mover:
         if look(self.ends.source, self.ends.top)[1] != planned:
             raise OSError(0, _CHANGED)
 
-    def _place(self) -> None:
+    def _place(self, top: os.stat_result) -> None:
         ends = self.ends
+        self.copy.finish_top(top)
         ends.note_copy()
         ends.reach(state.PLACED)
         self.reached("noted")
@@ -375,7 +399,7 @@ def take_back(ends: Ends, why: str) -> None:
     StorageError
         If both stay.
     """
-    if not ends.copy_untouched():
+    if not (ends.merges or ends.copy_untouched()):
         raise _both(ends, ends.aside, why)
     try:
         ends.source.exchange(ends.top, ends.aside)
@@ -389,7 +413,7 @@ def take_back(ends: Ends, why: str) -> None:
 
 
 def unplace(ends: Ends, why: str) -> None:
-    """Take the copy from its place, unless somebody wrote to it there.
+    """Take the copy from its place, unless somebody wrote to it there; what was merged stays.
 
     Raises
     ------
@@ -398,7 +422,11 @@ def unplace(ends: Ends, why: str) -> None:
     """
     if ends.says(ends.source, ends.aside):
         ends.source.remove(ends.aside, Removed())
-    if ends.is_dir(ends.target, ends.name) and not ends.target.exists(ends.copy):
+    if (
+        not ends.merges
+        and ends.is_dir(ends.target, ends.name)
+        and not ends.target.exists(ends.copy)
+    ):
         if not ends.copy_untouched():
             raise _both(ends, ends.top, why)
         ends.target.move(ends.name, ends.copy)

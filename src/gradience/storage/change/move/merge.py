@@ -1,0 +1,192 @@
+"""What a merge would do: which of a directory is at the new place already, and what comes there."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gradience.errors import StorageError, UsageError
+from gradience.storage.change.meter import Progress
+from gradience.storage.change.move.copy import Reached, no_step
+from gradience.storage.change.move.ends import Ends, opened
+from gradience.storage.change.move.parts import BOOKKEEPING, Part, is_hub, may_be_hub, parts_of
+from gradience.storage.change.move.plan import (
+    SHOWN,
+    act,
+    alone,
+    apart,
+    check_room,
+    check_source,
+    item,
+    look_at,
+    notes,
+    physical,
+    plan_move,
+)
+from gradience.storage.change.move.pour import Pour
+from gradience.storage.change.move.tree import Node
+from gradience.storage.change.records import Plan, text_of
+from gradience.system.holders import Holders
+from gradience.units import format_size, plural
+
+_STORE_MARKER = "blobs/.huggingface-shared-blobs"
+
+
+def plan_merge(
+    old: str,
+    new: str,
+    *,
+    change: str,
+    now: float,
+    holders: Holders,
+    environ: Mapping[str, str],
+    home: Path,
+) -> Plan:
+    """The plan that makes two caches one; a move where nothing is at the new place.
+
+    Parameters
+    ----------
+    old, new : str
+        Absolute. The new place is the other cache itself.
+
+    Raises
+    ------
+    UsageError
+        If one lies in the other, or they are no two caches of a kind.
+    StorageError
+        If files of one name differ, or what a move is refused for.
+    """
+    apart(old, new)
+    with opened(old, new) as ends:
+        check_source(ends)
+        if ends.lacking():
+            return plan_move(
+                old,
+                new,
+                change=change,
+                now=now,
+                holders=holders,
+                environ=environ,
+                home=home,
+            )
+        nodes, tree = look_at(ends, holders)
+        try:
+            absent = _compared(ends, nodes)
+        except OSError as error:
+            raise StorageError(
+                f"{error.filename or text_of(ends.new)} cannot be looked at: {error.strerror}",
+                remedy="Name a directory on one disk, that this user may read.",
+            ) from error
+        copied = to_copy(ends, nodes)
+        room = check_room(ends, copied, environ, home) if copied else ""
+        linked = {node.name for node in absent} if _one_disk(ends) else set()
+        frees = alone([node for node in nodes if node.name not in linked])
+        return Plan(
+            id=change,
+            title="merge",
+            made=now,
+            items=(item(ends, nodes, _way(ends, nodes, absent)),),
+            actions=(act(ends, "merge", tree, frees),),
+            notes=(*notes(ends, nodes, room, environ, home), *_left_out(nodes)),
+            frees_bytes=frees,
+        )
+
+
+def _compared(ends: Ends, nodes: Sequence[Node]) -> Sequence[Node]:
+    """What would have to be brought, where nothing speaks against it."""
+    _check_target(ends)
+    pour = pour_into(ends)
+    _check_differing(ends, pour.differing(nodes))
+    return pour.absent(nodes)
+
+
+def pour_into(ends: Ends, progress: Progress | None = None, reached: Reached = no_step) -> Pour:
+    """What looks at both ends, and changes nothing until it is told to."""
+    return Pour(
+        source=ends.source,
+        top=ends.top,
+        target=ends.target,
+        into=ends.name,
+        staged=ends.copy,
+        progress=progress,
+        reached=reached,
+    )
+
+
+def to_copy(ends: Ends, nodes: Sequence[Node]) -> Sequence[Node]:
+    """What takes room at the new place: on one disk nothing does."""
+    return () if _one_disk(ends) else pour_into(ends).absent(nodes)
+
+
+def _one_disk(ends: Ends) -> bool:
+    return ends.source.device == ends.target.device
+
+
+def _way(ends: Ends, nodes: Sequence[Node], absent: Sequence[Node]) -> str:
+    files = [node for node in absent if node.is_file]
+    how = "linked, and not copied" if _one_disk(ends) else "copied"
+    brought = f"{format_size(physical(files))} in {plural(len(files), 'file')}"
+    there = sum(node.is_file for node in nodes) - len(files)
+    return (
+        f"{brought} {'is' if len(files) == 1 else 'are'} {how}, {there} are there already; all is "
+        "compared byte by byte, then the old directory is swapped with a link, and goes"
+    )
+
+
+def _left_out(nodes: Sequence[Node]) -> list[str]:
+    parts = parts_of(nodes)
+    count = sum(
+        node.is_file and node.name.endswith(".incomplete") and parts[node.name] is Part.LEFT_OUT
+        for node in nodes
+    )
+    if not count:
+        return []
+    return [f"{plural(count, 'part')} of downloads that did not end are not brought, and go."]
+
+
+def _check_target(ends: Ends) -> None:
+    """Refuse a place that is no cache of the same kind: a directory above it, say."""
+    new = text_of(ends.new)
+    if not ends.is_dir(ends.target, ends.name):
+        raise UsageError(f"{new} is no directory", remedy="Name the other cache itself.")
+    if os.path.samestat(ends.source.status(ends.top), ends.target.status(ends.name)):
+        raise UsageError(
+            f"{new} and {text_of(ends.old)} are one directory",
+            remedy="Nothing has to be brought: both names lead to it.",
+        )
+    if not os.access(ends.new, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"{new} cannot be added to: this user may not write there",
+            remedy="Run it as the owner of that directory.",
+        )
+    mine, theirs = (
+        {name for name, _ in below.entries(top)}
+        for below, top in ((ends.source, ends.top), (ends.target, ends.name))
+    )
+    alike = may_be_hub(theirs) if is_hub(mine) else bool(mine & theirs - BOOKKEEPING)
+    if not alike:
+        why = "no repository of a Hub cache lies there" if is_hub(mine) else "no name is in both"
+        raise UsageError(
+            f"{new} does not look like a cache of the kind of {text_of(ends.old)}: {why}",
+            remedy="Name the other cache itself, not a directory above or in it.",
+        )
+    marker = f"{ends.name}/{_STORE_MARKER}"
+    if (
+        ends.source.exists(f"{ends.top}/{_STORE_MARKER}")
+        and ends.target.exists(f"{ends.name}/blobs")
+        and not ends.target.exists(marker)
+    ):
+        raise StorageError(
+            f"{new}/blobs is not the Hub's store of shared blobs, and {text_of(ends.old)} has one",
+            remedy="Rename or remove it.",
+        )
+
+
+def _check_differing(ends: Ends, differing: Sequence[Node]) -> None:
+    if differing:
+        names = ", ".join(text_of(node.name) for node in differing[:SHOWN])
+        are = "is" if len(differing) == 1 else "are"
+        raise StorageError(
+            f"{plural(len(differing), 'name')} of {text_of(ends.old)} {are} another thing in "
+            f"{text_of(ends.new)}: {names}",
+            remedy="See which is broken (gradience cache verify), and remove that one, or both.",
+        )

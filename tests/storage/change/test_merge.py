@@ -1,0 +1,339 @@
+"""Two caches become one: nothing is lost, nothing of the other changes, whatever comes between."""
+
+import errno
+import os
+import shutil
+import subprocess
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from factories_changes import carry_out as clean
+from factories_changes import holding, nobody, plan_of, top
+from factories_disks import fuse_without_locks, second_disk, tmpfs
+from factories_moves import (
+    again,
+    at,
+    carry_out,
+    content,
+    dies,
+    facts,
+    planned,
+    sound,
+    two_hubs,
+)
+from gradience.errors import StorageError, UsageError
+from gradience.storage.change.move.resume import abandon, resume
+
+LAYOUTS = [
+    pytest.param(old, new, id=f"{'store' if old else 'per_repo'}-{'store' if new else 'per_repo'}")
+    for old, new in product((False, True), repeat=2)
+]
+
+
+@pytest.fixture(params=["one disk", "two disks"])
+def new(tmp_path: Path, request: pytest.FixtureRequest):
+    """The place of the other cache."""
+    if request.param == "one disk":
+        yield tmp_path / "new" / "hub"
+        return
+    with second_disk(tmp_path) as directory:
+        yield directory / "hub"
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    return tmp_path / "old" / "hub"
+
+
+def merge(old: Path, new: Path, **options: object):
+    return carry_out(planned(old, new, merges=True), **options)
+
+
+@pytest.mark.parametrize(("old_store", "new_store"), LAYOUTS)
+def test_afterwards_the_other_has_all_of_it_and_the_old_name_leads_there(
+    old, new, old_store, new_store
+):
+    mine = two_hubs(old, new, old_store=old_store, new_store=new_store)
+    theirs, before = content(new), facts(new)
+    plan = planned(old, new, merges=True)
+    receipt = carry_out(plan)
+    assert receipt.complete, receipt
+    assert receipt.freed >= plan.frees_bytes > 0
+    assert old.readlink() == new
+    assert content(new) == theirs | mine
+    sound(new)
+    after = facts(new)
+    directories = {name for name in before if (new / name).is_dir()}
+    grown = {name for name in before if name.endswith(".refs")}
+    for name in set(before) - directories - grown:
+        assert after[name] == before[name], name
+    for name in directories:
+        assert after[name][:3] == before[name][:3], name
+    assert (new / "models--org--both/refs/main").read_text() == "b" * 40
+    assert not list(new.rglob("*.incomplete"))
+    assert (top(old.parent), top(new.parent)) == (["hub"], ["hub"])
+
+
+def test_on_one_disk_no_byte_is_copied_and_times_and_modes_stay(tmp_path, old):
+    new = tmp_path / "new" / "hub"
+    two_hubs(old, new)
+    blob = next((old / "models--org--mine/blobs").glob("[0-9a-f]" * 64))
+    blob.chmod(0o440)
+    (old / "models--org--mine").chmod(0o2770)
+    status = blob.stat()
+    assert merge(old, new).complete
+    found = (new / blob.relative_to(old)).stat()
+    assert (found.st_ino, found.st_mtime_ns, found.st_mode, found.st_nlink) == (
+        status.st_ino,
+        status.st_mtime_ns,
+        status.st_mode,
+        1,
+    )
+    assert (new / "models--org--mine").stat().st_mode & 0o7777 == 0o2770
+
+
+def test_the_hubs_own_sweep_deletes_nothing_that_was_brought_into_its_store(old, new):
+    from huggingface_hub import scan_cache_dir  # noqa: PLC0415 - a second to load
+    from huggingface_hub.utils._shared_blobs import (  # noqa: PLC0415
+        unreferenced_shared_blobs,
+    )
+
+    mine = two_hubs(old, new, old_store=True, new_store=True)
+    assert merge(old, new).complete
+    assert unreferenced_shared_blobs(new) == {}
+    (new / "models--org--mine/snapshots" / ("c" * 40) / "gone").unlink(missing_ok=True)
+    found = scan_cache_dir(new)
+    assert {repo.repo_id for repo in found.repos} == {"org/both", "org/mine", "org/theirs"}
+    found.delete_revisions("b" * 40).execute()
+    left = {name: data for name, data in mine.items() if "b" * 40 not in name}
+    assert content(new).items() >= left.items()
+
+
+def killed_at_every_step(near: Path, far: Path, *, store: bool) -> int:
+    """Kill merges at each of their steps, and end them; how many steps there were."""
+    for step in range(1000):
+        old, new = near / str(step) / "old" / "hub", far / str(step) / "new" / "hub"
+        mine = two_hubs(old, new, old_store=store, new_store=store)
+        theirs = content(new)
+        killed = dies(planned(old, new, merges=True), step)
+        assert content(old).items() >= mine.items(), step  # by the old name, at every moment
+        assert content(new).items() >= theirs.items(), step
+        sound(new)
+        again(old, new, merges=True)
+        assert content(new) == theirs | mine, step
+        sound(new)
+        assert (top(old.parent), top(new.parent)) == (["hub"], ["hub"]), step
+        if not killed:
+            return step
+        shutil.rmtree(new)
+    raise AssertionError
+
+
+@pytest.mark.parametrize("store", [False, True], ids=["per_repo", "store"])
+def test_killed_at_any_step_the_same_command_ends_it_and_nothing_is_lost(tmp_path, store):
+    with second_disk(tmp_path) as disk:
+        assert killed_at_every_step(tmp_path / "near", disk, store=store) > 20
+    assert killed_at_every_step(tmp_path, tmp_path, store=store) > 20
+
+
+def test_where_a_disk_has_no_hard_links_or_locks_it_is_copied(tmp_path):
+    with fuse_without_locks(tmp_path / "m") as place:
+        old, new = place / "old" / "hub", place / "new" / "hub"
+        mine = two_hubs(old, new, old_store=True, new_store=True)
+        assert merge(old, new).complete
+        assert content(new).items() >= mine.items()
+        sound(new)
+
+
+@pytest.mark.parametrize("size", [90_000, 80_000], ids=["same size", "other size"])
+def test_a_file_that_differs_keeps_everything_where_it_is_and_is_named(old, new, size):
+    mine = two_hubs(old, new)
+    blob = (new / "models--org--both/snapshots" / ("b" * 40) / "w").resolve()
+    blob.write_bytes(b"broken" * 15_000 if size == 90_000 else b"short")
+    try:
+        reason = merge(old, new).outcomes[0].reasons[0]
+    except StorageError as error:
+        reason = f"{error} {error.remedy}"
+        assert "verify" in reason
+    assert blob.name in reason
+    assert (content(old).items() >= mine.items(), old.is_symlink()) == (True, False)
+    shutil.copy(old / blob.relative_to(new), blob)
+    again(old, new, merges=True)
+    assert content(new).items() >= mine.items()
+
+
+def test_a_copy_in_another_layout_is_the_same_if_its_bytes_are(old, new):
+    mine = two_hubs(old, new)
+    link = new / "models--org--both/snapshots" / ("b" * 40) / "w"
+    data = link.read_bytes()
+    link.unlink()
+    link.write_bytes(data)  # as a client without symbolic links has it
+    assert merge(old, new).complete
+    assert content(new).items() >= mine.items()
+
+
+def test_what_is_no_cache_of_that_kind_is_refused(tmp_path, old, new):
+    two_hubs(old, new)
+    for place in (new.parent, tmp_path, new / "models--org--both", Path("/")):
+        if place in old.parents:
+            continue
+        with pytest.raises(UsageError, match="does not look like a cache of the kind"):
+            planned(old, place, merges=True)
+    with pytest.raises(UsageError, match="one lies in the other"):
+        planned(old, old / "models--org--mine", merges=True)
+    (new / "blobs").mkdir()
+    (new / "blobs" / "mine").touch()
+    shutil.rmtree(old)
+    two_hubs(old, new.with_name("unused"), old_store=True)
+    with pytest.raises(StorageError, match="not the Hub's store"):
+        planned(old, new, merges=True)
+
+
+def test_an_emptied_hub_is_merged_into_and_where_nothing_is_it_is_a_move(old, new):
+    mine = two_hubs(old, new)
+    shutil.rmtree(new)
+    assert planned(old, new, merges=True).title == "move"
+    (new / ".locks").mkdir(parents=True)
+    (new / "version.txt").write_text("1")
+    assert merge(old, new).complete
+    assert content(new) == mine
+
+
+@pytest.mark.root
+def test_one_directory_under_two_names_is_never_merged_with_itself(tmp_path, old):
+    two_hubs(old, tmp_path / "unused")
+    before = facts(old)
+    names = [tmp_path / "all", tmp_path / "part" / "models--org--mine"]
+    for place, of in zip(names, [old, old / "models--org--mine"], strict=True):
+        place.mkdir(parents=True)
+        if subprocess.run(["mount", "--bind", of, place], check=False).returncode:
+            pytest.skip("this machine does not let root make a bind mount")
+    try:
+        for place in (names[0], tmp_path / "part"):
+            with pytest.raises((UsageError, StorageError), match=r"one directory|is mounted there"):
+                planned(old, place, merges=True)
+    finally:
+        for place in names:
+            subprocess.run(["umount", place], check=True)
+    assert facts(old) == before
+
+
+@pytest.mark.parametrize("step", ["brought", "linked", "swapped"])
+def test_a_writer_meanwhile_stops_it_and_a_second_try_has_it_all(old, new, step):
+    mine = two_hubs(old, new)
+    late = old / "models--org--mine" / "blobs" / "late"
+
+    def write() -> None:
+        place = old.with_name(".hub.gradience-moved") if old.is_symlink() else old
+        (place / late.relative_to(old)).write_bytes(b"late")
+
+    receipt = merge(old, new, reached=at(step, write))
+    assert "it changed while it was copied" in receipt.outcomes[0].reasons[0]
+    assert (old.is_symlink(), late.read_bytes()) == (False, b"late")
+    assert content(old).items() >= mine.items()
+    again(old, new, merges=True)
+    assert (new / late.relative_to(old)).read_bytes() == b"late"
+    assert (top(old.parent), top(new.parent)) == (["hub"], ["hub"])
+
+
+def test_it_refuses_while_in_use_and_takes_back_what_was_opened_meanwhile(old, new):
+    mine = two_hubs(old, new)
+    blob = next((old / "models--org--mine/blobs").glob("[0-9a-f]" * 64))
+    with pytest.raises(StorageError, match=r"in use: process 1"):
+        planned(old, new, holding(blob), merges=True)
+    seen = iter([nobody(), nobody(), holding(blob)])
+    plan = planned(old, new, merges=True)
+    (outcome,) = carry_out(plan, holders=lambda: next(seen)).outcomes
+    assert (outcome.state, "process 1" in outcome.reasons[0]) == ("undone", True)
+    assert (old.is_symlink(), content(old).items() >= mine.items()) == (False, True)
+    again(old, new, merges=True)
+
+
+def test_cleaners_are_kept_out_of_both_and_a_second_merge_too(tmp_path, old, new):
+    two_hubs(old, new)
+    orphans = [hub / "models--org--both" / "blobs" / "orphan" for hub in (old, new)]
+    for orphan in orphans:
+        orphan.write_bytes(b"o")
+    plans = [plan_of(o.parents[2], str(o.relative_to(o.parents[2]))) for o in orphans]
+    second = planned(old, new, merges=True)
+    refused = []
+
+    def others() -> None:
+        for plan in plans:
+            with pytest.raises(StorageError, match="another process changes") as caught:
+                clean(plan)
+            refused.append(caught)
+        with pytest.raises(StorageError, match="another process changes"):
+            carry_out(second)
+
+    assert merge(old, new, reached=at("brought", others)).complete
+    assert len(refused) == 2
+
+
+def test_an_unfinished_merge_is_abandoned_without_touching_either(old, new):
+    mine = two_hubs(old, new)
+    theirs = content(new)
+    assert dies(planned(old, new, merges=True), 9)
+    resume(str(old), str(new), nobody)
+    abandon(str(old), str(new))
+    assert (content(old) == mine, content(new).items() >= theirs.items()) == (True, True)
+    assert (top(old.parent), top(new.parent)) == (["hub"], ["hub"])
+
+
+@pytest.mark.root
+def test_a_disk_that_fills_up_half_way_leaves_the_old_whole_and_the_other_sound(tmp_path, old):
+    with tmpfs(tmp_path / "disk", "size=16m") as disk:
+        new = disk / "hub"
+        mine = two_hubs(old, new)
+        rest = disk / "rest"
+        plan = planned(old, new, merges=True)
+
+        def fill() -> None:
+            with rest.open("wb") as file:
+                while True:
+                    file.write(bytes(1 << 12))
+                    file.flush()
+
+        def full() -> None:
+            with pytest.raises(OSError, match="No space left") as caught:
+                fill()
+            assert caught.value.errno == errno.ENOSPC
+
+        (outcome,) = carry_out(plan, reached=at("brought", full)).outcomes
+        assert (outcome.state, "No space left" in outcome.reasons[0]) == ("undone", True)
+        assert (content(old), old.is_symlink()) == (mine, False)
+        sound(new)
+        rest.unlink()
+        again(old, new, merges=True)
+        assert content(new).items() >= mine.items()
+
+
+@pytest.mark.root
+def test_what_does_not_fit_is_refused_before_a_byte_is_copied(tmp_path, old):
+    with tmpfs(tmp_path / "disk", "size=5m") as disk:
+        two_hubs(old, disk / "hub")
+        (old / "models--org--mine" / "blobs" / "large").write_bytes(bytes(6_000_000))
+        before = facts(disk)
+        with pytest.raises(StorageError, match="are needed"):
+            planned(old, disk / "hub", merges=True)
+        assert facts(disk) == before
+
+
+def test_links_of_a_hostile_cache_lead_nowhere_outside(tmp_path, old, new):
+    two_hubs(old, new)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(b"mine")
+    shutil.rmtree(new / "models--org--both" / "blobs")
+    (new / "models--org--both" / "blobs").symlink_to(outside)
+    with pytest.raises(StorageError, match="another thing"):
+        planned(old, new, merges=True)
+    (new / "models--org--both" / "blobs").unlink()
+    plan = planned(old, new, merges=True)
+    (new / "models--org--both" / "blobs").symlink_to(outside)  # since the plan was made
+    assert not carry_out(plan).complete
+    assert top(outside) == ["file"]
+    assert not old.is_symlink()
+    assert os.listdir(old)  # noqa: PTH208
