@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,10 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from factories_caches import HubMaker
 from factories_disks import as_nobody, btrfs_with_quota, need, tmpfs
+from factories_moves import content, sound, two_hubs
 from gradience.storage.doctor.finding_kinds import Trouble
-from gradience.storage.doctor.rules_contents import _pour
 from gradience.storage.doctor.rules_places import ENOUGH_BYTES
 from hub_server import Repo, serve
 
@@ -134,7 +136,10 @@ def test_a_disk_that_is_too_small_is_not_mended_by_cleaning_others(
 
 
 @pytest.mark.root
-def test_what_lies_on_a_full_disk_can_be_taken_along(patient: Patient, tmp_path: Path) -> None:
+@pytest.mark.parametrize("used", [False, True])
+def test_what_lies_on_a_full_disk_can_be_taken_along(
+    patient: Patient, tmp_path: Path, used: bool
+) -> None:
     need_room_to_move(tmp_path)
     with tmpfs(tmp_path / "small", "size=2m") as small:
         patient.environ["HF_HOME"] = str(small / "hf")
@@ -143,9 +148,14 @@ def test_what_lies_on_a_full_disk_can_be_taken_along(patient: Patient, tmp_path:
         with pytest.raises(OSError, match="No space left on device"):
             (small / "filler").write_bytes(bytes(4 << 20))
         finding = the(patient.asks(*HUB), "space_low")
+        home = re.search(r"export HF_HOME=(\S+)", finding["remedy"])
+        assert home is not None
+        if used:
+            HubMaker(Path(home[1]) / "hub").add("o/n", "a", {"n.bin": b"n"})
         after = patient.asks(*HUB, before=finding["remedy"])
         place = next(p for p in after["places"] if p["purpose"] == "models and files")
-        assert list(Path(place["path"]).glob("models--o--m/snapshots/*/config.json"))
+        repos = {p.parents[2].name for p in Path(place["path"]).glob("*/snapshots/*/*")}
+        assert repos == {"models--o--m", "models--o--n"} if used else {"models--o--m"}
         assert after["findings"] == []
 
 
@@ -426,7 +436,7 @@ def test_the_same_model_downloaded_twice_is_found_and_merged(patient: Patient) -
     after = patient.asks(*HUB, before=finding["remedy"])
     assert grave(after) == []
     assert "same_repo_in_two_caches" not in codes(after)
-    assert not (old / "models--o--m").exists()
+    assert old.readlink() == new
     offline = (
         "from huggingface_hub import hf_hub_download as get;"
         "print(len(open(get('o/m', 'model.bin', local_files_only=True), 'rb').read()))"
@@ -457,7 +467,7 @@ def test_a_cache_left_behind_is_poured_into_the_one_in_use(patient: Patient) -> 
     after = patient.asks(*HUB, before=finding["remedy"])
     assert "cache_left_behind" not in codes(after)
     assert (new / "models--o--m/refs/main").is_file()
-    assert not (old / "models--o--m").exists()
+    assert old.readlink() == new
 
 
 def as_the_page_has_them(diagnosis: Mapping[str, Any]) -> str:
@@ -523,13 +533,28 @@ def test_a_cache_that_is_a_link_is_one_cache_and_none_is_left_behind(patient: Pa
     assert "cache_left_behind" not in codes(patient.asks(*HUB))
 
 
-def test_the_command_that_pours_a_cache_leaves_two_names_of_one_alone(tmp_path: Path) -> None:
-    real, link = tmp_path / "real", tmp_path / "link"
-    real.mkdir()
-    (real / "weights").write_bytes(b"1")
-    link.symlink_to(real)
-    subprocess.run(["sh", "-c", _pour(str(real), str(link))], check=False)
-    assert (real / "weights").read_bytes() == b"1"
+@pytest.mark.parametrize("layouts", [(True, True), (True, False), (False, True)])
+def test_all_mends_of_a_page_join_caches_with_shared_blobs(
+    patient: Patient, layouts: tuple[bool, bool]
+) -> None:
+    old, new = patient.home / ".cache/huggingface/hub", patient.home / "data/hub"
+    mine = two_hubs(old, new, old_store=layouts[0], new_store=layouts[1])
+    theirs = content(new)
+    for path in old.rglob("*"):  # nothing is in the middle of a download
+        os.utime(path, (1_700_000_000, 1_700_000_000), follow_symlinks=False)
+    patient.environ["HF_HUB_CACHE"] = str(new)
+    diagnosis = patient.asks(*HUB)
+    assert {"same_repo_in_two_caches", "cache_left_behind"} <= codes(diagnosis)
+    after = patient.asks(*HUB, before=as_the_page_has_them(diagnosis))
+    assert not {"same_repo_in_two_caches", "cache_left_behind"} & codes(after)
+    assert content(new) == theirs | mine
+    sound(new)
+    load = (
+        "from huggingface_hub import snapshot_download as get; import os;"
+        "print(*(len(os.listdir(get(n, local_files_only=True)))"
+        " for n in ('org/both', 'org/mine', 'org/theirs')))"
+    )
+    assert patient.runs(f'python -c "{load}"').stdout.split() == ["2", "2", "1"]
 
 
 def test_the_login_lost_by_a_moved_home_is_found_and_named(patient: Patient) -> None:

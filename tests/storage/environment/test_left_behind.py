@@ -74,6 +74,16 @@ def run(commands: tuple[str, ...]) -> int:
     ).returncode
 
 
+def test_where_the_new_place_has_content_the_command_brings_the_old_into_it(tmp_path: Path) -> None:
+    old, new = fill(tmp_path / "old"), tmp_path / "new"
+    (old / "models--o--m").mkdir()
+    (new / "models--o--n").mkdir(parents=True)
+    (found,) = moved(tmp_path, {"HF_HUB_CACHE": str(old)}, {"HF_HUB_CACHE": str(new)})
+    assert run(found.commands) == 0
+    assert old.readlink() == new
+    assert {path.name for path in new.iterdir()} == {"blob", "link", "models--o--m", "models--o--n"}
+
+
 def test_the_command_for_one_disk_moves_and_never_over_content(tmp_path: Path) -> None:
     old, new = fill(tmp_path / "it's old"), tmp_path / "new $disk" / "hub"
     environ = {"HF_HUB_CACHE": str(old)}

@@ -240,7 +240,7 @@ DUPLICATE = _add(
     "same_repo_in_two_caches",
     _WARNING,
     "A repository lies in two caches and takes its space twice.",
-    "Merge the copies and delete one.",
+    "Merge the two caches: one stays, the other becomes a link to it.",
 )
 SECOND_CACHE = _add(
     Trouble.DUPLICATES,

@@ -105,51 +105,8 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
         sizes = [format_size(sum(p[side][1].physical_bytes for p in twice)) for side in (0, 1)]
         yield kinds.DUPLICATE.found(
             f"{names} in {kept} ({sizes[0]}) and in {second} ({sizes[1]}).",
-            remedy=_merge(second, twice),
+            remedy=merge(second, kept),
         )
-
-
-def _merge(second: str, twice: list[tuple[Copy, Copy]]) -> str:
-    """Bring what only the second cache has into the first, then clean the second of it."""
-    steps = [" && ".join([*_bring(*pair), ""]) for pair in twice]
-    # By name too: a repo that was renamed or copied has the same commits.
-    revisions = [[p.revision for p in entry.parts if p.revision] for _, (_, entry) in twice]
-    named = [
-        " ".join(
-            [quoted(entry.name), *(f"--revision {revision}" for revision in own)] if own else []
-        )
-        for own, (_, (_, entry)) in zip(revisions, twice, strict=True)
-    ]
-    fit = len(_fitting([f"{step} {words}" for step, words in zip(steps, named, strict=True)]))
-    taken = " ".join(filter(None, named[:fit]))
-    # What lies in the first cache by now is no last copy, and pinned or needed there.
-    clean = _clean_alone(second, f"--offline --force {taken}") if taken else ""
-    left = any(entry.damage or not entry.parts for _, (_, entry) in twice[:fit])
-    junk = _clean_alone(second, "--only-junk --min-age 0s") if left else ""
-    return "".join(steps[:fit]) + " && ".join(filter(None, [clean, junk]))
-
-
-def _bring(kept: Copy, other: Copy) -> list[str]:
-    """Commands that bring what only the other copy has into the kept one."""
-    if not other[0].layout.startswith("shared"):
-        # Blobs are named by their content and links are relative, so files of two copies merge.
-        # On one disk links take the place of copies: no space is needed.
-        link = "l" if kept[0].device == other[0].device else ""
-        new, old = quoted(kept[1].path), quoted(other[1].path)
-        return [f"[ ! {old} -ef {new} ]", f"cp -au{link} {old}/. {new}/"]
-    kind, name = other[1].repo_type, other[1].name
-    have = {part.revision for part in kept[1].parts}
-    type_ = "" if kind == "model" else f"--repo-type {kind} "
-    return [
-        f"hf download {name} {type_}--revision {part.revision} --cache-dir {quoted(kept[0].root)}"
-        for part in other[1].parts
-        if part.revision and part.revision not in have
-    ]
-
-
-def _clean_alone(hub: str, words: str) -> str:
-    """Clean one hub cache and no other: it shows the plan, and asks."""
-    return f"HF_HUB_CACHE={quoted(hub)} gradience cache clean --kind hub {words}"
 
 
 def left_behind(facts: Facts) -> Iterator[Finding]:
@@ -157,38 +114,23 @@ def left_behind(facts: Facts) -> Iterator[Finding]:
     used = in_use(facts)
     if not used:
         return
-    target = sorted(used)[0]
-    kept = next((set(_repos(c)) for c in _hubs(facts) if c.root in used), set())
-    for cache in _hubs(facts):
-        own = [name for key, e in _repos(cache).items() if key not in kept for name in (e.name,)]
+    hubs = _hubs(facts)
+    first = next((c for c in hubs if c.root in used), None)
+    target, kept = (sorted(used)[0], {}) if first is None else (first.root, _repos(first))
+    for cache in hubs:
+        own = [entry.name for key, entry in _repos(cache).items() if key not in kept]
         if cache.root in used or not own:
             continue
         yield kinds.SECOND_CACHE.found(
             f"{cache.root} holds {format_size(cache.physical_bytes)} ({listed(own, 3)}) where no "
             f"library looks; they use {target}.",
-            remedy=_bring_back(cache, target, facts),
+            remedy=merge(cache.root, target),
         )
 
 
-def _bring_back(cache: Cache, target: str, facts: Facts) -> str:
-    """The command that puts a cache where the libraries look."""
-    place = facts.places.get(target)
-    if place is not None and not place.exists:
-        return f"gradience cache move {quoted(cache.root)} {quoted(target)}"
-    if cache.layout.startswith("shared"):
-        return f"export HF_HUB_CACHE={quoted(cache.root)}"
-    return _pour(cache.root, target)
-
-
-def _pour(old: str, new: str) -> str:
-    """Bring all of a cache into another; on one disk by links, which take no space."""
-    copy = f"{quoted(old)}/. {quoted(new)}/"
-    clean = _clean_alone(old, "--offline --force '*'")
-    return (
-        # Two names of one directory: nothing to bring, and nothing that may go.
-        f"[ ! {quoted(old)} -ef {quoted(new)} ] && mkdir -p {quoted(new)} && "
-        f"{{ cp -aul {copy} 2>/dev/null || cp -au {copy}; }} && {clean}"
-    )
+def merge(old: str, new: str) -> str:
+    """The command that brings a cache into another, or moves it where there is none."""
+    return f"gradience cache merge {quoted(old, new)}"
 
 
 def generations(facts: Facts) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from gradience.storage.doctor.questions import (
     TEMPORARY,
     TORCH_HUB,
 )
+from gradience.storage.doctor.rules_contents import merge
 from gradience.storage.doctor.values import deciding, export, inside, listed, quoted
 from gradience.system.records import Mount
 from gradience.units import format_size
@@ -66,7 +67,7 @@ def moved(uses: Sequence[Use], root: Path, facts: Facts) -> str:
             below = "" if name == "HF_HUB_CACHE" else place.path.name
             ends[str(place.resolved)] = str(root / _FOLDERS[name] / below)
     mend = pointed(uses, root, facts)
-    return " && ".join([mend, *(f"gradience cache move {quoted(*pair)}" for pair in ends.items())])
+    return " && ".join([mend, *(merge(*pair) for pair in ends.items())])
 
 
 def roomier(facts: Facts, free: int, not_on: Mount | None = None) -> Path | None:

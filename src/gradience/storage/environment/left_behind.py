@@ -1,8 +1,8 @@
 """What a new layout would leave behind: caches with content at the places used until now.
 
 They would be downloaded again beside the old copy. So they are named with their sizes, and the move
-is offered as `gradience cache move`: copied, compared, and only then removed, and a quota hit
-half-way loses nothing.
+is offered as `gradience cache move`, or `merge` where the new place has content: copied, compared,
+and only then removed, and a quota hit half-way loses nothing.
 """
 
 import os
@@ -90,7 +90,8 @@ def _commands(old: Path, new: Path) -> tuple[str, ...]:
     if old in new.parents or new in old.parents:
         return ()
     places = " ".join(posix_quoted(str(path)) for path in (old, new))
-    return (f"gradience cache move {places}",)
+    way = "merge" if new.is_dir() and any(new.iterdir()) else "move"
+    return (f"gradience cache {way} {places}",)
 
 
 def _missing(old: Path, new: Path, size: int) -> int:
