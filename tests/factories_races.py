@@ -2,8 +2,9 @@
 
 In each round huggingface_hub downloads a revision that shares files with an older one, `datasets`
 builds Arrow files, safetensors reads mapped weights; meanwhile the older revision and an old build
-are cleaned away or put into the trash and brought back, copies are deduplicated, or all of it is
-moved. Some rounds kill the change at a step. Then huggingface_hub loads everything that stayed.
+are cleaned away or put into the trash and brought back, copies are deduplicated, two hubs become
+one, or all of it is moved. Some rounds kill the change at a step. Then huggingface_hub loads
+everything that stayed.
 """
 
 import hashlib
@@ -180,6 +181,10 @@ class Caches:
         return self.place / "second"
 
     @property
+    def far(self) -> Path:
+        return self.other / "far"
+
+    @property
     def roots(self) -> tuple[Path, ...]:
         return self.hub, self.datasets, self.second
 
@@ -287,7 +292,26 @@ def _dedupe(caches: Caches, die_at: int | None) -> str:
 
 def _move(caches: Caches, die_at: int | None) -> str:
     new = caches.other / caches.place.name
-    plan = moves.planned(caches.home, new, holders=system.holders())
+    return _carried(moves.planned(caches.home, new, holders=system.holders()), die_at)
+
+
+def _merge(caches: Caches, die_at: int | None) -> str:
+    """The second hub comes into the one that is downloaded into."""
+    return _join(caches.second, caches.hub, die_at)
+
+
+def _merge_far(caches: Caches, die_at: int | None) -> str:
+    """The hub that is downloaded into comes into one on another disk."""
+    far = HubMaker(caches.far, shared=(caches.hub / "blobs").is_dir())
+    far.add("org/kept", "c", KEPT_FILES)
+    return _join(caches.hub, caches.far, die_at)
+
+
+def _join(old: Path, new: Path, die_at: int | None) -> str:
+    return _carried(moves.planned(old, new, holders=system.holders(), merges=True), die_at)
+
+
+def _carried(plan: Plan, die_at: int | None) -> str:
     reached = {} if die_at is None else {"reached": moves.dying(die_at)}
     (outcome,) = moves.carry_out(plan, holders=system.holders, **reached).outcomes
     return outcome.state
@@ -295,24 +319,32 @@ def _move(caches: Caches, die_at: int | None) -> str:
 
 def _settle(caches: Caches, die_at: int | None) -> str:
     """What the next command does first; then trash comes back, and unfinished copies go."""
-    old, new = str(caches.home), str(caches.other / caches.place.name)
-    resume(old, new, system.holders)
+    ends = [
+        (caches.home, caches.other / caches.place.name),
+        (caches.second, caches.hub),
+        (caches.hub, caches.far),
+    ]
+    for old, new in ends:
+        resume(str(old), str(new), system.holders)
     for root in (caches.home, *caches.roots):
         recover(str(root), system.holders)
     _bring_back(caches)
-    if (caches.other / f".{caches.place.name}.gradience-move").exists():
-        abandon(old, new)
+    for old, new in ends:
+        if new.with_name(f".{new.name}.gradience-move").exists():
+            abandon(str(old), str(new))
     return "settled"
 
 
 CHANGES: dict[str, Callable[[Caches, int | None], str]] = {
     "clean": _clean,
     "dedupe": _dedupe,
+    "merge": _merge,
+    "merge_far": _merge_far,
     "move": _move,
     "settle": _settle,
     "trash": _trash,
 }
-KINDS = ("clean", "trash", "dedupe", "move", "two")
+KINDS = ("clean", "trash", "dedupe", "move", "merge", "merge_far", "two")
 """Of rounds: one change, or two of the first three at once."""
 
 
