@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from factories_caches import HubMaker
 from factories_changes import carry_out as clean
 from factories_changes import holding, nobody, plan_of, top
 from factories_disks import fuse_without_locks, second_disk, tmpfs
@@ -24,6 +25,7 @@ from factories_moves import (
     two_hubs,
 )
 from gradience.errors import StorageError, UsageError
+from gradience.storage.change import trash
 from gradience.storage.change.move.resume import abandon, resume
 
 LAYOUTS = [
@@ -171,6 +173,34 @@ def test_a_copy_in_another_layout_is_the_same_if_its_bytes_are(old, new):
     link.unlink()
     link.write_bytes(data)  # as a client without symbolic links has it
     assert merge(old, new).complete
+    assert content(new).items() >= mine.items()
+
+
+def test_content_that_is_named_like_a_lock_or_a_download_is_brought(tmp_path, old, new):
+    two_hubs(old, new)
+    HubMaker(tmp_path / "more").add("org/code", "e", {"poetry.lock": b"[]", "a.incomplete": b"a"})
+    shutil.move(tmp_path / "more/models--org--code", old)
+    checkout = old / "owner_repo_main"  # as torch.hub has it
+    checkout.mkdir()
+    (checkout / "uv.lock").write_bytes(b"version = 1")
+    (checkout / "gone").symlink_to("nowhere")
+    mine = content(old)
+    assert any(name.endswith("poetry.lock") for name in mine)
+    assert merge(old, new).complete
+    assert content(new).items() >= mine.items()
+    assert (new / "owner_repo_main/uv.lock").read_bytes() == b"version = 1"
+    assert (new / "owner_repo_main/gone").is_symlink()
+    assert not (new / ".locks").exists()
+
+
+def test_what_lies_in_the_trash_can_still_be_brought_back(old, new):
+    mine = two_hubs(old, new)
+    name = f"models--org--mine/snapshots/{'c' * 40}"
+    clean(plan_of(old, name, verb="trash"))
+    assert not (old / name).exists()
+    assert merge(old, new).complete
+    (thing,) = trash.find([str(new)])
+    assert trash.bring_back(thing).stayed == ()
     assert content(new).items() >= mine.items()
 
 

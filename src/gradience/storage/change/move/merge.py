@@ -134,13 +134,12 @@ def _way(ends: Ends, nodes: Sequence[Node], absent: Sequence[Node]) -> str:
 
 def _left_out(nodes: Sequence[Node]) -> list[str]:
     parts = parts_of(nodes)
-    count = sum(
-        node.is_file and node.name.endswith(".incomplete") and parts[node.name] is Part.LEFT_OUT
-        for node in nodes
-    )
-    if not count:
+    left = [n for n in nodes if n.is_file and parts[n.name] is Part.LEFT_OUT and n.status.st_size]
+    unused = [node for node in left if not node.name.endswith((".lock", ".refs"))]
+    if not unused:
         return []
-    return [f"{plural(count, 'part')} of downloads that did not end are not brought, and go."]
+    size = format_size(physical(unused))
+    return [f"{size} in {plural(len(unused), 'file')} that nothing uses are not brought, and go."]
 
 
 def _check_target(ends: Ends) -> None:

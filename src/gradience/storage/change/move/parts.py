@@ -8,17 +8,19 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
+from gradience.paths import SET_ASIDE
 from gradience.storage.change.move.tree import Node
 
 HOPS = 8
-BOOKKEEPING = frozenset({"version.txt", "CACHEDIR.TAG", "blobs", ".locks", ".gradience"})
+BOOKKEEPING = frozenset({"version.txt", "CACHEDIR.TAG", "blobs", ".locks", SET_ASIDE})
 """Beside the repositories of a hub cache; none of them says what a directory is."""
 _REPO = r"(?:model|dataset|space|kernel)s--[^/]+"
 _IS_REPO = re.compile(_REPO)
-_POINTER = re.compile(rf"(?:^|.*/){_REPO}/(?:refs/.+|trees/[^/]+\.json)")
-_LOCKS = re.compile(r"(?:^|.*/)\.locks(?:/.*)?")
+_IN_REPO = re.compile(rf"(?:^|.*/){_REPO}/.+")
+_POINTER = re.compile(rf"(?:^|.*/)(?:{_REPO}/(?:refs/.+|trees/[^/]+\.json)|CACHEDIR\.TAG)")
+_LOCKS = re.compile(r"\.locks(?:/.*)?|(?:.*/)\.locks/(?:model|dataset|space|kernel)s--.*")
 _LEFT_OUT = re.compile(
-    r"(?:^|.*/)(?:[^/]+\.(?:lock|incomplete)|CACHEDIR\.TAG|blobs/[0-9a-f]{2}/[0-9a-f]{64}\.refs)"
+    rf"(?:^|.*/)(?:{_REPO}/blobs/[^/]+\.incomplete|blobs/[0-9a-f]{{2}}/[0-9a-f]{{64}}\.(?:refs|lock))"
 )
 _SHARED = re.compile(r"(?:(?P<hub>.*)/)?blobs/(?P<shelf>[0-9a-f]{2})/(?P=shelf)[0-9a-f]{62}")
 _USER = re.compile(rf"(?:(?P<hub>.*)/)?(?P<line>{_REPO}/blobs/[^/]+)")
@@ -29,8 +31,8 @@ class Part(enum.Enum):
 
     CONTENT = "it is in both afterwards, with the same bytes"
     SHARED = "a shared blob: it comes with the first link to it, under its lock"
-    POINTER = "a name of a commit, or a list of its files: what is there already stands"
-    LEFT_OUT = "nothing that is missed: a lock, half a download, a link to nothing"
+    POINTER = "a name of a commit, a list of its files, a tag: what is there already stands"
+    LEFT_OUT = "nothing that is missed: locks of the Hub, half a download, a link to nothing"
 
 
 def parts_of(nodes: Iterable[Node]) -> dict[str, Part]:
@@ -41,13 +43,18 @@ def parts_of(nodes: Iterable[Node]) -> dict[str, Part]:
 
 
 def _part(node: Node, by_name: Mapping[str, Node], users: set[str]) -> Part:
+    if node.name.startswith(f"{SET_ASIDE}/"):
+        return Part.CONTENT  # trash: a link there leads somewhere again when it is brought back
     if _LOCKS.fullmatch(node.name) or (not node.is_dir and _LEFT_OUT.fullmatch(node.name)):
         return Part.LEFT_OUT
     if node.is_file and _SHARED.fullmatch(node.name):
         return Part.SHARED if node.name in users else Part.LEFT_OUT
-    if node.is_link and not node.target.startswith("/") and final(node, by_name) is None:
-        return Part.LEFT_OUT
-    return Part.POINTER if node.is_file and _POINTER.fullmatch(node.name) else Part.CONTENT
+    if node.is_link:
+        leads = node.target.startswith("/") or final(node, by_name) is not None
+        return Part.CONTENT if leads or not _IN_REPO.fullmatch(node.name) else Part.LEFT_OUT
+    empty_lock = node.is_file and node.name.endswith(".lock") and not node.status.st_size
+    pointer = node.is_file and _POINTER.fullmatch(node.name)
+    return Part.POINTER if pointer or empty_lock else Part.CONTENT
 
 
 def shared_blob(node: Node, by_name: Mapping[str, Node]) -> str:
