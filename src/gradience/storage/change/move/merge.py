@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gradience.errors import StorageError, UsageError
-from gradience.storage.change.meter import Progress
-from gradience.storage.change.move.copy import Reached, no_step
 from gradience.storage.change.move.ends import Ends, opened
-from gradience.storage.change.move.parts import BOOKKEEPING, Part, is_hub, may_be_hub, parts_of
+from gradience.storage.change.move.parts import BOOKKEEPING, Part, is_hub, may_be_hub
 from gradience.storage.change.move.plan import (
     SHOWN,
     act,
@@ -69,73 +67,44 @@ def plan_merge(
                 home=home,
             )
         nodes, tree = look_at(ends, holders)
+        pour = Pour.of(ends, nodes)
         try:
-            absent = _compared(ends, nodes)
+            _check_target(ends)
+            _check_differing(ends, pour.differing())
+            absent = pour.absent()
         except OSError as error:
             raise StorageError(
                 f"{error.filename or text_of(ends.new)} cannot be looked at: {error.strerror}",
                 remedy="Name a directory on one disk, that this user may read.",
             ) from error
-        copied = to_copy(ends, nodes)
-        room = check_room(ends, copied, environ, home) if copied else ""
-        linked = {node.name for node in absent} if _one_disk(ends) else set()
+        room = "" if pour.one_disk else check_room(ends, absent, environ, home)
+        linked = {node.name for node in absent} if pour.one_disk else set()
         frees = alone([node for node in nodes if node.name not in linked])
         return Plan(
             id=change,
             title="merge",
             made=now,
-            items=(item(ends, nodes, _way(ends, nodes, absent)),),
+            items=(item(ends, nodes, _way(pour, absent)),),
             actions=(act(ends, "merge", tree, frees),),
-            notes=(*notes(ends, nodes, room, environ, home), *_left_out(nodes)),
+            notes=(*notes(ends, nodes, room, environ, home), *_left_out(pour.unused())),
             frees_bytes=frees,
         )
 
 
-def _compared(ends: Ends, nodes: Sequence[Node]) -> Sequence[Node]:
-    """What would have to be brought, where nothing speaks against it."""
-    _check_target(ends)
-    pour = pour_into(ends)
-    _check_differing(ends, pour.differing(nodes))
-    return pour.absent(nodes)
-
-
-def pour_into(ends: Ends, progress: Progress | None = None, reached: Reached = no_step) -> Pour:
-    """What looks at both ends, and changes nothing until it is told to."""
-    return Pour(
-        source=ends.source,
-        top=ends.top,
-        target=ends.target,
-        into=ends.name,
-        staged=ends.copy,
-        progress=progress,
-        reached=reached,
-    )
-
-
-def to_copy(ends: Ends, nodes: Sequence[Node]) -> Sequence[Node]:
-    """What takes room at the new place: on one disk nothing does."""
-    return () if _one_disk(ends) else pour_into(ends).absent(nodes)
-
-
-def _one_disk(ends: Ends) -> bool:
-    return ends.source.device == ends.target.device
-
-
-def _way(ends: Ends, nodes: Sequence[Node], absent: Sequence[Node]) -> str:
-    files = [node for node in absent if node.is_file]
-    how = "linked, and not copied" if _one_disk(ends) else "copied"
-    brought = f"{format_size(physical(files))} in {plural(len(files), 'file')}"
-    there = sum(node.is_file for node in nodes) - len(files)
+def _way(pour: Pour, absent: Sequence[Node]) -> str:
+    brought = [node for node in absent if node.is_file]
+    left = {Part.LEFT_OUT, Part.SHARED}
+    all_files = [n for n in pour.by_name.values() if n.is_file and pour.parts[n.name] not in left]
+    there = len(all_files) - sum(pour.parts[node.name] is not Part.SHARED for node in brought)
+    how = "linked, and not copied" if pour.one_disk else "copied"
     return (
-        f"{brought} {'is' if len(files) == 1 else 'are'} {how}, {there} are there already; all is "
+        f"{format_size(physical(brought))} in {plural(len(brought), 'file')} "
+        f"{'is' if len(brought) == 1 else 'are'} {how}, {there} are there already; all is "
         "compared byte by byte, then the old directory is swapped with a link, and goes"
     )
 
 
-def _left_out(nodes: Sequence[Node]) -> list[str]:
-    parts = parts_of(nodes)
-    left = [n for n in nodes if n.is_file and parts[n.name] is Part.LEFT_OUT and n.status.st_size]
-    unused = [node for node in left if not node.name.endswith((".lock", ".refs"))]
+def _left_out(unused: Sequence[Node]) -> list[str]:
     if not unused:
         return []
     size = format_size(physical(unused))

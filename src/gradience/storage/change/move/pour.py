@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from gradience.files import attributes, contents
 from gradience.files.below import Below, Removed
 from gradience.storage.change.meter import Meter, Progress
-from gradience.storage.change.move.copy import Reached, bytes_of, held_open
+from gradience.storage.change.move.copy import Reached, bytes_of, held_open, no_step
+from gradience.storage.change.move.ends import Ends
 from gradience.storage.change.move.parts import (
     HOPS,
     Part,
@@ -41,6 +42,10 @@ class Pour:
     ----------
     staged : str
         Where copies are made, on the disk of `into`.
+    by_name : mapping of str to Node
+        All that is in the old directory.
+    parts : mapping of str to Part
+        What becomes of each.
     """
 
     source: Below
@@ -48,11 +53,39 @@ class Pour:
     target: Below
     into: str
     staged: str
+    by_name: Mapping[str, Node]
+    parts: Mapping[str, Part]
     progress: Progress | None
     reached: Reached
 
-    def make(self, nodes: Sequence[Node]) -> None:
-        """Bring what is not there yet.
+    @classmethod
+    def of(
+        cls,
+        ends: Ends,
+        nodes: Sequence[Node],
+        progress: Progress | None = None,
+        reached: Reached = no_step,
+    ) -> "Pour":
+        """Of what was found in the old directory; it changes nothing until it is told to."""
+        return cls(
+            source=ends.source,
+            top=ends.top,
+            target=ends.target,
+            into=ends.name,
+            staged=ends.copy,
+            by_name={node.name: node for node in nodes},
+            parts=parts_of(nodes),
+            progress=progress,
+            reached=reached,
+        )
+
+    @property
+    def one_disk(self) -> bool:
+        """Whether a file can have a name at both ends: then nothing is copied."""
+        return self.source.device == self.target.device
+
+    def make(self) -> int:
+        """Bring what is not there yet; bytes of the old disk that new directories take.
 
         Raises
         ------
@@ -61,57 +94,56 @@ class Pour:
             blob; what else a disk refuses.
         """
         self.target.make_dirs(self.staged)
-        by_name, parts = {node.name: node for node in nodes}, parts_of(nodes)
-        meter = Meter(self.progress, "bringing", bytes_of(nodes))
+        absent = self.absent()
+        meter = Meter(self.progress, "bringing", bytes_of(absent))
         made: list[Node] = []
         first: dict[tuple[int, int], str] = {}
-        for node in sorted(nodes, key=lambda n: order(n, parts[n.name])):
-            if parts[node.name] in (Part.LEFT_OUT, Part.SHARED) or self.target.exists(
-                self._new(node)
-            ):
+        for node in sorted(absent, key=lambda n: order(n, self.parts[n.name])):
+            if self.parts[node.name] is Part.SHARED:
                 continue
             if node.is_dir:
                 self.target.make_dirs(self._new(node))
                 made.append(node)
-            elif store := shared_blob(node, by_name):
-                self._shared(node, by_name[store], meter)
+            elif store := shared_blob(node, self.by_name):
+                self._shared(node, self.by_name[store], meter)
             elif node.is_link:
                 self._link(node)
             else:
                 self._file(node, first, meter)
             self.reached("brought")
-        self._finish(made)
+        return self._finish(made)
 
-    def verify(self, nodes: Sequence[Node]) -> str:
+    def verify(self) -> str:
         """What is not at the new place, or with other bytes; "" if all of it is there.
 
         A shared blob counts where a link leads to it: the other layout does without.
         """
-        by_name, parts = {node.name: node for node in nodes}, parts_of(nodes)
-        meter = Meter(self.progress, "comparing", bytes_of(nodes))
-        left = (Part.LEFT_OUT, Part.SHARED)
-        for node in nodes:
-            part = parts[node.name]
-            if part not in left and (why := self._differs(node, part, by_name, meter)):
+        meter = Meter(self.progress, "comparing", bytes_of(list(self.by_name.values())))
+        for node in self.by_name.values():
+            part = self.parts[node.name]
+            if part not in (Part.LEFT_OUT, Part.SHARED) and (why := self._differs(node, meter)):
                 return f"{text_of(node.name)} {why}"
         return ""
 
-    def absent(self, nodes: Sequence[Node]) -> list[Node]:
-        """What would have to be brought."""
-        by_name, parts = {node.name: node for node in nodes}, parts_of(nodes)
-        found = [
-            node
-            for node in nodes
-            if parts[node.name] is not Part.LEFT_OUT and not self.target.exists(self._new(node))
-        ]
-        wanted = {shared_blob(node, by_name) for node in found}
-        return [n for n in found if parts[n.name] is not Part.SHARED or n.name in wanted]
+    def absent(self) -> list[Node]:
+        """What is not there yet and has to be."""
+        found = [node for node in self._meant() if not self.target.exists(self._new(node))]
+        wanted = {shared_blob(node, self.by_name) for node in found}
+        return [n for n in found if self.parts[n.name] is not Part.SHARED or n.name in wanted]
 
-    def differing(self, nodes: Sequence[Node]) -> list[Node]:
+    def differing(self) -> list[Node]:
         """What is there as something else, as far as `lstat` tells."""
-        parts = parts_of(nodes)
-        kept = [n for n in nodes if parts[n.name] in (Part.CONTENT, Part.SHARED)]
+        kept = [node for node in self._meant() if self.parts[node.name] is not Part.POINTER]
         return [n for n in kept if self.target.exists(self._new(n)) and self._is_other(n)]
+
+    def unused(self) -> list[Node]:
+        """Files with content that are not brought: nothing uses them."""
+        left = [n for n in self.by_name.values() if self.parts[n.name] is Part.LEFT_OUT]
+        notes = (".lock", ".refs")
+        return [n for n in left if n.is_file and n.status.st_size and not n.name.endswith(notes)]
+
+    def _meant(self) -> list[Node]:
+        return [n for n in self.by_name.values() if self.parts[n.name] is not Part.LEFT_OUT]
 
     def _is_other(self, node: Node) -> bool:
         there = self.target.status(self._new(node))
@@ -147,7 +179,7 @@ class Pour:
         first.setdefault(node.inode, self._new(node))
 
     def _linked(self, node: Node) -> bool:
-        if self.source.device != self.target.device:
+        if not self.one_disk:
             return False
         try:
             self.source.link(self._old(node), self._new(node), self.target)
@@ -194,17 +226,20 @@ class Pour:
                 raise OSError(errno.EBUSY, "a download holds the lock of a shared blob")
             time.sleep(_POLL_SECONDS)
 
-    def _finish(self, made: Sequence[Node]) -> None:
+    def _finish(self, made: Sequence[Node]) -> int:
         """Owner, mode and times of new directories, last: making names in them changes both."""
+        taken = 0
         for node in reversed(made):
             with held_open(self.source, self._old(node), directory=True) as original:
                 extended = attributes.extended(original)
             with held_open(self.target, self._new(node), directory=True) as new:
                 attributes.keep(new, node.status, extended)
+                taken += os.fstat(new).st_blocks * 512
         with held_open(self.target, self.into, directory=True) as new:
             contents.sync_file_system(new)
+        return taken if self.one_disk else 0
 
-    def _differs(self, node: Node, part: Part, by_name: Mapping[str, Node], meter: Meter) -> str:
+    def _differs(self, node: Node, meter: Meter) -> str:
         """How the new place differs in a name; "" if it does not."""
         try:
             there = self.target.status(self._new(node))
@@ -213,12 +248,12 @@ class Pour:
         if _one(node, there):
             return "is one file or directory under both names, as a bind mount makes it"
         is_dir = stat.S_ISDIR(there.st_mode)
-        if node.is_dir or is_dir or part is Part.POINTER:
+        if node.is_dir or is_dir or self.parts[node.name] is Part.POINTER:
             return "" if node.is_dir == is_dir else "is there as something else"
-        alike = node.is_link and stat.S_ISLNK(there.st_mode) and not shared_blob(node, by_name)
+        alike = node.is_link and stat.S_ISLNK(there.st_mode) and not shared_blob(node, self.by_name)
         if alike and self.target.link_target(self._new(node)) == node.target:
             return ""  # what it leads to is compared by its own name
-        mine, theirs = final(node, by_name), self._final(self._new(node))
+        mine, theirs = final(node, self.by_name), self._final(self._new(node))
         if mine is None or not mine.is_file or not theirs:
             return "leads elsewhere there"
         return "" if self._same(mine, theirs, meter) else "is there with other bytes"

@@ -29,7 +29,6 @@ from gradience.storage.change.meter import Progress
 from gradience.storage.change.move import ends as state
 from gradience.storage.change.move.copy import Copy, Reached, no_step
 from gradience.storage.change.move.ends import Ends, locked, opened
-from gradience.storage.change.move.merge import pour_into, to_copy
 from gradience.storage.change.move.plan import check, check_room, copied_bytes
 from gradience.storage.change.move.pour import Pour
 from gradience.storage.change.move.tree import Node, look
@@ -65,6 +64,7 @@ class _Done:
 
     state: State = "done"
     removed: Removed = field(default_factory=Removed)
+    taken: int = 0  # bytes of the same disk, for directories that had to be made
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -128,13 +128,14 @@ def move(
 
 def _receipt(plan: Plan, done: _Done, before: Mapping[str, int], seconds: float) -> Receipt:
     (item,) = plan.items
+    freed = max(0, done.removed.bytes - done.taken)
     outcome = Outcome(
         item=0,
         name=item.name,
         kind=item.kind,
         what=item.what,
         state=done.state,
-        freed=done.removed.bytes,
+        freed=freed,
         names=done.removed.names,
         reasons=tuple(done.reasons),
     )
@@ -142,7 +143,7 @@ def _receipt(plan: Plan, done: _Done, before: Mapping[str, int], seconds: float)
         plan=plan.id,
         title=plan.title,
         outcomes=(outcome,),
-        freed=done.removed.bytes,
+        freed=freed,
         planned=plan.frees_bytes,
         disks=tuple(
             Disk(path=text_of(path), free_before=free, free_after=free_bytes(path))
@@ -170,12 +171,14 @@ class _Mover:
         """Whether the new place has content, which stays."""
         return self.plan.title == "merge"
 
-    @property
-    def bring(self) -> Copy | Pour:
-        """What brings the content, and compares it."""
+    def bring(self, nodes: list[Node], done: _Done) -> str:
+        """Bring the content, and compare it; how the new place differs, "" if it does not."""
         if self.merges:
-            return pour_into(self.ends, self.progress, self.reached)
-        return self.copy
+            pour = Pour.of(self.ends, nodes, self.progress, self.reached)
+            done.taken = pour.make()
+            return pour.verify()
+        self.copy.make(nodes)
+        return self.copy.verify(nodes)
 
     @property
     def copy(self) -> Copy:
@@ -268,11 +271,10 @@ class _Mover:
         ends.reach(state.COPYING)
         self.reached("begun")
 
-    def _make_copy(self, nodes: list[Node], planned: Tree | None) -> str:
+    def _make_copy(self, nodes: list[Node], planned: Tree | None, done: _Done) -> str:
         """Copy and verify; why the copy is not what is there, "" if it is."""
         self._begin()
-        self.bring.make(nodes)
-        why = self.bring.verify(nodes)
+        why = self.bring(nodes, done)
         _, after = look(self.ends.source, self.ends.top)
         return why if after == planned else _CHANGED
 
@@ -281,7 +283,7 @@ class _Mover:
         ends = self.ends
         try:
             self._check_room(nodes)
-            why = self._make_copy(nodes, planned)
+            why = self._make_copy(nodes, planned, done)
         except StorageError as error:
             raise _LeftError(str(error)) from error
         except OSError as error:
@@ -299,8 +301,8 @@ class _Mover:
         ends = self.ends
         if not self.merges:
             check_room(ends, nodes, self.environ, self.home, copied_bytes(ends))
-        elif copied := to_copy(ends, nodes):
-            check_room(ends, copied, self.environ, self.home)
+        elif not (pour := Pour.of(ends, nodes)).one_disk:
+            check_room(ends, pour.absent(), self.environ, self.home)
 
     def _left(self, why: str) -> _LeftError:
         return _LeftError(f"{why}; {_BROUGHT if self.merges else _KEPT}")
