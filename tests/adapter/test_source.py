@@ -171,7 +171,7 @@ def test_a_tree_deeper_than_the_limit_is_skipped_and_said(tmp_path):
 def test_a_missing_path_names_its_nearest_sibling(tmp_path):
     write_peft(tmp_path / "checkpoint-500")
     text = refusal(tmp_path / "checkpoint-50")
-    assert "does not exist" in text
+    assert "there is no such file or directory, and it is no Hub id" in text
     assert str(tmp_path / "checkpoint-500") in text
 
 

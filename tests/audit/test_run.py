@@ -1,12 +1,16 @@
 """Audits of hostile scales, and of a base whose config changes under a cache."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from factories_bases import write_base
+from gradience.audit.norms import library
+from gradience.audit.norms.travel import export, renamed
 from gradience.audit.run import audit_lora_peft_dir, audit_lora_state_dict
 
 RNG = np.random.default_rng(5)
@@ -147,3 +151,21 @@ def test_an_alpha_that_hangs_on_the_order_of_the_keys_is_reported(
     audit = audit_lora_state_dict(factors("model.layers.0.q_proj", "model.layers.1.q_proj"), config)
     named = {m for f in audit.findings if f.code == "alpha_ambiguous" for m in f.modules}
     assert named == expected
+
+
+def test_a_base_in_a_directory_is_no_model_of_the_hub_whatever_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRADIENCE_CACHE_DIR", str(tmp_path / "cache"))
+    write_base(tmp_path / "bases" / "tiny", {"model.layers.0.q_proj.weight": (WIDTH, WIDTH)})
+    parts = factors("model.layers.0.q_proj")
+    config = {"peft_type": "LORA", "r": 2, "base_model_name_or_path": "org/tiny", "revision": "v1"}
+    audit = audit_lora_state_dict(parts, config, base_model_id="bases/tiny")
+    assert "base_model_differs" not in {f.code for f in audit.findings}
+
+    (kept,) = (tmp_path / "cache" / "base_norms").glob("*.json")
+    content = renamed(library.read(kept), "org/another")
+    export(tmp_path / "n.json", content, now=datetime.now(UTC))
+    audit = audit_lora_state_dict(parts, config, base_norms_from="n.json")
+    assert "base_model_differs" in {f.code for f in audit.findings}

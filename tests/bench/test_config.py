@@ -56,6 +56,12 @@ def test_relative_paths_are_relative_to_the_config(project: Path) -> None:
     assert settings.task.train == (str(project / "data" / "train.tsv"),)
 
 
+def test_a_directory_wins_over_a_hub_id_and_takes_none_of_its_neighbours(project: Path) -> None:
+    (project / "org" / "here").mkdir(parents=True)
+    assert read(project, "model.id=org/here").model.id == str(project / "org" / "here")
+    assert read(project, "model.id=org/elsewhere").model.id == "org/elsewhere"
+
+
 def test_a_path_given_by_set_is_relative_to_the_working_directory(project: Path) -> None:
     other = project / "elsewhere"
     other.mkdir()
@@ -111,7 +117,8 @@ def test_a_rank_that_is_not_below_the_probes_is_refused(project: Path) -> None:
         ("executor.name=slrum", "$.executor.name: 'slrum' is not known"),
         ("disk_budget=20 parsecs", "$.disk_budget: '20 parsecs' is not a size"),
         ("model.id=./modle", "did you mean"),
-        ("model.id=data/modle", "there is no directory 'data/modle'"),
+        ("model.id=data/no/modle", "there is no directory 'data/no/modle'"),
+        ("model.id=./modle", "/modle), and it is no Hub id; did you mean"),
         ("model.id=package:no_such_thing/x", "'no_such_thing' is not installed"),
         ("model.revision=main", "only a model of the Hub has revisions"),
         ("train.precision=bf16", "'bf16' is none of its values; did you mean 'bfloat16'?"),

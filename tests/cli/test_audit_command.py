@@ -151,7 +151,7 @@ def test_a_missing_path_among_several_stops_none_of_the_others(gradience, tmp_pa
     table = gradience(*missing)
     assert table.returncode == 3
     assert "1 adapters" not in table.stdout
-    assert "nope does not exist" in " ".join(table.stdout.split())
+    assert "nope: there is no such file or directory" in " ".join(table.stdout.split())
     none = gradience("audit", tmp_path / "nope", tmp_path / "gone")
     assert none.returncode == 3
     assert none.stdout.count("adapter_not_found") == 2

@@ -21,12 +21,10 @@ from gradience.adapter.layout import (
     no_weights,
 )
 from gradience.errors import AdapterNotFoundError
+from gradience.hub_ids import is_repo_id
 from gradience.tensors.remote.session import is_of_disk, transport_errors, unwritable_cache
 
-_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
-_HUB_ID = re.compile(
-    rf"(?P<repo>{_NAME}/{_NAME})(?:@(?P<revision>[^\s:@]+))?(?::(?P<inside>[^\s:@]+))?"
-)
+_HUB_ID = re.compile(r"(?P<repo>[^\s:@]+)(?:@(?P<revision>[^\s:@]+))?(?::(?P<inside>[^\s:@]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FILE_SUFFIXES = (".safetensors", ".bin", ".json", ".pt", ".pth", ".ckpt", ".gguf")
 _TIMEOUT_SECONDS = 10.0
@@ -73,10 +71,10 @@ def parse_hub_id(text: str) -> HubId | None:
     (True, True)
     """
     match = _HUB_ID.fullmatch(text)
-    if match is None or match["repo"].endswith(_FILE_SUFFIXES):
+    if match is None or not is_repo_id(match["repo"], namespace=True):
         return None
     inside = (match["inside"] or "").strip("/")
-    if ".." in PurePosixPath(inside).parts or ".." in match["repo"] or "--" in match["repo"]:
+    if match["repo"].endswith(_FILE_SUFFIXES) or ".." in PurePosixPath(inside).parts:
         return None
     return HubId(repo=match["repo"], revision=match["revision"] or "main", inside=inside)
 

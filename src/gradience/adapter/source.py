@@ -279,7 +279,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _missing(path: Path) -> AdapterNotFoundError:
-    return AdapterNotFoundError(f"{path} does not exist", remedy=_did_you_mean(path))
+    return AdapterNotFoundError(
+        f"{path}: there is no such file or directory, and it is no Hub id",
+        remedy=_did_you_mean(path),
+    )
 
 
 def _with_path_hint(error: GradienceError, path: Path) -> AdapterNotFoundError:

@@ -1,6 +1,5 @@
 """From measured layers to the whole audit: groups, bytes, suggestions, findings, verdict. Pure."""
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,12 +13,12 @@ from gradience.audit.layers import MeasuredLayers
 from gradience.audit.records import AdapterAudit, BaseUse, LayerAudit
 from gradience.audit.suggest import suggest
 from gradience.findings import Finding, by_weight
+from gradience.hub_ids import is_repo_id
 
 if TYPE_CHECKING:
     from gradience.audit.base.norms import BaseNorms
 
 _LIMITS = (0.1, 0.3, 1.0)
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def assemble(
@@ -102,7 +101,11 @@ def _base_use(norms: "BaseNorms", layers: Sequence[LayerAudit]) -> BaseUse:
 def _another_base(adapter: Adapter, norms: "BaseNorms | None") -> Iterator[Finding]:
     """The adapter names one Hub model and was held against another."""
     recorded = adapter.base_model or ""
-    if norms is None or not (_HUB_ID.fullmatch(recorded) and _HUB_ID.fullmatch(norms.model)):
+    # One in a directory has no name to compare, whatever its path looks like.
+    if norms is None or norms.known_by not in ("commit", "told"):
+        return
+    # `gpt2` and `openai-community/gpt2` are one.
+    if not all(is_repo_id(name, namespace=True) for name in (recorded, norms.model)):
         return
     if recorded.casefold() != norms.model.casefold():
         yield BASE_MODEL_DIFFERS.found(

@@ -3,7 +3,6 @@
 No torch: the fingerprint of a base, its norms and its loading all start from this directory.
 """
 
-import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,18 +10,6 @@ from gradience.bench.settings import ModelSettings
 from gradience.errors import BaseModelError
 
 PACKAGE = "package:"
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-def is_hub_id(model_id: str) -> bool:
-    """Whether an id that is no path on this disk can be one of the Hub.
-
-    Examples
-    --------
-    >>> is_hub_id("org/name"), is_hub_id("./name"), is_hub_id("a/b/c"), is_hub_id("package:a/b")
-    (True, False, False, False)
-    """
-    return _HUB_ID.fullmatch(model_id) is not None and not model_id.startswith(".")
 
 
 def base_directory(model: ModelSettings) -> Path:

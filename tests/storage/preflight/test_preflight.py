@@ -170,7 +170,8 @@ def test_a_hub_that_does_not_answer_is_said_and_nothing_is_guessed(hub, tmp_path
     code, found = run(tmp_path, *LORA, url=hub.url)
     assert (code, found["verdict"]) == (1, "unknown")
     assert sizes(found)["model download"] is None
-    assert "org/base is not in the cache, and the Hub did not answer" in " ".join(found["unknown"])
+    told = " ".join(found["unknown"])
+    assert "org/base is neither a path here nor in the cache, and the Hub did not answer" in told
 
 
 def local_base(folder: Path, megabytes: int) -> Path:
@@ -244,3 +245,6 @@ def test_a_local_dataset_gets_its_arrow_and_map_copies(tmp_path):
 def test_what_cannot_be_meant_is_refused(tmp_path):
     with pytest.raises(UsageError, match="there is no such directory, and it is no Hub id"):
         ask(RunSettings(model="./no/such/place"), tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"")  # a path that exists is not one of the Hub
+    with pytest.raises(UsageError, match="there is no such directory"):
+        ask(RunSettings(model="model.safetensors"), tmp_path)

@@ -5,7 +5,6 @@ by how much the update is multiplied (`peft_layers`), and what is neither is a h
 or unknown (`peft_extras`). Every tensor of the file ends in exactly one of the three.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -36,6 +35,7 @@ from gradience.adapter.patterns import matching_values
 from gradience.adapter.records import LoraLayer
 from gradience.errors import UnsupportedAdapterError
 from gradience.findings import Finding
+from gradience.hub_ids import is_repo_id
 from gradience.tensors.stored import StoredTensor
 
 _SHOWN = 3
@@ -125,15 +125,11 @@ def _config_findings(config: AdapterConfig | None) -> list[Finding]:
     if config.raw.get("layer_replication"):
         message = f"layer_replication is {config.raw['layer_replication']}."
         found.append(LAYERS_REPLICATED.found(message))
-    if _is_hub_id(config.base_model) and not config.base_revision:
+    # A path of a training machine has no revision to record.
+    if config.base_model and is_repo_id(config.base_model) and not config.base_revision:
         message = f"{config.base_model} is named without a revision."
         found.append(BASE_REVISION_MISSING.found(message))
     return found
-
-
-def _is_hub_id(name: str | None) -> bool:
-    """`gpt2` or `org/name`; a path of a training machine has no revision to record."""
-    return bool(name) and re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name or "") is not None
 
 
 def _alpha_findings(updates: Sequence[Update], config: AdapterConfig | None) -> list[Finding]:

@@ -21,6 +21,7 @@ from gradience.audit.base.remote import RemoteFile
 from gradience.audit.base.shards import Found, LocalFile, Progress, Shard, ShardFile, by_shard
 from gradience.audit.base.terms import Terms, WholeFiles, hf_download
 from gradience.errors import BaseModelError
+from gradience.hub_ids import is_repo_id
 from gradience.tensors.index import MAX_INDEX_BYTES, parse_index
 from gradience.tensors.regular import read_regular
 from gradience.tensors.remote.http import REFUSALS, HttpFile
@@ -124,7 +125,11 @@ def find(
     from huggingface_hub import constants  # noqa: PLC0415 - only for a Hub id
 
     repo, _, revision = text.partition("@")
-    _check_id(text, repo)
+    if not is_repo_id(repo):
+        raise BaseModelError(
+            f"base model {text}: there is no such file or directory, and it is no Hub id",
+            remedy="Name a model directory, a weights file, or a Hub id such as org/name.",
+        )
     online = allow_download and not constants.HF_HUB_OFFLINE
     opened = _repo(repo, revision, online)
     files = weights_files(opened.names)
@@ -199,19 +204,6 @@ def _download_whole(
         opened.download(name)
     if progress:
         progress(f"download {opened.repo}", len(wanted), len(wanted))
-
-
-def _check_id(text: str, repo: str) -> None:
-    """Tell a path that is not there from a Hub id."""
-    from huggingface_hub import errors, utils  # noqa: PLC0415 - only for a Hub id
-
-    try:
-        utils.validate_repo_id(repo)  # type: ignore[attr-defined]
-    except errors.HFValidationError as error:
-        raise BaseModelError(
-            f"base model {text}: there is no such file or directory, and it is no Hub id",
-            remedy="Name a model directory, a weights file, or a Hub id such as org/name.",
-        ) from error
 
 
 def _repo(repo: str, revision: str, online: bool) -> _Repo:

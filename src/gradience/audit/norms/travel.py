@@ -13,6 +13,7 @@ from gradience import artifacts, files
 from gradience.audit.base.norms_file import LARGEST, SCHEMA, NormsFile, believable, decode
 from gradience.audit.base.norms_only import GivenNorms, given
 from gradience.errors import ArtifactError, GradienceError, TransferError
+from gradience.hub_ids import is_repo_id
 from gradience.paths import exists, is_directory, is_file, nearest
 from gradience.tensors.regular import read_regular
 from gradience.tensors.remote.session import shown_url
@@ -60,17 +61,12 @@ def fetch(source: str | os.PathLike[str], *, notice: Notice = lambda sentence: N
 def is_elsewhere(text: str) -> bool:
     """Whether a text may name norms that are not in the cache, by what it looks like alone."""
     web = urlsplit(text).scheme in ("http", "https")
-    return web or is_directory(text) or _is_hub_id(text.partition("@")[0])
+    return web or is_directory(text) or _carries_norms(text.partition("@")[0])
 
 
-def _is_hub_id(repo: str) -> bool:
-    from huggingface_hub import errors, utils  # noqa: PLC0415 - only for what is not on this disk
-
-    try:
-        utils.validate_repo_id(repo)  # type: ignore[attr-defined]
-    except errors.HFValidationError:
-        return False
-    return "/" in repo and not repo.endswith(".json")
+def _carries_norms(repo: str) -> bool:
+    """Whether a repository of the Hub can be meant: not a mistyped path of a file."""
+    return is_repo_id(repo, namespace=True) and not repo.endswith(".json")
 
 
 def export(path: Path, content: NormsFile, *, now: datetime) -> int:
@@ -131,7 +127,7 @@ def _from_hub(text: str, notice: Notice) -> bytes:
     from huggingface_hub import errors, hf_hub_download  # noqa: PLC0415 - only for a Hub id
 
     repo, _, revision = text.partition("@")
-    if not _is_hub_id(repo):
+    if not _carries_norms(repo):
         close = nearest(Path(text)) if text else None
         raise ArtifactError(
             f"{text}: there is no such file, and it is no URL and no Hub id",

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from gradience.bench.base_model import PACKAGE, base_directory, is_hub_id
+from gradience.bench.base_model import PACKAGE, base_directory
 from gradience.bench.config.check import check_parts
 from gradience.bench.executors import EXECUTORS
 from gradience.bench.settings import BenchSettings, ExecutorSettings, ModelSettings, TaskSettings
@@ -23,6 +23,7 @@ from gradience.configs.decode import decode
 from gradience.configs.document import parse, read_document
 from gradience.configs.problems import Problem, refuse
 from gradience.errors import BaseModelError, GradienceError, UsageError
+from gradience.hub_ids import is_repo_id
 from gradience.paths import as_path, nearest
 
 _REMEDY = "docs/bench.md has every key; `gradience bench init` writes a commented config."
@@ -164,14 +165,12 @@ def _model(
         resolved = model
     else:
         path = where.path(model.id)
-        # `models/llama` beside a directory `models` is a path with a typo, not one of the Hub.
-        meant_here = "/" in model.id and path.parent.is_dir()
-        if path.exists() or meant_here or not is_hub_id(model.id):
-            resolved = msgspec.structs.replace(model, id=_normal(path))
-            if not path.exists():
-                problems.append(_missing("$.model.id", model.id, path, "directory"))
-        else:
+        if not path.exists() and is_repo_id(model.id):
             return model
+        resolved = msgspec.structs.replace(model, id=_normal(path))
+        if not path.exists():
+            neither = ", and it is no Hub id"
+            problems.append(_missing("$.model.id", model.id, path, "directory", neither))
     if model.revision is not None:
         problems.append(
             Problem(
@@ -233,11 +232,11 @@ def _executor(executor: ExecutorSettings | None) -> list[Problem]:
     ]
 
 
-def _missing(path: str, written: str, looked: Path, kind: str) -> Problem:
+def _missing(path: str, written: str, looked: Path, kind: str, neither: str = "") -> Problem:
     close = nearest(looked.absolute())
     hint = f"did you mean {close}?" if close and close.exists() else "check the path"
     at = "" if written == str(looked) else f" ({_normal(looked)})"
-    return Problem(path=path, message=f"there is no {kind} {written!r}{at}; {hint}")
+    return Problem(path=path, message=f"there is no {kind} {written!r}{at}{neither}; {hint}")
 
 
 def _normal(path: Path) -> str:

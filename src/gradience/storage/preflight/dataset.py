@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gradience.errors import UsageError
+from gradience.hub_ids import is_repo_id
 from gradience.storage.preflight import hub
 from gradience.storage.preflight.records import Known
 from gradience.storage.room.usage import used_below
@@ -69,7 +70,7 @@ def read_dataset(text: str, *, cache: Path, arrow_cache: Path, online: bool, cwd
         sizes = {str(p): p.stat().st_size for p in files if p.suffix in _DATA}
         arrow = _arrow_of(sizes)
         return Dataset(download_bytes=0, arrow_bytes=arrow, note=_rule(sizes))
-    if not hub.is_hub_id(text):
+    if not is_repo_id(text.partition("@")[0]):
         raise UsageError(
             f"dataset {text}: there is no such file or directory, and it is no Hub id",
             remedy="Name a file, a directory, or a Hub id such as org/name.",

@@ -14,8 +14,6 @@ from typing import Any, Literal, TypeVar, cast
 from gradience.storage.verify.expected import read_listing
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# huggingface_hub 2.4, utils/_validators.py: what it refuses ends in an error of its own.
-_ID = re.compile(r"(?!.*(--|\.\.|\.git$))(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
 
 RepoType = Literal["model", "dataset"]
 Source = Literal["listed", "measured"]
@@ -62,17 +60,6 @@ class HubRepo:
     source: Source
     doubt: str = ""
     card: Mapping[str, Any] = field(default_factory=dict)
-
-
-def is_hub_id(text: str) -> bool:
-    """Whether a name can be one of the Hub, `org/name` or `name`, with `@revision` or without.
-
-    Examples
-    --------
-    >>> is_hub_id("org/name@main"), is_hub_id("./name"), is_hub_id("../name"), is_hub_id("a/b/c")
-    (True, False, False, False)
-    """
-    return _ID.fullmatch(text.partition("@")[0]) is not None
 
 
 def look(kind: RepoType, text: str, *, cache: Path, online: bool) -> HubRepo:
@@ -208,7 +195,7 @@ def _cached(
 
 def _from_cache(name: str, revision: str, folder: Path, snapshot: Path | None, why: str) -> HubRepo:
     if snapshot is None:
-        doubt = f"{name} is not in the cache, and {why}"
+        doubt = f"{name} is neither a path here nor in the cache, and {why}"
         return HubRepo(id=name, revision=revision, files={}, source="measured", doubt=doubt)
     listing = read_listing(str(folder / "trees" / f"{snapshot.name}.json"))
     if listing is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradience.errors import TensorFileError, UsageError
+from gradience.hub_ids import is_repo_id
 from gradience.storage.preflight import hub
 from gradience.storage.preflight.checkpoint import Tensor
 from gradience.storage.preflight.records import Known
@@ -68,7 +69,7 @@ def read_model(text: str, *, cache: Path, online: bool, cwd: Path) -> Model:
     folder = cwd / text
     if folder.is_dir():
         return _local(folder)
-    if not hub.is_hub_id(text):
+    if folder.exists() or not is_repo_id(text.partition("@")[0]):
         raise UsageError(
             f"model {text}: there is no such directory, and it is no Hub id",
             remedy="Name a model directory, or a Hub id such as org/name.",
