@@ -324,3 +324,15 @@ def test_a_c_locale_ends_in_no_traceback(gradience, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "läufe 1")
     done = gradience("audit", adapter, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("how", [(), ("--base-norms-from", "n.json")])
+def test_a_gpu_is_refused_where_no_base_model_is_named(
+    gradience, tmp_path: Path, how: tuple[str, ...]
+) -> None:
+    adapter = write_adapter(tmp_path / "run")
+    for device, said in (("cuda", "no base model is named"), ("gpu", "there is no device 'gpu'")):
+        done = gradience("audit", adapter, "--device", device, *how)
+        assert done.returncode == 2
+        assert said in " ".join(done.stderr.split())
+    assert gradience("audit", adapter, "--device", "cpu").returncode == 0

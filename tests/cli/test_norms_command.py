@@ -370,6 +370,20 @@ def test_a_command_that_is_not_there_is_named(gradience: Run) -> None:
     assert "'show'" in done.stderr
 
 
+@pytest.mark.parametrize("option", [("--device", "cuda"), ("--all",), ("--sample", "8")])
+def test_without_a_base_model_there_is_nothing_to_check_norms_with(
+    gradience: Run, base: Path, tmp_path: Path, option: tuple[str, ...]
+) -> None:
+    gradience("norms", "measure", base)
+    gradience("norms", "export", "base", "--out", "n.json")
+    place = tmp_path / "team"
+    done = gradience("norms", "import", "n.json", "--base-norms-cache", place, *option)
+    assert done.returncode == 2
+    assert "no base model is named" in done.stderr
+    assert "--base-model" in done.stderr
+    assert not place.exists()
+
+
 def test_a_device_that_cannot_be_is_refused(gradience: Run, base: Path) -> None:
     done = gradience("norms", "measure", base, "--device", "tpu")
     assert done.returncode == 2

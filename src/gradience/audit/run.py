@@ -74,8 +74,8 @@ class AuditOptions(msgspec.Struct, frozen=True, kw_only=True):
     width : float
         Relative width asked of the interval of every base norm.
     device : str
-        Where norms of the base are computed: `cpu`, `cuda` or `cuda:1`; `auto` takes CUDA where
-        torch finds it and the work is worth it.
+        Where norms of the base are computed, and nothing else: `cpu`, `cuda` or `cuda:1`; `auto`
+        takes CUDA where torch finds it and the work is worth it.
     given : GivenNorms or None
         Norms of the base from elsewhere; without `base_model_id` they stand for the base.
     progress : callable
@@ -228,14 +228,16 @@ def audit_options(
     GradienceError
         If exported norms cannot be had or believed.
     UsageError
-        If GRADIENCE_CACHE_DIR is no absolute path, `width` no positive number, or `device` none.
+        If GRADIENCE_CACHE_DIR is no absolute path, `width` no positive number, or `device` none, or
+        a GPU without a base model.
     """
     if not 0 < width < 1:
         raise UsageError(f"width={width!r} is not between 0 and 1", remedy="The default is 1e-3.")
-    if base_model_id is not None:
-        from gradience.audit.base.devices import check_device  # noqa: PLC0415 - if there is a base
+    if base_model_id is not None or device != "auto":
+        # Imported here: 30 ms, if there is a base or a wish.
+        from gradience.audit.base.devices import check_device  # noqa: PLC0415
 
-        check_device(device)
+        check_device(device, has_base=base_model_id is not None)
     home = Path.home()
     return AuditOptions(
         base_model_id=base_model_id

@@ -84,6 +84,8 @@ def import_(
     from gradience.audit.norms.records import KEPT_SCHEMA  # noqa: PLC0415
     from gradience.cli.render import show  # noqa: PLC0415
 
+    if base_model is None:
+        _refuse_a_check(device)
     place, now = cache_at(directory), datetime.now(UTC)
     given = travel.fetch(in_cache(place, source), notice=notice)
     if base_model is None:
@@ -100,6 +102,28 @@ def import_(
     else:
         show(report.brought(kept))
     return int(ExitCode.BAD_NEWS if kept.path is None else ExitCode.OK)
+
+
+def _refuse_a_check(device: str) -> None:
+    """Refuse options that say how norms are checked, where there is nothing to check them against.
+
+    Raises
+    ------
+    UsageError
+    """
+    from click.core import ParameterSource  # noqa: PLC0415 - only to tell a default from a wish
+
+    from gradience.audit.base.devices import check_device  # noqa: PLC0415
+
+    check_device(device, has_base=False)
+    source_of = click.get_current_context().get_parameter_source
+    for option, name in (("--all", "every"), ("--sample", "sample")):
+        if source_of(name) is not ParameterSource.DEFAULT:
+            raise UsageError(
+                f"{option} says how many norms are held against the weights of a base model, and "
+                "no base model is named",
+                remedy=f"Name the base model with --base-model, or leave {option} out.",
+            )
 
 
 def _check(

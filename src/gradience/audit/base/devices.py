@@ -186,8 +186,15 @@ def choice(name: str, environ: Mapping[str, str]) -> DeviceChoice:
     return DeviceChoice(name=name, threads=threads(environ, usable_cores()))
 
 
-def check_device(name: str) -> None:
-    """Refuse what is no name of a device.
+def check_device(name: str, *, has_base: bool = True) -> None:
+    """Refuse what is no name of a device, and a GPU that would have nothing to do.
+
+    Parameters
+    ----------
+    name : str
+    has_base : bool
+        Whether the weights of a base model are at hand: nothing else is computed on a device.
+        Without them `auto` and `cpu` promise nothing that is not kept.
 
     Raises
     ------
@@ -196,4 +203,10 @@ def check_device(name: str) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise UsageError(
             f"there is no device {name!r}", remedy="Name auto, cpu, cuda, or one such as cuda:1."
+        )
+    if name.startswith("cuda") and not has_base:
+        raise UsageError(
+            f"{name} would have nothing to do: norms of a base model are all that is computed on a "
+            "device, and no base model is named",
+            remedy="Name the base model with --base-model, or leave --device out.",
         )
