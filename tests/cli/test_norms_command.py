@@ -140,7 +140,6 @@ def test_an_audit_on_the_word_of_a_file_says_so_until_it_was_checked(
     assert "6 of the 15 told were measured again and agree" in done.stdout
     assert "9 of 15 stand on the word of their file" in done.stdout
     assert "(9 unchecked)" in gradience("norms", "ls", **elsewhere).stdout
-    assert "9 of 15 stand on" in gradience("norms", "measure", base, **elsewhere).stdout
     done = gradience(
         "norms", "import", "base", "--base-model", base, "--all", "--json", **elsewhere
     )
@@ -152,6 +151,27 @@ def test_an_audit_on_the_word_of_a_file_says_so_until_it_was_checked(
     assert audited("--base-model", base) == (False, 0)
     assert audited("--base-norms-from", "n.json") == (False, 0)
     assert "unchecked" not in gradience("norms", "ls", **elsewhere).stdout
+
+
+def test_measure_replaces_what_a_file_told_and_says_what_was_told_wrong(
+    gradience: Run, base: Path, tmp_path: Path
+) -> None:
+    gradience("norms", "measure", base)
+    gradience("norms", "export", "base", "--out", "n.json")
+    document = json.loads((tmp_path / "n.json").read_text())
+    wrong = document["content"]["norms"]["model.layers.1.mlp.up_proj.weight"]
+    wrong["frobenius"] *= 0.999999
+    (tmp_path / "n.json").write_text(json.dumps(document))
+    elsewhere = {"GRADIENCE_CACHE_DIR": str(tmp_path / "cache2")}
+    gradience("norms", "import", "n.json", **elsewhere)
+    done = gradience("norms", "measure", base, **elsewhere)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "of 15 weights is replaced by what was measured; 14 of 15 had been told right" in said
+    assert "told wrong: model.layers.1.mlp.up_proj.weight (the Frobenius norm is another)" in said
+    assert "unchecked" not in said + gradience("norms", "ls", **elsewhere).stdout
+    again = content(gradience("norms", "measure", base, "--json", **elsewhere), KEPT_SCHEMA, Kept)
+    assert (again.replaced, again.unchecked, again.bytes_read) == (0, 0, 0)
 
 
 def test_norms_that_were_checked_under_one_name_are_checked_under_every_name(
@@ -262,7 +282,7 @@ def test_a_copy_of_the_base_is_accepted_when_its_numbers_agree(
     tensors = write_base(tmp_path / "copy", SHAPES)
     save_file(tensors, tmp_path / "copy" / "model.safetensors", metadata={"saved": "again"})
     elsewhere = {"GRADIENCE_CACHE_DIR": str(tmp_path / "cache2")}
-    done = gradience("norms", "import", "n.json", "--base-model", "copy", **elsewhere)
+    done = gradience("norms", "import", "n.json", "--base-model", "copy", "--all", **elsewhere)
     assert done.returncode == 0, done.stderr
     assert "measured again and agree" in done.stdout
     assert "0 B were read" in gradience("norms", "measure", "copy", **elsewhere).stdout

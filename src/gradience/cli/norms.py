@@ -166,8 +166,10 @@ def measure(
     """Measure every weight of a base model once, and keep the norms.
 
     An audit measures what its adapter changes; this measures all, for every adapter to come. What
-    is kept already is not measured again, and what was measured is kept if the run is stopped. A
-    base that is not on this disk is read by range, and only its norms are written.
+    is kept already is not measured again, unless it stands on the word of a file: then what is
+    measured takes its place, and what was told wrong is named. What was measured is kept if the
+    run is stopped. A base that is not on this disk is read by range, and only its norms are
+    written.
 
     \b
     gradience norms measure mistralai/Mistral-7B-v0.1

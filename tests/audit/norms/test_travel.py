@@ -265,6 +265,28 @@ def test_only_the_norms_of_a_sample_that_agreed_count_as_checked(
     assert finding.remedy.endswith("--all")
 
 
+def test_a_norm_told_of_a_weight_that_has_none_is_gone_once_it_is_measured(tmp_path: Path) -> None:
+    whole, broken = (f"model.layers.{at}.mlp.up_proj.weight" for at in range(2))
+    tensors = write_base(tmp_path / "base", decoder_shapes())
+    tensors[broken][0, 0] = np.nan
+    save_file(tensors, tmp_path / "base" / "model.safetensors")
+    path = exported(tmp_path / "base", tmp_path)
+
+    def tell(content: dict[str, Any]) -> None:
+        del content["unmeasurable"][broken]
+        content["norms"][broken] = content["norms"][whole]
+        content["unmeasurable"][whole] = "it is said to have none, and has one"
+
+    keep.bring(travel.fetch(edited(path, tell)), tmp_path / "team", now=NOW)
+    kept = measured(tmp_path / "base", tmp_path / "team")
+    assert list(kept.told_wrong) == [broken]
+    assert (kept.replaced, kept.weights, kept.unmeasurable) == (15, 14, 1)
+    assert kept.path is not None
+    content = library.read(kept.path)
+    assert broken not in content.norms
+    assert broken in content.unmeasurable
+
+
 def test_a_file_does_not_get_its_way_by_claiming_to_be_finer(tiny: Path, tmp_path: Path) -> None:
     """Norms that were measured here win over those that a file tells, whatever width it claims."""
     measured(tiny, tmp_path / "cache2")

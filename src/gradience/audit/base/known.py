@@ -4,9 +4,8 @@ What is measured is remembered step by step, so that a run that is stopped goes 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from gradience.audit.base import cache
@@ -57,13 +56,17 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Norms and reasons by key of the weight, how they came about, and what a file did not tell."""
+    """Norms and reasons by key of the weight, how they came about, and what a file did not tell.
+
+    In `replaced` are those that a file told, where the weight itself was measured now.
+    """
 
     norms: dict[str, BaseNorm]
     reasons: dict[str, str]
     findings: tuple[Finding, ...]
     nbytes: int
     not_told: frozenset[str] = frozenset()
+    replaced: Mapping[str, BaseNorm] = field(default_factory=dict)
 
 
 def recalled_or_measured(
@@ -72,6 +75,7 @@ def recalled_or_measured(
     settings: Settings,
     *,
     again: Sequence[BaseWeight] = (),
+    on_word: bool = True,
 ) -> Known:
     """Recall what can be believed, measure the rest, remember it step by step.
 
@@ -83,6 +87,8 @@ def recalled_or_measured(
     settings : Settings
     again : sequence of BaseWeight
         Those that are read once more afterwards, by whoever asks.
+    on_word : bool
+        Whether a norm that a file told, and nobody checked, may stand. Else it is measured.
 
     Raises
     ------
@@ -93,23 +99,41 @@ def recalled_or_measured(
     path = cache.entry_path(settings.cache_dir, identity)
     recalled = _with_given(cache.recall(path, identity, wanted.values()), wanted, settings.given)
     goal = settings.goal
-    todo = [w for w in wanted.values() if not recalled.serves(w, width=goal.width, eta=goal.eta)]
+    told = {} if on_word else _told(recalled.norms, wanted)
+    todo = [
+        w
+        for w in wanted.values()
+        if w.key in told or not recalled.serves(w, width=goal.width, eta=goal.eta)
+    ]
     norms, reasons = dict(recalled.norms), dict(recalled.reasons)
     if isinstance(base, NormsOnly):
         missing = {w.key: f"{base.source} has no norm of {w.key}" for w in todo}
         return Known(norms, missing | reasons, (), 0, not_told=frozenset(missing.keys() - norms))
-    remember = partial(cache.remember, path, identity, forget=recalled.distrusted, now=settings.now)
     plan = _plan(todo, base, settings, again)
     refused: Finding | None = None
     nbytes = 0
     for measured in _measured(plan, base, settings, even_if_empty=bool(recalled.doubts)):
         nbytes += measured.nbytes
-        norms |= measured.norms
+        norms = {k: n for k, n in norms.items() if k not in measured.reasons} | measured.norms
         reasons |= measured.reasons
         # A disk that refused once is not asked again.
-        refused = refused or remember(measured.norms, measured.reasons)
+        refused = refused or cache.remember(
+            path,
+            identity,
+            measured.norms,
+            measured.reasons,
+            # A file may have told a norm of a weight that has none.
+            forget=recalled.distrusted | measured.reasons.keys(),
+            now=settings.now,
+        )
     doubt = cache.corrupt(path, recalled.doubts) if recalled.doubts else None
-    return Known(norms, reasons, tuple(f for f in (doubt, refused) if f is not None), nbytes)
+    findings = tuple(f for f in (doubt, refused) if f is not None)
+    return Known(norms, reasons, findings, nbytes, replaced=told)
+
+
+def _told(norms: Mapping[str, BaseNorm], wanted: Mapping[str, BaseWeight]) -> dict[str, BaseNorm]:
+    """Norms of these weights that stand on the word of a file."""
+    return {key: norms[key] for key in wanted if key in norms and norms[key].told_by}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,20 +9,22 @@ from msgspec.structs import replace
 from gradience.audit.base import cache
 from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.finding_kinds import BASE_NORMS_CACHE_UNWRITABLE
-from gradience.audit.base.known import Settings, identity_of, recalled_or_measured
+from gradience.audit.base.known import Known, Settings, identity_of, recalled_or_measured
 from gradience.audit.base.norms_file import believable
 from gradience.audit.base.norms_only import GivenNorms
 from gradience.audit.base.source import BaseModel
 from gradience.audit.norms.library import read
 from gradience.audit.norms.matrices import matrices
 from gradience.audit.norms.records import Kept
-from gradience.audit.norms.verify import Check, verify
+from gradience.audit.norms.verify import Check, held_against, verify
 from gradience.errors import StorageError, UsageError
 from gradience.paths import is_file
 
 
 def measure_base(base: BaseModel, settings: Settings) -> Kept:
     """Measure every weight of a base model, and remember it.
+
+    What was measured or checked before is not measured again. What stands on the word of a file is.
 
     Raises
     ------
@@ -32,7 +34,7 @@ def measure_base(base: BaseModel, settings: Settings) -> Kept:
         If the cache cannot be written: the work would be lost.
     """
     weights, left_out = matrices(base.tensors)
-    known = recalled_or_measured(weights, base, settings)
+    known = recalled_or_measured(weights, base, settings, on_word=False)
     identity = identity_of(base)
     path = cache.entry_path(settings.cache_dir, identity)
     refused = [f for f in known.findings if f.code == BASE_NORMS_CACHE_UNWRITABLE.code]
@@ -42,14 +44,27 @@ def measure_base(base: BaseModel, settings: Settings) -> Kept:
         refused = [] if lost is None else [lost]
     for finding in refused:
         raise StorageError(finding.message, remedy=finding.remedy)
+    # A file may tell a reason of a weight that has a norm all the same.
+    reasons = {k: why for k, why in known.reasons.items() if k in weights.keys() - known.norms}
     return Kept(
         path=str(path),
         weights=len(weights.keys() & known.norms.keys()),
         unchecked=sum(bool(norm.told_by) for norm in known.norms.values()),
-        unmeasurable=len(weights.keys() & known.reasons.keys()),
+        unmeasurable=len(reasons),
         left_out=left_out,
         bytes_read=known.nbytes,
+        replaced=len(known.replaced),
+        told_wrong=_told_wrong(known, reasons),
     )
+
+
+def _told_wrong(known: Known, reasons: Mapping[str, str]) -> dict[str, str]:
+    """Of the norms that were told and measured now, those that are not what was told."""
+    checks = (
+        held_against(key, told, known.norms.get(key), reasons.get(key, ""))
+        for key, told in known.replaced.items()
+    )
+    return {check.key: check.reason for check in checks if check.reason}
 
 
 def bring(given: GivenNorms, directory: Path, *, now: datetime) -> Kept:

@@ -147,7 +147,11 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     left_out : dict of str to str
         Packed tensors, by the format they are packed in.
     bytes_read : int
-        Stored bytes that had to be measured for the first time; 0 when all was there already.
+        Stored bytes that had to be measured; 0 when all was there already.
+    replaced : int
+        Norms that stood on the word of a file, and were measured now.
+    told_wrong : dict of str to str
+        Of these, those that the file had told wrong, and how.
     verification : Verification or None
         The sample that was measured again, where norms were brought beside their base model.
     """
@@ -158,6 +162,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     unmeasurable: int = 0
     left_out: dict[str, str] = {}
     bytes_read: int = 0
+    replaced: int = 0
+    told_wrong: dict[str, str] = {}
     verification: Verification | None = None
 
 

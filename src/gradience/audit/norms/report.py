@@ -14,7 +14,7 @@ from gradience.audit.norms.records import (
     WeightCheck,
 )
 from gradience.page import Page, Table, Text, number, percent
-from gradience.units import format_size
+from gradience.units import format_size, plural
 
 _FEW = 20
 _FINGERPRINT = len("blake3:") + 12
@@ -195,6 +195,16 @@ def measured(kept: Kept, *, model: str) -> Page:
         Text(text=f"{kept.weights} weights of {model} have norms in {kept.path}"),
         Text(text=f"{format_size(kept.bytes_read)} were read for it"),
     ]
+    if kept.replaced:
+        right = f"{kept.replaced - len(kept.told_wrong)} of {kept.replaced} had been told right"
+        weights = plural(kept.replaced, "weight")
+        text = f"what a file had told of {weights} is replaced by what was measured; {right}"
+        lines.append(Text(text=text, tone="good"))
+    if kept.told_wrong:
+        key, why = next(iter(kept.told_wrong.items()))
+        others = len(kept.told_wrong) - 1
+        text = f"told wrong: {key} ({why})" + (f", and {others} more" if others else "")
+        lines.append(Text(text=text, tone="warn"))
     if kept.unchecked:
         lines.append(
             Text(

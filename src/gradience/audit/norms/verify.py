@@ -87,7 +87,7 @@ def verify(given: GivenNorms, base: BaseModel, how: Check) -> Verification:
     seen, reasons = work.measured(present)
     proved = work.proved(to_prove)
     checks = (
-        _check(key, given.norms[key], seen.get(key), reasons.get(key, ""), proved.get(key))
+        held_against(key, given.norms[key], seen.get(key), reasons.get(key, ""), proved.get(key))
         if key in present
         else _absent(key, given.norms[key])
         for key in keys
@@ -170,10 +170,21 @@ def _smallest(present: Mapping[str, BaseWeight], count: int) -> list[BaseWeight]
     return order[:count]
 
 
-def _check(
-    key: str, told: BaseNorm, seen: BaseNorm | None, reason: str, proved: bool | None
+def held_against(
+    key: str, told: BaseNorm, seen: BaseNorm | None, reason: str, proved: bool | None = None
 ) -> WeightCheck:
-    """What is told beside what is seen: both intervals hold the norm, so they must meet."""
+    """What is told beside what is seen: both intervals hold the norm, so they must meet.
+
+    Parameters
+    ----------
+    key : str
+        Of the weight.
+    told, seen : BaseNorm
+        `seen` is None where the weight has no norm, and `reason` says why.
+    reason : str
+    proved : bool or None
+        Whether the upper bound was proved.
+    """
     if seen is not None:
         apart = max(told.lower, seen.lower) > min(told.upper, seen.upper) * (1.0 + _SAME)
         other_sum = abs(told.frobenius - seen.frobenius) > _SAME * seen.frobenius
