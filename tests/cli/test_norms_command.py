@@ -193,6 +193,35 @@ def test_norms_that_were_checked_under_one_name_are_checked_under_every_name(
     assert gradience("norms", "show", "copy", **elsewhere).stdout.startswith("copy\n")
 
 
+def test_what_counts_as_unchecked_is_what_an_audit_would_take_unchecked(
+    gradience: Run, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    gradience("norms", "measure", base)
+    gradience("norms", "export", "base", "--out", "n.json", "--name", "org/tiny")
+    elsewhere = {"GRADIENCE_CACHE_DIR": str(tmp_path / "cache2")}
+    gradience("norms", "import", "n.json", **elsewhere)
+    sample = ("norms", "import", "n.json", "--base-model", base, "--sample", "6")
+    gradience(*sample, **elsewhere)
+    listed = gradience("norms", "ls", **elsewhere).stdout
+    assert listed.count("(9 unchecked)") == 2  # one content under two names
+    assert (
+        "unchecked: 9 are told by n.json"
+        in gradience("norms", "show", "org/tiny", **elsewhere).stdout
+    )
+
+    gradience("norms", "measure", base, **elsewhere)
+    assert "unchecked)" not in gradience("norms", "ls", **elsewhere).stdout
+    shown = " ".join(gradience("norms", "show", "org/tiny", **elsewhere).stdout.split())
+    assert "15 were told by a file; this content was measured or checked under another" in shown
+    assert "unchecked:" not in shown
+    assert "stand on the word" not in gradience("norms", "import", "n.json", **elsewhere).stdout
+    asked = ("audit", adapter, "--base-norms-from", "n.json", "--json")
+    assert json.loads(gradience(*asked, **elsewhere).stdout)["content"]["base"]["unchecked"] == 0
+    # What is written is what the file told, whatever else is known.
+    done = gradience("norms", "export", "org/tiny", "--out", "again.json", **elsewhere)
+    assert "15 of them are on the word of another file" in done.stderr
+
+
 def test_an_export_replaces_no_file_unless_told_to(
     gradience: Run, base: Path, tmp_path: Path
 ) -> None:

@@ -126,6 +126,7 @@ def show(*, name: str, directory: Path | None, every: bool, as_json: bool) -> in
     gradience norms show org/name
     gradience norms show norms.json --all
     """
+    from gradience.audit.base.cache import unchecked  # noqa: PLC0415
     from gradience.audit.base.norms_file import LARGEST  # noqa: PLC0415
     from gradience.audit.norms import library, report  # noqa: PLC0415
     from gradience.cli.render import show as draw  # noqa: PLC0415
@@ -136,7 +137,8 @@ def show(*, name: str, directory: Path | None, every: bool, as_json: bool) -> in
     if as_json:
         click.echo(read_regular(path, limit=LARGEST), nl=False)
     else:
-        draw(report.shown(content, source=str(path), every=every))
+        on_word = unchecked(path, content)
+        draw(report.shown(content, source=str(path), every=every, unchecked=on_word))
     return int(ExitCode.OK)
 
 
@@ -258,9 +260,10 @@ def export(*, name: str, out: Path, called: str | None, force: bool, directory: 
         f"wrote {visible(str(out))}: {len(content.norms)} norms of "
         f"{visible(named(content.model, content.revision))}, {format_size(size)}"
     )
-    unchecked = sum(bool(norm.told_by) for norm in believable(content.norms)[0].values())
-    if unchecked:
-        notice(f"{unchecked} of them are on the word of another file: nobody checked them here")
+    # As they stand in this file: those of another name, which an audit would take, are not written.
+    told = sum(bool(norm.told_by) for norm in believable(content.norms)[0].values())
+    if told:
+        notice(f"{told} of them are on the word of another file: nobody checked them here")
     return int(ExitCode.OK)
 
 

@@ -97,8 +97,12 @@ def entry_path(directory: Path, identity: Identity) -> Path:
     name = _safe(identity.model.replace("/", "--")).lstrip(".")[:100] or "model"
     # All three may come from a file of a stranger: none may name another directory.
     revision = f"@{_safe(identity.revision[:7])}" if identity.revision else ""
-    content = _safe(identity.fingerprint.rpartition(":")[2][:8])
-    return directory / f"{name}{revision}-{content}.json"
+    return directory / f"{name}{revision}-{_short(identity.fingerprint)}.json"
+
+
+def _short(fingerprint: str) -> str:
+    """What the names of all files of one content end with."""
+    return _safe(fingerprint.rpartition(":")[2][:8])
 
 
 def _safe(text: str) -> str:
@@ -117,7 +121,7 @@ def recall(path: Path, identity: Identity, weights: Iterable[BaseWeight]) -> Rec
     weights : iterable of BaseWeight
         Those that are asked for: an entry of another shape or type is not believed.
     """
-    content, doubts = _read(path, identity)
+    content, doubts = _read(path, identity.fingerprint)
     norms, bad = believable(content.norms) if content else ({}, [])
     reasons = dict(content.unmeasurable) if content else {}
     other: dict[str, str] = {}
@@ -126,7 +130,7 @@ def recall(path: Path, identity: Identity, weights: Iterable[BaseWeight]) -> Rec
         if key in norms and not is_of(norms[key], weight):
             other[key] = f"{key}: of a weight of {norms[key].dtype} {norms[key].shape}"
             del norms[key]
-    for kept in _under_other_names(path, identity):
+    for kept in _under_other_names(path, identity.fingerprint):
         told = believable(kept.norms)[0]
         fitting = {k: n for k, n in told.items() if k in wanted and is_of(n, wanted[k])}
         norms = {**fitting, **better(norms, fitting)}
@@ -139,10 +143,28 @@ def recall(path: Path, identity: Identity, weights: Iterable[BaseWeight]) -> Rec
     )
 
 
-def _under_other_names(path: Path, identity: Identity) -> Iterator[NormsFile]:
+def unchecked(path: Path, content: NormsFile) -> dict[str, BaseNorm]:
+    """Norms of a file that stand on the word of another, and that nobody checked under any name.
+
+    What was measured or checked under one name is what an audit takes under every other.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file, among the others of its cache.
+    content : NormsFile
+    """
+    told = {key: norm for key, norm in believable(content.norms)[0].items() if norm.told_by}
+    for kept in _under_other_names(path, content.fingerprint) if told else ():
+        checked = {key for key, norm in believable(kept.norms)[0].items() if not norm.told_by}
+        told = {key: norm for key, norm in told.items() if key not in checked}
+    return told
+
+
+def _under_other_names(path: Path, fingerprint: str) -> Iterator[NormsFile]:
     """What is kept of the same content under other names: a copy of a model, or its export."""
-    for other in sorted(path.parent.glob(f"*-{path.stem.rpartition('-')[2]}.json")):
-        content = None if other == path else _read(other, identity)[0]
+    for other in sorted(path.parent.glob(f"*-{_short(fingerprint)}.json")):
+        content = None if other == path else _read(other, fingerprint)[0]
         if content is not None:
             yield content
 
@@ -179,7 +201,7 @@ def remember(
     """
     try:
         with files.locked(path):
-            content, _ = _read(path, identity)
+            content, _ = _read(path, identity.fingerprint)
             old = believable(content.norms)[0] if content else {}
             old = {key: norm for key, norm in old.items() if key not in set(forget)}
             merged = NormsFile(
@@ -221,7 +243,7 @@ def _merit(norm: BaseNorm) -> tuple[bool, float, float]:
     return bool(norm.told_by), norm.width, norm.eta
 
 
-def _read(path: Path, identity: Identity) -> tuple[NormsFile | None, tuple[str, ...]]:
+def _read(path: Path, fingerprint: str) -> tuple[NormsFile | None, tuple[str, ...]]:
     """The content of a file that is of this model and method, and doubts about any other."""
     try:
         data = path.read_bytes()
@@ -233,6 +255,6 @@ def _read(path: Path, identity: Identity) -> tuple[NormsFile | None, tuple[str, 
         content = decode(data, source=str(path))
     except ArtifactError as error:
         return None, (str(error).removeprefix(f"{path} "),)
-    if content.fingerprint != identity.fingerprint:
+    if content.fingerprint != fingerprint:
         return None, (f"it is of another content, {content.fingerprint[:23]}",)
     return (content, ()) if content.method == METHOD else (None, ())

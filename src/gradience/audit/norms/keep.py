@@ -154,10 +154,9 @@ def _brought(
     if refused is not None:
         raise StorageError(refused.message, remedy=refused.remedy)
     content = read(path)
-    there = believable(content.norms)[0]
     return Kept(
         path=str(path),
-        weights=len(there),
-        unchecked=sum(bool(norm.told_by) for norm in there.values()),
+        weights=len(believable(content.norms)[0]),
+        unchecked=len(cache.unchecked(path, content)),
         unmeasurable=len(content.unmeasurable),
     )

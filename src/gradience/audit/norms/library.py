@@ -8,6 +8,7 @@ import msgspec
 
 from gradience import files
 from gradience.artifacts import Envelope
+from gradience.audit.base.cache import unchecked
 from gradience.audit.base.norms_file import (
     LARGEST,
     METHOD,
@@ -204,7 +205,7 @@ def _entry(path: Path) -> NormsEntry:
         unmeasurable=len(content.unmeasurable),
         tensors=len(content.tensors),
         width=max(widths, default=None),
-        unchecked=sum(bool(norm.told_by) for norm in norms.values()),
+        unchecked=len(unchecked(path, content)),
         bytes=len(data),
         written_at=envelope.written_at,
         written_by=envelope.written_by,

@@ -23,7 +23,8 @@ class NormsEntry(msgspec.Struct, frozen=True, kw_only=True):
     unmeasurable : int
         Weights that have none.
     unchecked : int
-        Norms that were taken from a file on its word.
+        Norms that were taken from a file on its word, and that nobody checked since, be it under
+        another name of the same content.
     tensors : int
         Tensors of the model whose shape the file knows; 0 in files of an earlier version.
     width : float or None

@@ -1,9 +1,10 @@
 """What the norms commands show: records to a page. Pure."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 
+from gradience.audit.base.base_norm import BaseNorm
 from gradience.audit.base.norms_file import NormsFile, believable, in_full, named
 from gradience.audit.norms.records import (
     BaseMatch,
@@ -79,8 +80,21 @@ def removals(found: NormsList, names: Sequence[str]) -> Page:
     )
 
 
-def shown(content: NormsFile, *, source: str, every: bool) -> Page:
-    """Every norm of one base model."""
+def shown(
+    content: NormsFile, *, source: str, every: bool, unchecked: Mapping[str, BaseNorm]
+) -> Page:
+    """Every norm of one base model, and which of them no audit should, or would, rely on.
+
+    Parameters
+    ----------
+    content : NormsFile
+    source : str
+        The file.
+    every : bool
+        Whether all weights are listed.
+    unchecked : mapping of str to BaseNorm
+        Those that stand on the word of a file, and are not known better under another name.
+    """
     norms, doubts = believable(content.norms)
     order = sorted(norms.items(), key=lambda item: -item[1].lower)
     rows = tuple(
@@ -97,7 +111,7 @@ def shown(content: NormsFile, *, source: str, every: bool) -> Page:
         for key, norm in (order if every else order[:_FEW])
     )
     more = len(order) - len(rows)
-    told = Counter(norm.told_by for norm in norms.values() if norm.told_by)
+    told = Counter(norm.told_by for norm in unchecked.values())
     on_its_word = [
         Text(
             text=f"unchecked: {count} are told by {source}; check them: gradience norms import "
@@ -106,6 +120,13 @@ def shown(content: NormsFile, *, source: str, every: bool) -> Page:
         )
         for source, count in told.items()
     ]
+    better_known = sum(bool(norm.told_by) for norm in norms.values()) - len(unchecked)
+    if better_known:
+        text = (
+            f"{better_known} were told by a file; this content was measured or checked under "
+            "another name, and an audit takes those norms"
+        )
+        on_its_word.append(Text(text=text, tone="dim"))
     wrong = [Text(text=f"not believed: {doubt}", tone="bad") for doubt in doubts]
     lost = [
         Text(text=f"no norm: {reason}", tone="warn") for reason in content.unmeasurable.values()
