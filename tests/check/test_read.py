@@ -139,7 +139,7 @@ def test_what_the_libraries_write_has_no_slips(tmp_path):
 
 
 def test_a_key_that_is_no_text_is_ignored_by_its_name(tmp_path):
-    path = write(tmp_path / "x.yaml", "1: a\non: b\ntrain: {learning_rate: 1e-4, 2: c}\n")
+    path = write(tmp_path / "x.yaml", "5: a\non: b\ntrain: {learning_rate: 1e-4, 2: c}\n")
     assert read_setup([path]).ignored == {"2": ""}
     flat = write(tmp_path / "y.yaml", "3: a\non: b\nlora_r: 8\n")
     assert read_setup([flat]).ignored == {"3": "", "True": ""}

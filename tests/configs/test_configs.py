@@ -107,6 +107,22 @@ def test_what_cannot_be_read_is_named_with_its_line(text: str, told: str) -> Non
         parse(text, "x")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "means"),
+    [("1", "on", "True"), ("yes", "true", "True"), ("0x10", "16", "16"), ("1", "1.0", "1.0"),
+     ("~", "null", "None")],
+)  # fmt: skip
+def test_two_keys_that_are_one_to_python_are_refused_with_both_lines(
+    first: str, second: str, means: str
+) -> None:
+    text = f"a:\n  {first}: x\n  b: y\n  {second}: z\n"
+    told = rf"line 4: \$\.a\.{second}, read as {means}, is the key \$\.a\.{first} of line 2 again"
+    with pytest.raises(UsageError, match=told):
+        parse(text, "x")
+    quoted = f"a:\n  '{first}': x\n  b: y\n  '{second}': z\n"
+    assert set(parse(quoted, "x").data["a"]) == {first, "b", second}
+
+
 @pytest.mark.parametrize("form", ["[{x},{x},{x},{x}]", "{{b: {x}, c: {x}, d: {x}}}"])
 def test_aliases_that_stand_for_billions_of_values_are_refused_at_once(form: str) -> None:
     laughs = ["a0: &a0 {x: 1}"]

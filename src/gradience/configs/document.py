@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from gradience.errors import UsageError
 _LARGEST_BYTES = 2**20
 _MOST_VALUES = 20_000
 _LONGEST_SCALAR = 1000  # of what is no text: PyYAML multiplies `1:1:1:...` out
+_NO_OBJECTS = ("tag:yaml.org,2002:merge", "tag:yaml.org,2002:value")  # `<<` and `=`, as keys
 _MOST_PATHS = 2**22  # characters: aliases of aliases stand for exponentially many values
 
 
@@ -128,8 +129,9 @@ def parse(text: str, source: str, remedy: str = "Mend that line.") -> Document:
     Raises
     ------
     UsageError
-        If it is no YAML, a key is none or stands twice in one mapping, or there are more values
-        than a config has, each counted as often as an alias names it; names the line.
+        If it is no YAML, a key is none or stands twice in one mapping, be it written in two ways
+        (`1` and `yes` are one key to Python), or there are more values than a config has, each
+        counted as often as an alias names it; names the line.
 
     Examples
     --------
@@ -141,7 +143,7 @@ def parse(text: str, source: str, remedy: str = "Mend that line.") -> Document:
         root = loader.get_single_node()
         if root is None:
             return Document({}, {})
-        lines = _Lines(source)
+        lines = _Lines(source, loader)
         lines.walk(root, "$")
         return Document(loader.construct_document(root), lines.found, _head(text))
     except (yaml.YAMLError, RecursionError) as error:
@@ -159,9 +161,10 @@ def _head(text: str) -> str:
 class _Lines:
     """The line of every value, by its path; each key once."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, loader: _Loader) -> None:
         self.found: dict[str, int] = {}
         self._source = source
+        self._loader = loader
         self._characters = 0
 
     def walk(self, node: yaml.Node, path: str) -> None:
@@ -183,6 +186,7 @@ class _Lines:
 
     def _walk_keys(self, node: yaml.MappingNode, path: str) -> None:
         seen: dict[str, int] = {}
+        meant: dict[Hashable, str] = {}
         for key, child in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
@@ -196,9 +200,24 @@ class _Lines:
                     f"{seen[key.value]}",
                     remedy="Remove one of them.",
                 )
+            means = self._meaning(key)
+            if means in meant:
+                first = meant[means]
+                raise UsageError(
+                    f"{self._source}, line {line}: {path}.{key.value}, read as {means!r}, is the "
+                    f"key {path}.{first} of line {seen[first]} again",
+                    remedy="Remove one of them; or quote both, if texts are meant.",
+                )
+            meant[means] = key.value
             seen[key.value] = line
             self.found[f"{path}.{key.value}"] = line
             self.walk(child, f"{path}.{key.value}")
+
+    def _meaning(self, key: yaml.ScalarNode) -> Hashable:
+        """The key as the mapping will have it: `on` is True there, which is 1 to Python."""
+        value = key.value if key.tag in _NO_OBJECTS else self._loader.construct_object(key)
+        # What cannot be a key at all, such as `!!set x`, PyYAML refuses when it makes the mapping.
+        return value if isinstance(value, Hashable) else str(key.value)
 
 
 _PARSERS: Mapping[str, Callable[[str, str, str], Document]] = {".json": _json, ".toml": _toml}
