@@ -193,6 +193,13 @@ def test_content_that_is_named_like_a_lock_or_a_download_is_brought(tmp_path, ol
     assert not (new / ".locks").exists()
 
 
+def test_a_plan_says_that_a_group_shares_the_other_cache(old, new):
+    two_hubs(old, new)
+    new.chmod(0o2775)
+    notes = planned(old, new, merges=True).notes
+    assert any(f"gradience cache share {new} --group " in note for note in notes)
+
+
 def test_what_lies_in_the_trash_can_still_be_brought_back(old, new):
     mine = two_hubs(old, new)
     name = f"models--org--mine/snapshots/{'c' * 40}"

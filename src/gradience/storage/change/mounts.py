@@ -15,7 +15,7 @@ _LOOKED_AT = 200  # names; a cache without a file among so many is not worth mor
 def notes(caches: Iterable[Cache]) -> list[str]:
     """What the reader of a plan should know of the mounts that it would change."""
     caches = list(caches)
-    network = [text_of(cache.root) for cache in caches if _is_network(cache.root)]
+    network = [text_of(cache.root) for cache in caches if is_network(cache.root)]
     refused = {text_of(cache.root): why for cache in caches if (why := lock_refusal(cache.root))}
     found = []
     if network:
@@ -45,7 +45,8 @@ def is_open_to_others(path: str) -> bool:
     return True
 
 
-def _is_network(root: str) -> bool:
+def is_network(root: str) -> bool:
+    """Whether a directory is on a mount that other machines may have too."""
     try:
         return system.mount_of(root).network
     except StorageError:

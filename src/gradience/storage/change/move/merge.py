@@ -1,6 +1,7 @@
 """What a merge would do: which of a directory is at the new place already, and what comes there."""
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from gradience.storage.change.move.pour import Pour
 from gradience.storage.change.move.tree import Node
 from gradience.storage.change.records import Plan, text_of
 from gradience.system.holders import Holders
+from gradience.system.users import group_name
 from gradience.units import format_size, plural
 
 _STORE_MARKER = "blobs/.huggingface-shared-blobs"
@@ -86,7 +88,11 @@ def plan_merge(
             made=now,
             items=(item(ends, nodes, _way(pour, absent)),),
             actions=(act(ends, "merge", tree, frees),),
-            notes=(*notes(ends, nodes, room, environ, home), *_left_out(pour.unused())),
+            notes=(
+                *notes(ends, nodes, room, environ, home),
+                *_left_out(pour.unused()),
+                *_shared_with(ends),
+            ),
             frees_bytes=frees,
         )
 
@@ -109,6 +115,17 @@ def _left_out(unused: Sequence[Node]) -> list[str]:
         return []
     size = format_size(physical(unused))
     return [f"{size} in {plural(len(unused), 'file')} that nothing uses are not brought, and go."]
+
+
+def _shared_with(ends: Ends) -> list[str]:
+    status = ends.target.status(ends.name)
+    if not status.st_mode & stat.S_ISGID:
+        return []
+    new, group = text_of(ends.new), group_name(status.st_gid)
+    return [
+        f"{new} is shared with {group}, and what comes keeps its modes: "
+        f"gradience cache share {new} --group {group} opens that too, afterwards."
+    ]
 
 
 def _check_target(ends: Ends) -> None:

@@ -8,6 +8,7 @@ from gradience.errors import StorageError, UsageError
 from gradience.files import contents
 from gradience.files.below import Below
 from gradience.storage.change import fingerprint
+from gradience.storage.change.mounts import is_network
 from gradience.storage.change.move.ends import Ends, opened
 from gradience.storage.change.move.tree import Node, leading_out, look, need
 from gradience.storage.change.records import Action, Item, Plan, Tree, text_of
@@ -279,6 +280,11 @@ def notes(
     told = [f"{text_of(ends.old)} becomes a link to {new}: what uses the old name goes on."]
     if room:
         told.append(room)
+    if is_network(ends.old):
+        told.append(
+            f"{text_of(ends.old)} is on a network mount: what other machines have open cannot be "
+            f"seen, and they will find a link to {new} there."
+        )
     if ends.state() is not None:
         told.append(f"{format_size(copied_bytes(ends))} were copied by an earlier try.")
     outside = [n for n in nodes if n.is_file and n.status.st_nlink > 1]
