@@ -17,7 +17,7 @@ from typing import Any
 
 DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOK = getattr(os, "O_PATH", 0) | os.O_NOFOLLOW | os.O_CLOEXEC
-_DEEP = 64  # directories held open at once while a tree goes; deeper ones are moved up first
+DEEP = 64  # directories held open at once while a tree goes; deeper ones are moved up first
 _BLOCK = 512
 _OPENAT2 = 437  # on every architecture
 _NO_XDEV = 0x01  # RESOLVE_NO_XDEV
@@ -61,7 +61,7 @@ class Tree:
         for child, status in _children(descriptor):
             if not stat.S_ISDIR(status.st_mode):
                 unlink(descriptor, child, status, self.removed)
-            elif depth == _DEEP:
+            elif depth == DEEP:
                 self._lift(descriptor, child)
             else:
                 self._directory(descriptor, child, depth)

@@ -31,7 +31,7 @@ from gradience.storage.change.records import (
     units,
 )
 from gradience.storage.change.recover import settle
-from gradience.storage.change.site import NO_ROOM, OWN, RESERVED, THINGS, Site
+from gradience.storage.change.site import NO_ROOM, OWN, RESERVED, Site
 from gradience.storage.change.tallies import Tallies
 from gradience.storage.change.verbs import VERBS
 from gradience.system.holders import Holders
@@ -216,8 +216,7 @@ class _Run:
             self.notes += settle(site.below, self.holders)
             self._begin(chosen)
             self._batches()
-            site.close_own()
-            kept = site.below.exists(f"{site.own}/{THINGS}")
+            kept = site.close_own()
             self.journal.end(keep=kept)
             if kept:
                 self.trash = f"{text_of(site.below.root)}/{site.own}"
@@ -402,7 +401,8 @@ class _Run:
             try:
                 removed = VERBS[action.verb].finish(action, self.site)
             except OSError as error:
-                self.tallies.failed(action, words(error))
+                what_is_left = f"what is left of it lies in {self.site.own} now"
+                self.tallies.failed(action, f"{what_is_left}: {words(error)}")
                 continue
             self.tallies.count(action, removed)
             self.journal.step(index, journal.FINISHED)

@@ -96,8 +96,7 @@ def _one(site: Site, left: Left, holders: Callable[[], Holders]) -> list[str]:
             f"A change of {text_of(site.below.root)} had been cut off ({site.id}): "
             f"{done or 'it had done nothing yet'}."
         ]
-    if not site.set_aside_names():  # it had ended, but for its last step
-        site.close_own()
+    if not site.close_own():  # it had ended, but for its last step
         journal.close(site, keep=False)
     return []
 
@@ -149,8 +148,7 @@ def _settle(
             with contextlib.suppress(OSError):
                 VERBS[action.verb].finish(action, site)
             finished += 1
-    site.close_own()
-    journal.close(site, keep=site.below.exists(f"{site.own}/{THINGS}"))
+    journal.close(site, keep=site.close_own())
     return finished, undone
 
 

@@ -4,11 +4,13 @@ Deleting is two steps. First a name is moved into `<root>/.gradience/<id>/things
 after which nobody can open it any more, and which can be taken back. What was open before is looked
 for only then, so nothing can slip in between. Then it is removed, or kept as trash. The name there
 is the whole path it came from, with `/` as `%2F`: it says where a thing belongs, journal or not,
-and costs no directories.
+and costs no directories. A directory that is to be removed loses that name first, in one step: what
+is no longer whole belongs nowhere, so nothing of it can be brought back.
 """
 
 import contextlib
 import errno
+import os
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -27,6 +29,7 @@ from gradience.system.users import user_name
 OWN = paths.SET_ASIDE
 THINGS = "things"
 _MORE = "%%"  # ends a part of a long name
+_GOING = "%-"  # begins the name of what is being removed, and of no thing
 _TAG = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n"
     b"# Things that gradience set aside; `gradience cache undo` brings trash back.\n"
@@ -94,7 +97,7 @@ class Site:
                 for piece, _ in self.below.entries(place):
                     if piece.endswith(_MORE):
                         stack.append((f"{place}/{piece}", so_far + piece.removesuffix(_MORE)))
-                    else:
+                    elif not piece.startswith(_GOING):
                         quoted = so_far + piece
                         found.append(quoted.replace("%2F", "/").replace("%25", "%"))
         return found
@@ -164,17 +167,44 @@ class Site:
         self.below.move(self.aside(name), name)
         self.touched.add(name.rpartition("/")[0])
 
+    def remove_aside(self, name: str, removed: Removed) -> None:
+        """Remove a thing that is set aside, for good; once begun, no part of it comes back."""
+        place = self.aside(name)
+        if stat.S_ISDIR(self.below.status(place).st_mode):
+            going = f"{self.own}/{THINGS}/{_GOING}{os.urandom(8).hex()}"
+            # A full disk may refuse even that; to remove it makes room all the same.
+            with contextlib.suppress(OSError):
+                self.below.move(place, going)
+                place = going
+        self.below.remove(place, removed)
+
     def snapshot_links(self, repo: str) -> SnapshotLinks:
         """Which blobs the snapshots of a repository link to, now."""
         if repo not in self.links:
             self.links[repo] = SnapshotLinks(self.below, repo)
         return self.links[repo]
 
-    def close_own(self) -> None:
-        """Remove the place for things that are set aside, unless something is left in it."""
+    def close_own(self) -> bool:
+        """Remove the place for things that are set aside, unless some are left; whether so."""
         things = f"{self.own}/{THINGS}"
-        if self.below.exists(things) and not self.set_aside_names():
+        left = bool(self.set_aside_names())
+        if self.below.exists(things) and self._nothing_goes(things) and not left:
             self.below.remove(things, Removed())
+        return left
+
+    def _nothing_goes(self, things: str) -> bool:
+        """Whether nothing is left of what was begun to be removed.
+
+        One by one: on its way, a part of a deep tree has a name of its own at the top of that tree,
+        and among the things it would be taken for one.
+        """
+        going = [piece for piece, _ in self.below.entries(things) if piece.startswith(_GOING)]
+        try:
+            for piece in going:
+                self.below.remove(f"{things}/{piece}", Removed())
+        except OSError:  # as whoever began that was told
+            return False
+        return True
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[bool | None]:

@@ -12,7 +12,7 @@ from gradience.storage.change import journal
 from gradience.storage.change.journal import Left
 from gradience.storage.change.records import Plan, text_of
 from gradience.storage.change.recover import blobs_first
-from gradience.storage.change.site import OWN, THINGS, Site, changes
+from gradience.storage.change.site import OWN, Site, changes
 from gradience.storage.change.whose import Stranger
 
 
@@ -94,8 +94,7 @@ def bring_back(trash: Trash) -> Returned:
             else:
                 done.things += 1
         done.stayed = tuple(stayed)
-        site.close_own()
-        journal.close(site, keep=site.below.exists(f"{site.own}/{THINGS}"))
+        journal.close(site, keep=site.close_own())
         return done
 
 
@@ -112,13 +111,12 @@ def empty(trash: Trash) -> Returned:
         stayed = []
         for name in trash.names:
             try:
-                site.below.remove(site.aside(name), removed)
+                site.remove_aside(name, removed)
             except OSError as error:
                 stayed.append(f"{text_of(name)}: {error.strerror}")
             else:
                 things += 1
-        site.close_own()
-        journal.close(site, keep=site.below.exists(f"{site.own}/{THINGS}"))
+        journal.close(site, keep=site.close_own())
         return Returned(things=things, freed=removed.bytes, stayed=tuple(stayed))
 
 

@@ -88,8 +88,8 @@ class SetAside:
     def finish(self, action: Action, site: Site) -> Removed:
         """Remove it from where it lies."""
         removed = Removed()
-        if name := self.where(action, site):
-            site.below.remove(name, removed)
+        if self.where(action, site):
+            site.remove_aside(action.name, removed)
         return removed
 
 
