@@ -65,10 +65,12 @@ def killed_everywhere(
 
 
 @pytest.mark.parametrize("now", [lambda _: nobody(), everything_open], ids=["", "open"])
-def test_a_deep_tree_whose_removal_was_killed_is_there_or_gone(tmp_path, whole, now):
-    for root in killed_everywhere(tmp_path, lambda root: carry_out(plan_of(root, "deep"))):
+def test_things_that_go_together_are_there_or_gone_wherever_that_was_killed(tmp_path, whole, now):
+    for root in killed_everywhere(
+        tmp_path, lambda root: carry_out(plan_of(root, ["file", "deep"]))
+    ):
         recover(str(root), functools.partial(now, root))
-        assert names_below(root) in (whole, {"file"})
+        assert names_below(root) in (whole, set())
         assert ".gradience" not in top(root)
 
 

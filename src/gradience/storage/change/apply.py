@@ -398,6 +398,7 @@ class _Run:
     def _finish(self, unit: Unit) -> None:
         for index in unit:
             action = self.plan.actions[index]
+            self.journal.step(index, journal.FINAL)
             try:
                 removed = VERBS[action.verb].finish(action, self.site)
             except OSError as error:
@@ -405,7 +406,6 @@ class _Run:
                 self.tallies.failed(action, f"{what_is_left}: {words(error)}")
                 continue
             self.tallies.count(action, removed)
-            self.journal.step(index, journal.FINISHED)
 
     def _skip(self, unit: Unit, action: Action, why: str) -> None:
         for index in unit:

@@ -5,6 +5,8 @@ that is mounted elsewhere brings its unfinished changes with it. The plan is wri
 once; after that each step overwrites one byte of a file that is there already, which needs no room.
 A kill loses none of it (the pages are the kernel's); what a power cut loses is made up by looking
 at the disk: `undo` and `finish` of a verb may be called whatever the byte says.
+
+`FINAL` is written before an act is made final: from then on its group is not taken back any more.
 """
 
 import contextlib
@@ -23,7 +25,7 @@ from gradience.storage.change.records import PLAN_SCHEMA, Plan, text_of
 from gradience.storage.change.site import OWN, Site
 from gradience.storage.change.whose import Stranger, stranger
 
-PENDING, BEGUN, DONE, UNDONE, SKIPPED, FINISHED = b".", b"b", b"d", b"u", b"s", b"f"
+PENDING, BEGUN, DONE, UNDONE, SKIPPED, FINAL = b".", b"b", b"d", b"u", b"s", b"f"
 _MOST = 1 << 31  # bytes of a file that are read
 
 

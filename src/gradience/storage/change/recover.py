@@ -13,7 +13,7 @@ from gradience.files.below import Below
 from gradience.storage.change import journal
 from gradience.storage.change.doubts import Doubts, Unit, put_back
 from gradience.storage.change.guards import GUARDS
-from gradience.storage.change.journal import Left
+from gradience.storage.change.journal import BEGUN, DONE, FINAL, Left
 from gradience.storage.change.records import PLAN_SCHEMA, Plan, text_of, units
 from gradience.storage.change.site import OWN, THINGS, Site, changes
 from gradience.storage.change.verbs import VERBS
@@ -120,13 +120,15 @@ def _settle(
     doubts = Doubts(site, holders)
     doubts.look()
     busy = {action.group for action in plan.actions if doubts.left_aside(action)}
+    # All doubts about a group were over before anything of it was made final.
+    busy -= {action.group for i, action in enumerate(plan.actions) if states[i : i + 1] == FINAL}
     whole, broken = [], []
     for unit in units(plan.actions):
         marks = {states[index : index + 1] for index in unit}
         stays = plan.actions[unit[0]].group in busy
-        if marks <= {journal.DONE, journal.FINISHED} and not stays:
+        if marks <= {DONE, FINAL} and not stays:
             whole.append(unit)
-        elif marks & {journal.BEGUN, journal.DONE}:
+        elif marks & {BEGUN, DONE}:
             broken.append(unit)
     undone = 0
 
