@@ -11,6 +11,7 @@ import pytest
 
 from factories_caches import HubMaker, codes, commit_of, du, hub_cache
 from factories_changes import carry_out, clean_plan, holding, in_a_child, nobody, states, top
+from gradience.storage.change import trash
 from gradience.storage.change.records import Plan
 from gradience.storage.change.recover import recover
 from gradience.system.holders import Holders
@@ -408,3 +409,64 @@ def test_what_was_downloaded_anew_while_the_old_was_aside_is_not_asked_for_again
     assert receipt.outcomes[0].state != "failed"
     assert blob.read_bytes() == SHARED["w.safetensors"]
     assert not (hub.hub / ".gradience").exists()
+
+
+def with_rights(made: HubMaker) -> Path:
+    """A repository whose directories are another user's, with modes of their own."""
+    made.add("org/m", "a", SHARED, ref="main")
+    repo = made.repo("org/m")
+    for number, directory in enumerate(p for p in (repo, *repo.rglob("*")) if p.is_dir()):
+        if os.geteuid() == 0:
+            os.chown(directory, 65534, 65533)
+        directory.chmod(0o2770 + number % 2 * 5)
+    return repo
+
+
+def rights(repo: Path) -> dict[Path, tuple[int, int, int]]:
+    found = {path: path.lstat() for path in (repo, *repo.rglob("*")) if path.is_dir()}
+    return {path: (s.st_uid, s.st_gid, s.st_mode) for path, s in found.items()}
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["", "killed"])
+def test_directories_that_are_made_again_have_owner_group_and_mode_of_old(make, killed):
+    made = make()
+    repo = with_rights(made)
+    old, plan = rights(repo), clean_plan(made.hub, names=["org/m"])
+
+    def opened_meanwhile() -> Holders:
+        aside = [p for p in made.hub.glob(".gradience/*/things/*") if p.is_file()]
+        if killed and aside and not repo.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return holding(*aside)
+
+    if killed:
+        assert in_a_child(lambda: carry_out(plan, holders=opened_meanwhile))
+        assert not repo.exists()
+        killed = False
+        recover(str(made.hub), opened_meanwhile)
+    else:
+        assert states(carry_out(plan, holders=opened_meanwhile)) == ["undone"]
+    assert rights(repo) == old
+
+
+def test_from_the_trash_a_repository_comes_back_with_owner_group_and_mode_of_old(make):
+    made = make()
+    repo = with_rights(made)
+    (repo / "refs" / "pr").mkdir()
+    old = rights(repo)
+    carry_out(clean_plan(made.hub, names=["org/m"], verb="trash"))
+    assert not repo.exists()
+    (thing,) = trash.find([str(made.hub)])
+    assert trash.bring_back(thing).stayed == ()
+    assert rights(repo) == old
+    assert not (made.hub / ".gradience").exists()
+
+
+def test_a_directory_whose_mode_was_changed_after_the_plan_stays(make):
+    made = make()
+    made.add("org/m", "a", SHARED)
+    plan = clean_plan(made.hub, names=["org/m"])
+    made.repo("org/m").chmod(0o711)
+    receipt = carry_out(plan)
+    assert made.repo("org/m").stat().st_mode & 0o777 == 0o711
+    assert any("owner, group or mode was changed" in why for why in receipt.outcomes[0].reasons)

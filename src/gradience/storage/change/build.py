@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from gradience.files.below import Below
 from gradience.storage.change import fingerprint
 from gradience.storage.change.candidates import Candidate, within
@@ -292,7 +294,9 @@ def _print(below: Below, name: str, piece: Piece, holders: Holders) -> tuple[Fin
     """The fingerprint of a name, and what removing it would give back."""
     if piece.verb == "prune":
         status = below.status(name)
-        return fingerprint.of_status(status), status.st_blocks * BLOCK
+        rights = fingerprint.rights(status)
+        found = msgspec.structs.replace(fingerprint.of_status(status), rights=rights)
+        return found, status.st_blocks * BLOCK
     frees = 0
 
     def look(path: str, status: fingerprint.Status) -> None:

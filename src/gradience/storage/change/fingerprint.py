@@ -45,6 +45,11 @@ def of_status(status: os.stat_result, tree: Tree | None = None) -> Fingerprint:
     )
 
 
+def rights(status: os.stat_result) -> tuple[int, int, int]:
+    """User, group and permissions."""
+    return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
+
+
 def same_inode(status: os.stat_result, planned: Fingerprint) -> bool:
     """Whether a name leads to the inode that was planned on."""
     return (status.st_dev, status.st_ino) == (planned.device, planned.inode)

@@ -66,6 +66,8 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         As `lstat` says: of a link, those of the link itself.
     tree : Tree or None
         Of a directory: what lies in it.
+    rights : tuple of int or None
+        Of a directory that goes when it is empty: user, group and permissions, to make it again.
     """
 
     device: int
@@ -73,6 +75,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     size: int
     mtime_ns: int
     tree: Tree | None = None
+    rights: tuple[int, int, int] | None = None
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

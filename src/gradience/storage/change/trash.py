@@ -13,6 +13,7 @@ from gradience.storage.change.journal import Left
 from gradience.storage.change.records import Plan, text_of
 from gradience.storage.change.recover import blobs_first
 from gradience.storage.change.site import OWN, Site, changes
+from gradience.storage.change.verbs import VERBS
 from gradience.storage.change.whose import Stranger
 
 
@@ -84,6 +85,7 @@ def bring_back(trash: Trash) -> Returned:
     with _opened(trash) as site:
         done = Returned()
         stayed = []
+        _make_again(trash, site)
         for name in _in_order(trash):
             try:
                 site.bring_back(name)
@@ -161,6 +163,14 @@ def dangling(trash: Trash) -> list[str]:
                 else:
                     seen(os.fsencode(name), status)
     return found
+
+
+def _make_again(trash: Trash, site: Site) -> None:
+    """Make the directories that went because they were empty, with owner and mode of old."""
+    for action in reversed(trash.plan.actions if trash.plan else ()):
+        if action.verb == "prune":
+            with contextlib.suppress(OSError):  # then what was in it says why it stays
+                VERBS["prune"].undo(action, site)
 
 
 def _in_order(trash: Trash) -> list[str]:

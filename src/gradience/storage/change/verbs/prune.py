@@ -4,9 +4,13 @@ The kernel refuses to remove a directory with anything in it, so what somebody p
 is safe without any lock.
 """
 
+import contextlib
 import errno
+import os
 
+from gradience.files import attributes
 from gradience.files.below import Removed
+from gradience.storage.change import fingerprint
 from gradience.storage.change.records import Action, text_of
 from gradience.storage.change.site import Site
 from gradience.storage.change.verbs.verb import AtOnce
@@ -19,6 +23,13 @@ class _Prune(AtOnce):
     done = "removed where empty"
     needs_journal = False
     exact = False  # what was removed from it changed it
+
+    def check(self, action: Action, site: Site) -> str:
+        """It must belong to whom the plan says, who would have it back if that is taken back."""
+        planned = action.fingerprint.rights
+        if planned not in (None, fingerprint.rights(site.below.status(action.name))):
+            return "its owner, group or mode was changed after the plan was made"
+        return ""
 
     def do(self, action: Action, site: Site) -> Removed:
         """Remove it.
@@ -34,11 +45,32 @@ class _Prune(AtOnce):
         return removed
 
     def undo(self, action: Action, site: Site) -> Removed:
-        """Make it again, unless it is there."""
-        if site.below.exists(action.name):
-            return Removed()
-        site.below.make_dirs(action.name)
-        return _counted(action, site)
+        """Make it again as it was, unless it is there."""
+        there = site.below.exists(action.name)
+        if not there:
+            site.below.make_dirs(action.name)
+        _give_rights(action, site)  # also after a kill between the two
+        return Removed() if there else _counted(action, site)
+
+
+def _give_rights(action: Action, site: Site) -> None:
+    """Give a directory the old owner, group and mode, as far as this user may.
+
+    One in which there is something is somebody else's by now, and stays as it is.
+    """
+    planned = action.fingerprint.rights
+    with contextlib.suppress(OSError):
+        now = fingerprint.rights(site.below.status(action.name))
+        if planned in (None, now) or site.below.entries(action.name):
+            return
+        user, group, permissions = planned
+        descriptor = site.below.open(action.name, directory=True)
+        try:
+            with contextlib.suppress(OSError):  # root alone may; on some mounts not even root
+                os.fchown(descriptor, user, -1)
+            attributes.give(descriptor, group, permissions)
+        finally:
+            os.close(descriptor)
 
 
 def _in_the_way(action: Action, site: Site) -> str:
