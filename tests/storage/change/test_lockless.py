@@ -21,6 +21,7 @@ from gradience.errors import StorageError
 from gradience.files.below import Below, Removed
 from gradience.files.soft_lock import holder, marker
 from gradience.storage.change.mounts import lock_refusal
+from gradience.storage.change.site import Site
 from gradience.system.processes import here, runs, start_of
 from hub_server import Repo, serve
 
@@ -171,6 +172,27 @@ def test_nothing_of_ours_stays_where_open_files_keep_a_name(tmp_path, refusal):
         (mount / "root/a").write_bytes(b"x" * 5000)
         assert states(carry_out(plan_of(mount / "root", "a"))) == ["done"]
         assert top(mount / "root") == []
+
+
+class LetGoLate(Below):
+    """As on FUSE and NFS: what was open keeps a hidden name until a moment after it is closed."""
+
+    hidden = True
+
+    def remove_empty(self, name: str) -> bool:
+        if not self.hidden:
+            return super().remove_empty(name)
+        self.hidden = False
+        self.write(f"{name}/.fuse_hidden01", b"")
+        removed = super().remove_empty(name)
+        self.unlink(f"{name}/.fuse_hidden01")
+        return removed
+
+
+def test_nothing_of_ours_stays_where_a_hidden_name_goes_between_two_looks(tmp_path):
+    with LetGoLate(str(tmp_path)) as below, Site(below, "test").locked() as ours:
+        assert ours
+    assert top(tmp_path) == []
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")

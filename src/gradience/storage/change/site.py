@@ -224,13 +224,14 @@ class Site:
     def _only_hidden(self) -> bool:
         """Whether all that is left is what NFS or FUSE removes in a moment, now that it is closed.
 
+        So too where nothing is left: that moment was just now.
+
         Raises
         ------
         OSError
             If there is no such directory.
         """
-        names = [name for name, _ in self.below.entries(OWN)]
-        return bool(names) and all(name.startswith(_HIDDEN) for name in names)
+        return all(name.startswith(_HIDDEN) for name, _ in self.below.entries(OWN))
 
     def taken(self) -> StorageError:
         """The error where another command has this root's lock, with what its file says of it."""
