@@ -220,6 +220,22 @@ def dedupe(root: Path, far: Path) -> Change:
     )
 
 
+def can_swap(directory: Path) -> bool:
+    """Whether two names there are swapped in one step; else a move is two renames."""
+    names = [directory / "one", directory / "two"]
+    for name in names:
+        name.touch()
+    try:
+        with Below(str(directory)) as below:
+            below.exchange("one", "two")
+    except OSError:
+        return False
+    finally:
+        for name in names:
+            name.unlink()
+    return True
+
+
 def sync(directory: Path) -> None:
     """Write out its file system, and no other."""
     descriptor = os.open(directory, os.O_RDONLY)
@@ -312,9 +328,13 @@ def _move(root: Path, far: Path) -> Change:
     old, new = moves.fill_few(root / "old" / "hub"), far / "hub"
     before = moves.facts(old)
     plan = moves.planned(old, new)
+    swaps = can_swap(root)
 
     def all_there() -> None:
         assert moves.facts(old) == before
+
+    def all_somewhere() -> None:
+        assert before in (moves.facts(old), moves.facts(new))
 
     def again() -> None:
         moves.again(old, new)
@@ -324,7 +344,7 @@ def _move(root: Path, far: Path) -> Change:
 
     return Change(
         act=lambda: moves.carry_out(plan),
-        always=all_there,
+        always=all_there if swaps else all_somewhere,
         settle=lambda: resume(str(old), str(new), nobody),
         whole=all_there,
         again=again,
@@ -347,11 +367,17 @@ def _merge(root: Path, far: Path) -> Change:
     mine = moves.few_in_two_hubs(old, new)
     theirs = moves.content(new)
     plan = moves.planned(old, new, merges=True)
+    swaps = can_swap(root)
 
     def all_there() -> None:
         assert moves.content(old).items() >= mine.items()
-        assert moves.content(new).items() >= theirs.items()
         moves.sound(new)
+        assert moves.content(new).items() >= theirs.items()
+
+    def all_somewhere() -> None:
+        moves.sound(new)
+        both = moves.content(new) | (moves.content(old) if old.exists() else {})
+        assert both == mine | theirs
 
     def again() -> None:
         moves.again(old, new, merges=True)
@@ -361,7 +387,7 @@ def _merge(root: Path, far: Path) -> Change:
 
     return Change(
         act=lambda: moves.carry_out(plan),
-        always=all_there,
+        always=all_there if swaps else all_somewhere,
         settle=lambda: resume(str(old), str(new), nobody),
         whole=all_there,
         again=again,

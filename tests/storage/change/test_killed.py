@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from factories_disks import btrfs_with_quota, ext4, second_disk, tmpfs
+from factories_disks import btrfs_with_quota, ext4, fuse_without_locks, second_disk, tmpfs
 from factories_kills import CHANGES, killed_at
 
 DISKS = {
     "tmpfs": lambda where: tmpfs(where, "size=64m"),
     "btrfs": lambda where: btrfs_with_quota(where, 2**27),
     "ext4": ext4,
+    "fuse": lambda where: fuse_without_locks(where, ""),
 }
-EVERY = {"here": 1, "tmpfs": 4, "btrfs": 4, "ext4": 4}
+EVERY = {"here": 1, "tmpfs": 4, "btrfs": 4, "ext4": 4, "fuse": 8}
 """Each step, or one of so many: a verb does the same on all, what comes of it need not be."""
 SIDE_BY_SIDE = 8
+SECONDS = 120
+"""A step takes half of one; a server of a file system that no longer answers ends the test."""
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +56,14 @@ def far() -> Iterator[Path]:
 @pytest.mark.parametrize("change", CHANGES)
 def test_killed_at_any_step_nothing_is_lost_and_the_next_command_ends_it(pool, disk, far, change):
     kind, near = disk
+    if (kind, change) == ("fuse", "dedupe"):
+        pytest.skip("a hard link takes a name by a swap, which FUSE has not")
     steps = itertools.count(0, EVERY[kind])
     while True:
         some = list(itertools.islice(steps, 2 * SIDE_BY_SIDE))
         asked = [pool.submit(killed_at, step, change, near, far) for step in some]
-        came_so_far = [step.result() for step in asked]  # none works on when its disk is gone
+        # None works on when its disk is gone.
+        came_so_far = [step.result(SECONDS) for step in asked]
         if not all(came_so_far):
             break
     assert some[-1] > 8
