@@ -1,6 +1,8 @@
 """What apply promises: as planned or not at all, measured, and nothing outside is touched."""
 
 import contextlib
+import functools
+import itertools
 import os
 import shutil
 import signal
@@ -25,9 +27,11 @@ from factories_changes import (
     top,
 )
 from factories_disks import tmpfs
+from factories_kills import dies_at
 from gradience.errors import ArtifactError, StorageError, UnknownNameError
 from gradience.files.below import Below, Removed
 from gradience.storage.change import trash
+from gradience.storage.change.fingerprint import rights
 from gradience.storage.change.journal import BEGUN, DiskJournal
 from gradience.storage.change.records import Disk, Plan
 from gradience.storage.change.recover import recover
@@ -193,6 +197,43 @@ def test_a_directory_that_is_made_again_was_not_freed(root):
     assert states(receipt) == ["undone", "undone"]
     assert (receipt.freed, [outcome.names for outcome in receipt.outcomes]) == (0, [0, 0])
     assert (root / "empty").is_dir()
+
+
+def group_in_use(root: Path) -> tuple[Plan, Callable[[], Holders]]:
+    """To remove an empty directory and a file together; and somebody who opens the file then."""
+    (root / "empty").mkdir(parents=True)
+    (root / "empty").chmod(0o2750)
+    (root / "b").touch()
+    plan = plan_of(root, "empty", "b", one_group=True)
+    found = msgspec.structs.replace(
+        plan.actions[0].fingerprint, rights=rights((root / "empty").stat())
+    )
+    prune = msgspec.structs.replace(plan.actions[0], verb="prune", fingerprint=found)
+    plan = msgspec.structs.replace(plan, actions=(prune, plan.actions[1]))
+    return plan, lambda: holding(*root.glob(".gradience/test/things/b"))
+
+
+@pytest.mark.parametrize("in_recovery", [False, True], ids=["", "in_recovery"])
+def test_a_group_that_is_in_use_comes_back_whole_wherever_that_was_killed(tmp_path, in_recovery):
+    opened_by_then = False
+    for step in itertools.count():
+        root = tmp_path / str(step)
+        plan, opened = group_in_use(root)
+        change = functools.partial(carry_out, plan, holders=opened)
+        if in_recovery:
+            assert dies(plan, 10)
+            assert top(root) == [".gradience"]
+            change = functools.partial(recover, str(root), opened)
+        killed = dies_at(step, change)
+        opened_by_then |= (root / ".gradience/test/things/b").exists()
+        recover(str(root), opened)
+        if opened_by_then:
+            assert top(root) == ["b", "empty"]
+            assert (root / "empty").stat().st_mode & 0o7777 == 0o2750
+        if not killed:
+            break
+    assert opened_by_then
+    assert step > 15
 
 
 def test_a_unit_is_done_as_a_whole_or_not_at_all(root):

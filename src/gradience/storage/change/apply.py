@@ -374,6 +374,10 @@ class _Run:
             if action.group not in back and (found := self.doubts.aside(action)):
                 back[action.group] = found
 
+        # A kill from here on must not make a unit final of which others are back already.
+        for index in (index for unit in done if self._group(unit) in back for index in unit):
+            self.journal.step(index, journal.BEGUN)
+
         def why(unit: Unit) -> str:
             return back.get(self._group(unit)) or self.doubts.wanted_of(unit, actions)
 

@@ -6,12 +6,12 @@ once; after that each step overwrites one byte of a file that is there already, 
 A kill loses none of it (the pages are the kernel's); what a power cut loses is made up by looking
 at the disk: `undo` and `finish` of a verb may be called whatever the byte says.
 
-`FINAL` is written before an act is made final: from then on its group is not taken back any more.
+`FINAL` is written before an act is made final: doubts about its group come too late then.
 """
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -105,6 +105,18 @@ class NoJournal:
 
     def end(self, *, keep: bool) -> None:
         """Nothing."""
+
+
+def decide(site: Site, states: bytes, units: Iterable[Sequence[int]], state: bytes) -> bytes:
+    """Write down what a recovery does with units before it does it, for it may be killed too.
+
+    Returns the states as they are then.
+    """
+    chosen = {index for unit in units for index in unit}
+    decided = b"".join(state if i in chosen else states[i : i + 1] for i in range(len(states)))
+    with contextlib.suppress(OSError):  # as in `step`
+        site.below.overwrite(f"{site.own}/state", decided)
+    return decided
 
 
 def close(site: Site, *, keep: bool) -> None:

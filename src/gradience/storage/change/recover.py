@@ -140,9 +140,11 @@ def _settle(
                 VERBS[action.verb].undo(action, site)
             undone += 1
 
+    states = journal.decide(site, states, broken, BEGUN)
     for unit in reversed(broken):
         undo(unit)
     whole = put_back(whole, lambda unit: doubts.wanted_of(unit, plan.actions), undo)
+    journal.decide(site, states, whole, FINAL)
     finished = 0
     for unit in whole:
         for index in unit:

@@ -170,7 +170,7 @@ def _make_again(trash: Trash, site: Site) -> None:
     for action in reversed(trash.plan.actions if trash.plan else ()):
         if action.verb == "prune":
             with contextlib.suppress(OSError):  # then what was in it says why it stays
-                VERBS["prune"].undo(action, site)
+                VERBS[action.verb].undo(action, site)
 
 
 def _in_order(trash: Trash) -> list[str]:
