@@ -101,7 +101,8 @@ def main(source: str, mount: str, refusal: str = "", looks: str = "") -> None:
     served = PassThrough(source, looks)
     if refusal:
         served = Lockless(source, getattr(errno, refusal), looks)
-    fuse.FUSE(served, mount, foreground=True, nothreads=False, allow_other=True)
+    # Else libfuse gives a file another inode number whenever the kernel is short of memory.
+    fuse.FUSE(served, mount, foreground=True, nothreads=False, allow_other=True, noforget=True)
 
 
 if __name__ == "__main__":
