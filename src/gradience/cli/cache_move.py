@@ -61,7 +61,7 @@ def move(
     )
 
 
-@click.command(short_help="Bring a cache into another, and leave a link.")
+@click.command(short_help="Bring a hub cache into another, and leave a link.")
 @click.argument("old", type=click.Path(path_type=Path), metavar="SRC")
 @click.argument("new", type=click.Path(path_type=Path), metavar="DST")
 @acting
@@ -75,7 +75,7 @@ def merge(
     plan_file: Path | None,
     show_all: bool,
 ) -> int:
-    """Bring what only the cache SRC has into the cache DST, and make SRC a link to it.
+    """Bring what only the hub cache SRC has into the hub cache DST, and make SRC a link to it.
 
     Nothing in DST is changed, only added: on one disk by links, without a copied byte; to another
     disk by copies. Then everything of SRC must be in DST with the same bytes, or SRC stays as it is

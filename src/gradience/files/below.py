@@ -63,6 +63,13 @@ class Below:
         while self._open:
             os.close(self._open.popitem()[1])
 
+    def mount_id(self) -> str:
+        """Which mount it lies on: two mounts of one file system differ; "" where none is told."""
+        with contextlib.suppress(OSError):
+            told = Path(f"/proc/self/fdinfo/{self._open['']}").read_text(encoding="ascii")
+            return next((line for line in told.splitlines() if line.startswith("mnt_id:")), "")
+        return ""
+
     def is_there(self) -> bool:
         """Whether the root's name still leads to the directory that is open."""
         try:
@@ -198,6 +205,11 @@ class Below:
         """Give the very file that is open a name; refused with EEXIST where something is there."""
         parent, last = self._parent(new)
         os.link(f"/proc/self/fd/{descriptor}", last, dst_dir_fd=parent, follow_symlinks=True)
+
+    def give(self, name: str, user: int) -> None:
+        """Make a name, a link itself, another user's."""
+        parent, last = self._parent(name)
+        os.chown(last, user, -1, dir_fd=parent, follow_symlinks=False)
 
     def keep_link(self, name: str, status: os.stat_result) -> None:
         """Give a link the owner and the times of another."""
@@ -341,6 +353,10 @@ class Below:
                 parent, last = self._parent(name)
                 with contextlib.suppress(FileExistsError):
                     made = os.open(last, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=parent)
+                    if (
+                        mode & 0o002
+                    ):  # for all users, whatever the umask, as the Hub's client has it
+                        os.fchmod(made, mode)
                     _give(made, parent)
                     return made, True
                 return self._open_lock(last, parent, flags), False

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 import subprocess
 from itertools import product
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from factories_caches import HubMaker
 from factories_changes import carry_out as clean
-from factories_changes import holding, nobody, plan_of, top
+from factories_changes import holding, in_a_child, nobody, plan_of, top
 from factories_disks import fuse_without_locks, second_disk, tmpfs
 from factories_moves import (
     again,
@@ -113,16 +114,19 @@ def test_the_hubs_own_sweep_deletes_nothing_that_was_brought_into_its_store(old,
     assert content(new).items() >= left.items()
 
 
-def killed_at_every_step(near: Path, far: Path, *, store: bool) -> int:
+def killed_at_every_step(near: Path, far: Path, *, stores: tuple[bool, bool]) -> int:
     """Kill merges at each of their steps, and end them; how many steps there were."""
     for step in range(1000):
         old, new = near / str(step) / "old" / "hub", far / str(step) / "new" / "hub"
-        mine = two_hubs(old, new, old_store=store, new_store=store)
+        mine = two_hubs(old, new, old_store=stores[0], new_store=stores[1])
         theirs = content(new)
         killed = dies(planned(old, new, merges=True), step)
         assert content(old).items() >= mine.items(), step  # by the old name, at every moment
         assert content(new).items() >= theirs.items(), step
         sound(new)
+        for commit in new.glob("models--*/snapshots/*"):  # a revision is there as a whole, or not
+            wanted = {name for name in mine | theirs if commit.name in name}
+            assert {name for name in content(new) if commit.name in name} == wanted, step
         again(old, new, merges=True)
         assert content(new) == theirs | mine, step
         sound(new)
@@ -133,11 +137,11 @@ def killed_at_every_step(near: Path, far: Path, *, store: bool) -> int:
     raise AssertionError
 
 
-@pytest.mark.parametrize("store", [False, True], ids=["per_repo", "store"])
-def test_killed_at_any_step_the_same_command_ends_it_and_nothing_is_lost(tmp_path, store):
+@pytest.mark.parametrize("stores", [(False, False), (True, True), (True, False)])
+def test_killed_at_any_step_the_same_command_ends_it_and_nothing_is_lost(tmp_path, stores):
     with second_disk(tmp_path) as disk:
-        assert killed_at_every_step(tmp_path / "near", disk, store=store) > 20
-    assert killed_at_every_step(tmp_path, tmp_path, store=store) > 20
+        assert killed_at_every_step(tmp_path / "near", disk, stores=stores) > 20
+    assert killed_at_every_step(tmp_path, tmp_path, stores=stores) > 20
 
 
 def test_where_a_disk_has_no_hard_links_or_locks_it_is_copied(tmp_path):
@@ -216,7 +220,7 @@ def test_what_is_no_cache_of_that_kind_is_refused(tmp_path, old, new):
     for place in (new.parent, tmp_path, new / "models--org--both", Path("/")):
         if place in old.parents:
             continue
-        with pytest.raises(UsageError, match="does not look like a cache of the kind"):
+        with pytest.raises(UsageError, match="does not look like a cache of the Hub"):
             planned(old, place, merges=True)
     with pytest.raises(UsageError, match="one lies in the other"):
         planned(old, old / "models--org--mine", merges=True)
@@ -255,6 +259,170 @@ def test_one_directory_under_two_names_is_never_merged_with_itself(tmp_path, old
         for place in names:
             subprocess.run(["umount", place], check=True)
     assert facts(old) == before
+
+
+def stored_blob(hub: Path, data: bytes) -> Path:
+    return hub / next(
+        str(path.relative_to(hub))
+        for path in hub.glob("blobs/??/*")
+        if path.suffix == "" and path.read_bytes() == data
+    )
+
+
+def test_a_shared_blob_comes_whoever_leads_to_it(old, new):
+    mine = two_hubs(old, new, old_store=True)
+    alone, absolute = b"only one link leads to it" * 99, b"an absolute link leads to it" * 99
+    HubMaker(old.with_name("more"), shared=True).add("org/a", "1", {"a": alone, "b": absolute})
+    subprocess.run(["cp", "-a", f"{old.with_name('more')}/.", old], check=True)
+    straight = old / "models--org--a/snapshots" / ("1" * 40) / "a"
+    blob = stored_blob(old, alone)
+    straight.unlink()
+    straight.symlink_to(os.path.relpath(blob, straight.parent))
+    next((old / "models--org--a/blobs").glob("*")).unlink()
+    blob = stored_blob(old, absolute)
+    [user] = [p for p in (old / "models--org--a/blobs").glob("*") if p.exists()]
+    user.unlink()
+    user.symlink_to(blob)
+    theirs = new / "models--org--theirs/blobs/from-the-other"
+    theirs.symlink_to(blob)
+    mine = content(old)
+    assert merge(old, new).complete
+    assert content(new).items() >= mine.items()
+    assert theirs.read_bytes() == absolute
+
+
+def test_links_that_lead_somewhere_else_are_brought_as_they_are(tmp_path, old):
+    new = old.with_name("other")
+    two_hubs(old, new)
+    elsewhere = tmp_path / "elsewhere"
+    for name in ("models--org--mine", "models--org--both"):
+        place = elsewhere / name
+        place.mkdir(parents=True)
+    shutil.move(old / "models--org--mine", old.with_name("mine"))
+    (old / "models--org--mine").symlink_to("../mine")
+    HubMaker(tmp_path / "more").add("org/far", "f", {"f": b"far" * 999})
+    shutil.move(tmp_path / "more/models--org--far", old)
+    shutil.move(old / "models--org--far/blobs", elsewhere / "blobs")
+    (old / "models--org--far/blobs").symlink_to(elsewhere / "blobs")
+    mine = content(old)
+    assert merge(old, new).complete
+    assert content(new).items() >= mine.items()
+    assert (new / "models--org--mine").readlink() == Path("../mine")
+
+
+def killed_after_the_swap(old: Path, new: Path) -> Path:
+    """A merge that died right after its swap; where the old tree lies."""
+    plan = planned(old, new, merges=True)
+    assert in_a_child(lambda: carry_out(plan, reached=at("swapped", die)))
+    return old.with_name(f".{old.name}.gradience-moved")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_what_stands_at_the_old_place_after_a_kill_is_not_taken_for_the_link(old, new):
+    mine = two_hubs(old, new)
+    aside = killed_after_the_swap(old, new)
+    (aside / "late").write_bytes(b"late")
+    old.unlink()
+    HubMaker(old).add("org/fresh", "9", {"x": b"fresh"})
+    with pytest.raises(StorageError, match="something else is at"):
+        resume(str(old), str(new), nobody)
+    assert (old / "models--org--fresh").is_dir()
+    assert (content(aside), (aside / "late").read_bytes()) == (mine, b"late")
+    assert content(new).items() >= mine.items()
+
+
+def test_an_unfinished_merge_of_another_cache_is_not_forgotten(tmp_path, old, new):
+    two_hubs(old, new)
+    second = tmp_path / "second" / "hub"
+    HubMaker(second).add("org/second", "2", {"x": b"second"})
+    aside = killed_after_the_swap(old, new)
+    with pytest.raises(StorageError, match="of an unfinished merge of") as caught:
+        resume(str(second), str(new), nobody)
+    assert f"gradience cache merge '{old}' '{new}'" in caught.value.remedy
+    with pytest.raises(StorageError, match="of an unfinished merge of"):
+        planned(second, new, merges=True)
+    with pytest.raises(StorageError, match="of an unfinished merge of"):
+        resume(str(tmp_path / "mistyped"), str(new), nobody)
+    resume(str(old), str(new), nobody)
+    assert not aside.exists()
+    assert merge(second, new).complete
+
+
+def test_what_an_unfinished_move_set_aside_at_either_end_is_not_passed_over(tmp_path, old, new):
+    two_hubs(old, new)
+    for end in (old, new):
+        aside = end.with_name(f".{end.name}.gradience-moved")
+        aside.mkdir()
+        with pytest.raises(StorageError, match="of an unfinished move of"):
+            planned(old, new, merges=True)
+        with pytest.raises(StorageError, match="of an unfinished move of"):
+            planned(end, tmp_path / "third")
+        aside.rmdir()
+
+
+@pytest.mark.root
+def test_one_directory_seen_through_an_overlay_is_not_merged_with_itself(tmp_path, old):
+    mine = two_hubs(old, tmp_path / "unused")
+    upper, work, place = (tmp_path / name for name in ("upper", "work", "over"))
+    for path in (upper, work, place):
+        path.mkdir()
+    options = f"lowerdir={old.parent},upperdir={upper},workdir={work}"
+    mount = ["mount", "-t", "overlay", "overlay", "-o", options, place]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not let root mount an overlay")
+    try:
+        (outcome,) = merge(old, place / "hub").outcomes
+        assert "are one directory, mounted twice" in outcome.reasons[0]
+        assert content(old) == mine
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.root
+def test_between_two_mounts_of_one_disk_it_is_copied(tmp_path, old):
+    mine = two_hubs(old, tmp_path / "disk" / "hub")
+    place = tmp_path / "bound"
+    place.mkdir()
+    bind = ["mount", "--bind", tmp_path / "disk", place]
+    if subprocess.run(bind, check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not let root make a bind mount")
+    try:
+        plan = planned(old, place / "hub", merges=True)
+        assert "copied" in plan.items[0].reasons[0]
+        assert any("inodes are needed" in note for note in plan.notes)
+        assert carry_out(plan).complete
+        assert content(place / "hub").items() >= mine.items()
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.root
+def test_what_root_brings_into_a_users_cache_is_that_users(old, new):
+    if os.geteuid() != 0:
+        pytest.skip("gives files to another user, which needs root")
+    mine = two_hubs(old, new, old_store=True, new_store=True)
+    for path in (new, *new.rglob("*")):
+        os.chown(path, 1234, 1234, follow_symlinks=False)
+    assert merge(old, new).complete
+    assert content(new).items() >= mine.items()
+    assert {path.lstat().st_uid for path in new.rglob("*")} == {1234}
+
+
+def test_what_is_private_is_never_open_to_others(old, new):
+    two_hubs(old, new)
+    private = old / "models--org--mine"
+    private.chmod(0o700)
+    seen = set()
+
+    def look() -> None:
+        if (new / private.name).exists():
+            seen.add((new / private.name).stat().st_mode & 0o777)
+
+    assert merge(old, new, reached=lambda _: look()).complete
+    assert seen == {0o700}
 
 
 @pytest.mark.parametrize("step", ["brought", "linked", "swapped"])

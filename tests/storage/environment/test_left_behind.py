@@ -74,10 +74,14 @@ def run(commands: tuple[str, ...]) -> int:
     ).returncode
 
 
-def test_where_the_new_place_has_content_the_command_brings_the_old_into_it(tmp_path: Path) -> None:
+def test_where_the_new_place_has_content_a_hub_is_merged_and_others_are_left(
+    tmp_path: Path,
+) -> None:
     old, new = fill(tmp_path / "old"), tmp_path / "new"
     (old / "models--o--m").mkdir()
     (new / "models--o--n").mkdir(parents=True)
+    (found,) = moved(tmp_path, {"TORCH_HOME": str(old)}, {"TORCH_HOME": str(new)})
+    assert (found.commands, "content of its own" in found.by_hand) == ((), True)
     (found,) = moved(tmp_path, {"HF_HUB_CACHE": str(old)}, {"HF_HUB_CACHE": str(new)})
     assert run(found.commands) == 0
     assert old.readlink() == new

@@ -164,8 +164,8 @@ def move_notes(gone: tuple[LeftBehind, ...]) -> tuple[str, ...]:
         if item.missing_bytes:
             lacking = format_size(item.missing_bytes)
             lines.append(f"    it does not fit: the disk of {item.new} lacks {lacking}")
-        elif not item.commands:
-            lines.append(f"    by hand: it and {item.new} lie one inside the other")
+        elif item.by_hand:
+            lines.append(f"    by hand: {item.by_hand}")
     lines.append("  Stop what downloads or trains first.")
     return tuple(lines)
 

@@ -6,7 +6,7 @@ and only then removed, and a quota hit half-way loses nothing.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gradience.storage.environment.exports.export import posix_quoted
@@ -49,16 +49,16 @@ def left_behind(
             continue  # it travels with the directory above it
         if size := _file_bytes(old, skip=new):
             missing = _missing(old, new, size)
+            by_hand = _by_hand(old, new, places, _holds_others(old, new, before, after))
             found.append(
                 LeftBehind(
                     places=tuple(places),
                     old=old,
                     new=new,
                     bytes=size,
-                    commands=()
-                    if missing or _holds_others(old, new, before, after)
-                    else _commands(old, new),
+                    commands=() if missing or by_hand else _commands(old, new),
                     missing_bytes=missing,
+                    by_hand=by_hand,
                 )
             )
     return tuple(found)
@@ -85,13 +85,23 @@ def _holds_others(
     )
 
 
+def _by_hand(old: Path, new: Path, places: Sequence[str], holds_others: bool) -> str:
+    """Why no command can bring a cache to its new place; "" where one can."""
+    if holds_others or old in new.parents or new in old.parents:
+        return f"it and {new} lie one inside the other"
+    if _filled(new) and "hub" not in places:
+        return f"{new} has content of its own"
+    return ""
+
+
 def _commands(old: Path, new: Path) -> tuple[str, ...]:
     """The command that moves a directory and cannot lose anything."""
-    if old in new.parents or new in old.parents:
-        return ()
     places = " ".join(posix_quoted(str(path)) for path in (old, new))
-    way = "merge" if new.is_dir() and any(new.iterdir()) else "move"
-    return (f"gradience cache {way} {places}",)
+    return (f"gradience cache {'merge' if _filled(new) else 'move'} {places}",)
+
+
+def _filled(directory: Path) -> bool:
+    return directory.is_dir() and any(directory.iterdir())
 
 
 def _missing(old: Path, new: Path, size: int) -> int:

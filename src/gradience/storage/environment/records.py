@@ -18,9 +18,11 @@ class LeftBehind:
     bytes : int
         Physical size: each inode once, blocks as allocated.
     commands : tuple of str
-        How to move it; empty where one lies inside the other, or it does not fit.
+        How to move it; empty where that is to be done by hand, or it does not fit.
     missing_bytes : int
         What the other disk lacks to take it; 0 where it fits.
+    by_hand : str
+        Why no command moves it; "" where one does.
     """
 
     places: tuple[str, ...]
@@ -29,6 +31,7 @@ class LeftBehind:
     bytes: int
     commands: tuple[str, ...]
     missing_bytes: int = 0
+    by_hand: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

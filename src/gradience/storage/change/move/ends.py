@@ -19,7 +19,7 @@ from gradience import artifacts
 from gradience.errors import ArtifactError, StorageError
 from gradience.files.below import Below, Removed
 from gradience.storage.change.move.tree import look
-from gradience.storage.change.records import PLAN_SCHEMA, Plan, Tree, text_of
+from gradience.storage.change.records import PLAN_SCHEMA, Action, Plan, Tree, text_of
 from gradience.storage.change.site import Site
 from gradience.storage.change.whose import Stranger, stranger
 from gradience.system.users import user_name
@@ -91,6 +91,10 @@ class Ends:
         path = os.path.join(self.source.root, said)  # noqa: PTH118
         return bool(said) and (said == self.new or os.path.realpath(path) == self.new)
 
+    def has_link(self) -> bool:
+        """Whether the link that a swap puts at the old place is there, and nothing else."""
+        return self.says(self.source, self.top) == self.new
+
     def lacking(self) -> bool:
         """Whether the new place is free: nothing, an empty directory, or a link to the old one.
 
@@ -146,6 +150,35 @@ class Ends:
                 f"{place} is no unfinished move of ours: {other.why}",
                 remedy="Remove it, if that is allowed, or name another place.",
             )
+        self.check_journal()
+
+    def check_journal(self) -> None:
+        """Refuse what is unfinished between other places: it would be forgotten half-way.
+
+        Raises
+        ------
+        StorageError
+        """
+        action = self.planned()
+        if action is not None and (action.where, action.target) != (
+            text_of(self.old),
+            text_of(self.new),
+        ):
+            raise StorageError(
+                f"{text_of(self.target.root)}/{self.own} is of an unfinished {action.verb} of "
+                f"{action.where}",
+                remedy="Give that command again first: "
+                f"gradience cache {action.verb} '{action.where}' '{action.target}'",
+            )
+        for below, name in ((self.source, self.top), (self.target, self.name)):
+            left = f".{name}.gradience-moved"
+            if below.exists(left) and action is None:
+                raise StorageError(
+                    f"{text_of(below.root)}/{text_of(left)} is of an unfinished move of "
+                    f"{text_of(below.root)}/{text_of(name)}",
+                    remedy="Give that command again first; or, if something else stands there by "
+                    "now, see what differs, and remove it.",
+                )
 
     def begin_own(self, *, merges: bool) -> None:
         """Make the directory for them, closed to others, where an earlier try left none."""
@@ -194,18 +227,20 @@ class Ends:
             return False
         return found == noted
 
-    def planned(self) -> Tree | None:
-        """The fingerprint of the old directory in the plan of an unfinished move."""
+    def planned(self) -> Action | None:
+        """What an unfinished move was to do, as its plan has it."""
         name = f"{self.own}/plan.json"
         try:
             data = self.target.read(name, 1 << 24)
             plan = artifacts.decode(data, PLAN_SCHEMA, Plan, source=name)
         except (OSError, ArtifactError):
             return None
-        return plan.actions[0].fingerprint.tree if plan.actions else None
+        return plan.actions[0] if plan.actions else None
 
     def forget(self) -> None:
         """The move is over, or taken back: remove plan, state and what is left of a copy."""
+        # The state first: what else is there without it says nothing.
+        self.target.unlink(f"{self.own}/state")
         if self.target.exists(self.own):
             self.target.remove(self.own, Removed())
 

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gradience.errors import StorageError, UsageError
+from gradience.storage.change.move.both import Both
 from gradience.storage.change.move.ends import Ends, opened
-from gradience.storage.change.move.parts import BOOKKEEPING, Part, is_hub, may_be_hub
+from gradience.storage.change.move.parts import STORE_MARKER, is_hub, may_be_hub
 from gradience.storage.change.move.plan import (
     SHOWN,
     act,
     alone,
     apart,
+    check_owners,
     check_room,
     check_source,
     item,
@@ -21,14 +23,11 @@ from gradience.storage.change.move.plan import (
     physical,
     plan_move,
 )
-from gradience.storage.change.move.pour import Pour
 from gradience.storage.change.move.tree import Node
 from gradience.storage.change.records import Plan, text_of
 from gradience.system.holders import Holders
 from gradience.system.users import group_name
 from gradience.units import format_size, plural
-
-_STORE_MARKER = "blobs/.huggingface-shared-blobs"
 
 
 def plan_merge(
@@ -68,45 +67,46 @@ def plan_merge(
                 environ=environ,
                 home=home,
             )
+        _check_target(ends)
         nodes, tree = look_at(ends, holders)
-        pour = Pour.of(ends, nodes)
+        check_owners(ends, nodes)
         try:
-            _check_target(ends)
-            _check_differing(ends, pour.differing())
-            absent = pour.absent()
+            both = Both.of(ends, nodes)
+            _check_differing(ends, both.differing())
+            absent = both.absent()
         except OSError as error:
-            raise StorageError(
-                f"{error.filename or text_of(ends.new)} cannot be looked at: {error.strerror}",
-                remedy="Name a directory on one disk, that this user may read.",
-            ) from error
-        room = "" if pour.one_disk else check_room(ends, absent, environ, home)
-        linked = {node.name for node in absent} if pour.one_disk else set()
+            raise _unreadable(ends, error) from error
+        room = "" if both.links else check_room(ends, absent, environ, home)
+        linked = {node.name for node in absent} if both.links else set()
         frees = alone([node for node in nodes if node.name not in linked])
         return Plan(
             id=change,
             title="merge",
             made=now,
-            items=(item(ends, nodes, _way(pour, absent)),),
+            items=(item(ends, nodes, _way(both, absent)),),
             actions=(act(ends, "merge", tree, frees),),
             notes=(
                 *notes(ends, nodes, room, environ, home),
-                *_left_out(pour.unused()),
+                *_left_out(both.unused()),
                 *_shared_with(ends),
             ),
             frees_bytes=frees,
         )
 
 
-def _way(pour: Pour, absent: Sequence[Node]) -> str:
+def _way(both: Both, absent: Sequence[Node]) -> str:
     brought = [node for node in absent if node.is_file]
-    left = {Part.LEFT_OUT, Part.SHARED}
-    all_files = [n for n in pour.by_name.values() if n.is_file and pour.parts[n.name] not in left]
-    there = len(all_files) - sum(pour.parts[node.name] is not Part.SHARED for node in brought)
-    how = "linked, and not copied" if pour.one_disk else "copied"
-    return (
+    there = sum(node.is_file for node in both.meant()) - len(brought)
+    how = "linked, and not copied" if both.links else "copied"
+    what = (
         f"{format_size(physical(brought))} in {plural(len(brought), 'file')} "
-        f"{'is' if len(brought) == 1 else 'are'} {how}, {there} are there already; all is "
-        "compared byte by byte, then the old directory is swapped with a link, and goes"
+        f"{'is' if len(brought) == 1 else 'are'} {how}, {there} are there already"
+        if brought
+        else f"all {plural(there, 'file')} are there already"
+    )
+    return (
+        f"{what}; all is compared byte by byte, then the old directory is swapped with a link, "
+        "and goes"
     )
 
 
@@ -129,41 +129,58 @@ def _shared_with(ends: Ends) -> list[str]:
 
 
 def _check_target(ends: Ends) -> None:
-    """Refuse a place that is no cache of the same kind: a directory above it, say."""
-    new = text_of(ends.new)
+    """Refuse what are no two caches of the Hub: a directory above one, say."""
+    old, new = text_of(ends.old), text_of(ends.new)
     if not ends.is_dir(ends.target, ends.name):
         raise UsageError(f"{new} is no directory", remedy="Name the other cache itself.")
     if os.path.samestat(ends.source.status(ends.top), ends.target.status(ends.name)):
         raise UsageError(
-            f"{new} and {text_of(ends.old)} are one directory",
+            f"{new} and {old} are one directory",
             remedy="Nothing has to be brought: both names lead to it.",
+        )
+    try:
+        mine, theirs = (
+            {name for name, _ in below.entries(top)}
+            for below, top in ((ends.source, ends.top), (ends.target, ends.name))
+        )
+        strange = ends.source.exists(f"{ends.top}/{STORE_MARKER}") and not _may_be_store(ends)
+    except OSError as error:
+        raise _unreadable(ends, error) from error
+    for place, fits in ((old, is_hub(mine)), (new, may_be_hub(theirs))):
+        if not fits:
+            raise UsageError(
+                f"{place} does not look like a cache of the Hub: no repository lies there",
+                remedy="Name the two hub caches themselves. Other caches are not merged: what they "
+                "hold is made or downloaded again.",
+            )
+    if strange:
+        raise StorageError(
+            f"{new}/blobs is not the Hub's store of shared blobs, and {old} has one",
+            remedy="Rename or remove it.",
         )
     if not os.access(ends.new, os.W_OK | os.X_OK):
         raise StorageError(
             f"{new} cannot be added to: this user may not write there",
             remedy="Run it as the owner of that directory.",
         )
-    mine, theirs = (
-        {name for name, _ in below.entries(top)}
-        for below, top in ((ends.source, ends.top), (ends.target, ends.name))
+
+
+def _may_be_store(ends: Ends) -> bool:
+    """Whether the store can be made at the new place, or was begun there."""
+    blobs = f"{ends.name}/blobs"
+    if not ends.target.exists(blobs) or ends.target.exists(f"{ends.name}/{STORE_MARKER}"):
+        return True
+    return all(
+        stat.S_ISDIR(status.st_mode) and not ends.target.entries(f"{blobs}/{shelf}")
+        for shelf, status in ends.target.entries(blobs)
     )
-    alike = may_be_hub(theirs) if is_hub(mine) else bool(mine & theirs - BOOKKEEPING)
-    if not alike:
-        why = "no repository of a Hub cache lies there" if is_hub(mine) else "no name is in both"
-        raise UsageError(
-            f"{new} does not look like a cache of the kind of {text_of(ends.old)}: {why}",
-            remedy="Name the other cache itself, not a directory above or in it.",
-        )
-    marker = f"{ends.name}/{_STORE_MARKER}"
-    if (
-        ends.source.exists(f"{ends.top}/{_STORE_MARKER}")
-        and ends.target.exists(f"{ends.name}/blobs")
-        and not ends.target.exists(marker)
-    ):
-        raise StorageError(
-            f"{new}/blobs is not the Hub's store of shared blobs, and {text_of(ends.old)} has one",
-            remedy="Rename or remove it.",
-        )
+
+
+def _unreadable(ends: Ends, error: OSError) -> StorageError:
+    return StorageError(
+        f"{text_of(error.filename or ends.new)} cannot be looked at: {error.strerror}",
+        remedy="Name a directory on one disk, that this user may read.",
+    )
 
 
 def _check_differing(ends: Ends, differing: Sequence[Node]) -> None:

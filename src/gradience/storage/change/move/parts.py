@@ -1,11 +1,13 @@
-"""What a name is when two caches become one: brought, already said by the other, or left out. Pure.
+"""What a name is when two caches of the Hub become one: brought, said already, or left out. Pure.
 
-The layouts are those of huggingface_hub 2.4 (file_download.py, utils/_shared_blobs.py).
+What is not known is content. The layouts are those of huggingface_hub 2.4 (file_download.py,
+utils/_shared_blobs.py); a name counts only where that client would have put it.
 """
 
 import enum
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from gradience.paths import SET_ASIDE
@@ -14,65 +16,80 @@ from gradience.storage.change.move.tree import Node
 HOPS = 8
 BOOKKEEPING = frozenset({"version.txt", "CACHEDIR.TAG", "blobs", ".locks", SET_ASIDE})
 """Beside the repositories of a hub cache; none of them says what a directory is."""
+PROBE = ".gradience-probe-"
+"""Begins the name of a file that is made for a moment, to see whether two directories are one."""
+STORE_MARKER = "blobs/.huggingface-shared-blobs"
 _REPO = r"(?:model|dataset|space|kernel)s--[^/]+"
 _IS_REPO = re.compile(_REPO)
-_IN_REPO = re.compile(rf"(?:^|.*/){_REPO}/.+")
-_POINTER = re.compile(rf"(?:^|.*/)(?:{_REPO}/(?:refs/.+|trees/[^/]+\.json)|CACHEDIR\.TAG)")
-_LOCKS = re.compile(r"\.locks(?:/.*)?|(?:.*/)\.locks/(?:model|dataset|space|kernel)s--.*")
+_STORED = re.compile(r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}")
+_USER = re.compile(rf"{_REPO}/blobs/[^/]+")
+_COMMIT = re.compile(rf"({_REPO}/snapshots/[^/]+)(?:/.+)?")
+_LINKING = re.compile(rf"{_REPO}/(?:blobs/[^/]+|snapshots/.+)")
+_POINTER = re.compile(rf"{_REPO}/(?:refs/.+|trees/[^/]+\.json)|CACHEDIR\.TAG|version\.txt")
 _LEFT_OUT = re.compile(
-    rf"(?:^|.*/)(?:{_REPO}/blobs/[^/]+\.incomplete|blobs/[0-9a-f]{{2}}/[0-9a-f]{{64}}\.(?:refs|lock))"
+    rf"\.locks/.+|{re.escape(PROBE)}[0-9a-f]+|{_REPO}/blobs/[^/]+\.incomplete"
+    r"|blobs/[0-9a-f]{2}/[0-9a-f]{64}\.(?:refs|lock|lock\.soft)"
 )
-_SHARED = re.compile(r"(?:(?P<hub>.*)/)?blobs/(?P<shelf>[0-9a-f]{2})/(?P=shelf)[0-9a-f]{62}")
-_USER = re.compile(rf"(?:(?P<hub>.*)/)?(?P<line>{_REPO}/blobs/[^/]+)")
 
 
 class Part(enum.Enum):
     """What becomes of a name."""
 
     CONTENT = "it is in both afterwards, with the same bytes"
-    SHARED = "a shared blob: it comes with the first link to it, under its lock"
     POINTER = "a name of a commit, a list of its files, a tag: what is there already stands"
-    LEFT_OUT = "nothing that is missed: locks of the Hub, half a download, a link to nothing"
+    LEFT_OUT = "nothing that is missed: locks and lists of the Hub, half a download, a broken link"
 
 
-def parts_of(nodes: Iterable[Node]) -> dict[str, Part]:
-    """What becomes of each name below a directory."""
-    by_name = {node.name: node for node in nodes}
-    users = {store for node in by_name.values() if (store := shared_blob(node, by_name))}
-    return {name: _part(node, by_name, users) for name, node in by_name.items()}
+def parts_of(by_name: Mapping[str, Node]) -> dict[str, Part]:
+    """What becomes of each name below a hub cache."""
+    return {name: _part(node, by_name) for name, node in by_name.items()}
 
 
-def _part(node: Node, by_name: Mapping[str, Node], users: set[str]) -> Part:
-    if node.name.startswith(f"{SET_ASIDE}/"):
-        return Part.CONTENT  # trash: a link there leads somewhere again when it is brought back
-    if _LOCKS.fullmatch(node.name) or (not node.is_dir and _LEFT_OUT.fullmatch(node.name)):
-        return Part.LEFT_OUT
-    if node.is_file and _SHARED.fullmatch(node.name):
-        return Part.SHARED if node.name in users else Part.LEFT_OUT
+def _part(node: Node, by_name: Mapping[str, Node]) -> Part:
     if node.is_link:
-        leads = node.target.startswith("/") or final(node, by_name) is not None
-        return Part.CONTENT if leads or not _IN_REPO.fullmatch(node.name) else Part.LEFT_OUT
-    empty_lock = node.is_file and node.name.endswith(".lock") and not node.status.st_size
-    pointer = node.is_file and _POINTER.fullmatch(node.name)
-    return Part.POINTER if pointer or empty_lock else Part.CONTENT
+        broken = _LINKING.fullmatch(node.name) and _leads_nowhere(node, by_name)
+        return Part.LEFT_OUT if broken else Part.CONTENT
+    if node.name == ".locks" or _LEFT_OUT.fullmatch(node.name):
+        return Part.LEFT_OUT
+    return Part.POINTER if node.is_file and _POINTER.fullmatch(node.name) else Part.CONTENT
 
 
-def shared_blob(node: Node, by_name: Mapping[str, Node]) -> str:
-    """The shared blob that a repository's blob leads to; "" where it leads to none."""
-    user = _USER.fullmatch(node.name)
-    if user is None or not node.is_link:
-        return ""
+def _leads_nowhere(node: Node, by_name: Mapping[str, Node], hops: int = HOPS) -> bool:
+    """Whether it is certain that nothing is where a link leads: in here, and by no other link."""
     name = leads_to(node)
-    store = _SHARED.fullmatch(name)
-    if store is None or store["hub"] != user["hub"] or name not in by_name:
-        return ""
-    return name
+    if node.target.startswith("/") or name.split("/")[0] == ".." or not hops:
+        return False
+    above = ""
+    for part in name.split("/")[:-1]:
+        above = f"{above}/{part}".lstrip("/")
+        if above not in by_name:
+            return True
+        if by_name[above].is_link:
+            return False
+    found = by_name.get(name)
+    return found is None or (found.is_link and _leads_nowhere(found, by_name, hops - 1))
 
 
-def line_of(user: str) -> str:
-    """How the list of a shared blob's users names a repository's blob."""
-    match = _USER.fullmatch(user)
-    return match["line"] if match else user
+def is_stored(node: Node) -> bool:
+    """Whether it is a blob of the shared store."""
+    return node.is_file and _STORED.fullmatch(node.name) is not None
+
+
+def users_of(by_name: Mapping[str, Node]) -> dict[str, list[Node]]:
+    """The blobs of repositories that lead to each shared blob."""
+    found: dict[str, list[Node]] = defaultdict(list)
+    for node in by_name.values():
+        if node.is_link and _USER.fullmatch(node.name):
+            stored = by_name.get(leads_to(node))
+            if stored is not None and is_stored(stored):
+                found[stored.name].append(node)
+    return found
+
+
+def commit_of(name: str) -> str:
+    """The directory of the revision that a name is, or lies in; "" where it is none."""
+    match = _COMMIT.fullmatch(name)
+    return match[1] if match else ""
 
 
 def leads_to(node: Node) -> str:
@@ -102,14 +119,28 @@ def may_be_hub(names: Iterable[str]) -> bool:
     return is_hub(names) or names <= BOOKKEEPING
 
 
-def order(node: Node, part: Part) -> tuple[int, list[str]]:
-    """Directories, then blobs, then links to them, then refs: what is named is there already."""
+class Stage(enum.IntEnum):
+    """When a name is made: what is named comes before what names it."""
+
+    DIRECTORY = 0
+    MARKER = 1
+    STORED = 2
+    FILE = 3
+    LINK = 4
+    REVISION = 5
+    POINTER = 6
+
+
+def stage_of(node: Node, part: Part) -> Stage:
+    """When it is made."""
+    if commit_of(node.name):
+        return Stage.REVISION
     if node.is_dir:
-        rank = 0
-    elif part is Part.POINTER:
-        rank = 4
-    elif node.is_file:
-        rank = 1
-    else:
-        rank = 2 if _USER.fullmatch(node.name) else 3
-    return rank, node.name.split("/")
+        return Stage.DIRECTORY
+    if node.name == STORE_MARKER:
+        return Stage.MARKER
+    if is_stored(node):
+        return Stage.STORED
+    if part is Part.POINTER:
+        return Stage.POINTER
+    return Stage.FILE if node.is_file else Stage.LINK

@@ -140,7 +140,7 @@ def check_room(
     StorageError
         If it does not fit.
     """
-    _check_owners(ends, nodes)
+    check_owners(ends, nodes)
     size, inodes = need(nodes, _data_bytes(ends.source, ends.top, nodes))
     size = max(0, size - have) + MARGIN
     room = headroom(ends.target.root, environ=environ, home=home)
@@ -238,6 +238,7 @@ def check_source(ends: Ends) -> None:
         )
     if not ends.is_dir(ends.source, ends.top):
         raise UsageError(f"{old} is no directory", remedy="Name one that is there.")
+    ends.check_journal()
     if ends.source.status(ends.top).st_dev != ends.source.device:
         raise unmovable(ends, "a file system of its own is mounted there")
     for below, place in ((ends.source, old), (ends.target, new)):
@@ -250,8 +251,13 @@ def check_source(ends: Ends) -> None:
             )
 
 
-def _check_owners(ends: Ends, nodes: Sequence[Node]) -> None:
-    """Only root can give files to others, which a copy of theirs must do."""
+def check_owners(ends: Ends, nodes: Sequence[Node]) -> None:
+    """Refuse files of others: only root can make a copy that is theirs, or empty their directories.
+
+    Raises
+    ------
+    StorageError
+    """
     if os.geteuid() == 0:
         return
     mine = {os.getegid(), *os.getgroups()}
@@ -285,7 +291,7 @@ def notes(
             f"{text_of(ends.old)} is on a network mount: what other machines have open cannot be "
             f"seen, and they will find a link to {new} there."
         )
-    if ends.state() is not None:
+    if ends.state() is not None and not ends.merges:
         told.append(f"{format_size(copied_bytes(ends))} were copied by an earlier try.")
     outside = [n for n in nodes if n.is_file and n.status.st_nlink > 1]
     if room and outside and alone(outside) < physical(outside):

@@ -74,7 +74,7 @@ def _settle(ends: Ends, holders: Callable[[], Holders]) -> list[str]:
         return []
     if ends.is_dir(ends.source, ends.aside):
         return _after_the_swap(ends, reached, holders)
-    if not ends.source.exists(ends.top) and ends.is_dir(ends.target, ends.name):
+    if not (ends.merges or ends.source.exists(ends.top)) and ends.is_dir(ends.target, ends.name):
         ends.source.symlink(ends.new, ends.top)
         ends.forget()
         return ["it was renamed; the link at the old place was made now."]
@@ -88,7 +88,9 @@ def _settle(ends: Ends, holders: Callable[[], Holders]) -> list[str]:
 def _after_the_swap(ends: Ends, reached: bytes, holders: Callable[[], Holders]) -> list[str]:
     if not ends.source.exists(ends.top):
         ends.source.symlink(ends.new, ends.top)
-    if reached != state.REMOVING and (why := doubt(ends, ends.planned(), holders)):
+    planned = ends.planned()
+    tree = None if planned is None else planned.fingerprint.tree
+    if reached != state.REMOVING and (why := doubt(ends, tree, holders)):
         take_back(ends, why)
         return [f"taken back, for {why}."]
     removed = Removed()

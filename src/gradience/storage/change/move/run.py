@@ -27,6 +27,8 @@ from gradience.storage.change.apply import free_bytes
 from gradience.storage.change.doubts import words
 from gradience.storage.change.meter import Progress
 from gradience.storage.change.move import ends as state
+from gradience.storage.change.move.apart import check_apart
+from gradience.storage.change.move.both import Both
 from gradience.storage.change.move.copy import Copy, Reached, no_step
 from gradience.storage.change.move.ends import Ends, locked, opened
 from gradience.storage.change.move.plan import check, check_room, copied_bytes
@@ -174,9 +176,9 @@ class _Mover:
     def bring(self, nodes: list[Node], done: _Done) -> str:
         """Bring the content, and compare it; how the new place differs, "" if it does not."""
         if self.merges:
-            pour = Pour.of(self.ends, nodes, self.progress, self.reached)
-            done.taken = pour.make()
-            return pour.verify()
+            both = Both.of(self.ends, nodes)
+            done.taken = Pour(both, self.ends.copy, self.progress, self.reached).make()
+            return both.verify(self.progress)
         self.copy.make(nodes)
         return self.copy.verify(nodes)
 
@@ -294,6 +296,8 @@ class _Mover:
             done.state = "undone"
             kept = "what was brought stays" if self.merges else "the copy was removed again"
             raise _LeftError(f"{words(error)}: {kept}, nothing of the old was touched") from error
+        if why and self.merges and why != _CHANGED:
+            why += " (`gradience cache verify` tells whether one of the two is broken: remove that)"
         if why:
             raise self._left(why)
 
@@ -301,11 +305,14 @@ class _Mover:
         ends = self.ends
         if not self.merges:
             check_room(ends, nodes, self.environ, self.home, copied_bytes(ends))
-        elif not (pour := Pour.of(ends, nodes)).one_disk:
-            check_room(ends, pour.absent(), self.environ, self.home)
+        elif not (both := Both.of(ends, nodes)).links:
+            check_room(ends, both.absent(), self.environ, self.home)
 
     def _left(self, why: str) -> _LeftError:
-        return _LeftError(f"{why}; {_BROUGHT if self.merges else _KEPT}")
+        if not self.merges:
+            return _LeftError(f"{why}; {_KEPT}")
+        self.ends.forget()  # all that a merge needs to go on is what was brought
+        return _LeftError(f"{why}; {_BROUGHT}")
 
     def _swap(
         self, nodes: list[Node], top: os.stat_result, planned: Tree | None, done: _Done
@@ -313,7 +320,9 @@ class _Mover:
         """Put the copy in its place and the link at the old one; take it back on any doubt."""
         ends = self.ends
         try:
-            if not self.merges:
+            if self.merges:
+                check_apart(ends)
+            else:
                 self._place(top)
             check(ends, nodes, self.holders())
             # The last thing before the swap, and short: a writer that began since the copy was
@@ -372,17 +381,27 @@ def finish(ends: Ends, removed: Removed, reached: Reached = no_step) -> None:
     reached("removing")
     ends.inner.close()
     if ends.source.exists(ends.aside):
-        ends.source.remove(ends.aside, removed)
+        try:
+            ends.source.remove(ends.aside, removed)
+        except OSError as error:
+            raise StorageError(
+                f"{text_of(ends.old)} is a link to {text_of(ends.new)} now, but what was there "
+                f"cannot be removed: {words(error)}",
+                remedy=f"Remove {text_of(ends.source.root)}/{text_of(ends.aside)} as its owner; "
+                "the same command goes on too.",
+            ) from error
     reached("removed")
     ends.forget()
     reached("forgotten")
 
 
 def doubt(ends: Ends, planned: Tree | None, holders: Callable[[], Holders]) -> str:
-    """Why the old tree, out of the way by now, must not go: it was changed, or is open.
+    """Why the old tree, out of the way by now, must not go: changed, open, or not replaced by us.
 
     A change is seen sooner than a process: the sooner it is back, the less its writer notices.
     """
+    if not ends.has_link():
+        return f"something else is at {text_of(ends.old)} by now"
     try:
         nodes, tree = look(ends.source, ends.aside)
         if tree != planned:
@@ -401,15 +420,15 @@ def take_back(ends: Ends, why: str) -> None:
     StorageError
         If both stay.
     """
-    if not (ends.merges or ends.copy_untouched()):
+    if not ends.has_link() or not (ends.merges or ends.copy_untouched()):
         raise _both(ends, ends.aside, why)
     try:
         ends.source.exchange(ends.top, ends.aside)
-        ends.source.remove(ends.aside, Removed())
+        ends.source.unlink(ends.aside)
     except OSError as error:
         if error.errno not in _NO_EXCHANGE:
             raise _both(ends, ends.aside, why) from error
-        ends.source.remove(ends.top, Removed())
+        ends.source.unlink(ends.top)
         ends.source.move(ends.aside, ends.top)
     unplace(ends, why)
 
@@ -423,7 +442,7 @@ def unplace(ends: Ends, why: str) -> None:
         If both stay.
     """
     if ends.says(ends.source, ends.aside):
-        ends.source.remove(ends.aside, Removed())
+        ends.source.unlink(ends.aside)
     if (
         not ends.merges
         and ends.is_dir(ends.target, ends.name)
