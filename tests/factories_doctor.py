@@ -94,6 +94,11 @@ def facts(*uses: Use, on: Mount | None = None, **more: Any) -> Facts:
         ),
         **more,
     }
+    inventoried = values.get("inventory")
+    values["roots"] = {
+        **{c.root: place(c.root) for c in (inventoried.caches if inventoried else ())},
+        **values.get("roots", {}),
+    }
     return Facts(**values)
 
 

@@ -1,5 +1,7 @@
 """Every finding appears on facts that call for it, and on none that do not."""
 
+import dataclasses
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,12 +93,13 @@ def token(
     return Token(path=Path(path), mode=mode, owner="me", in_use=in_use)
 
 
-def two_caches(layout: str = "repo blobs") -> Facts:
+def two_caches(layout: str = "repo blobs", **more: Any) -> Facts:
     return facts(
         inventory=inventory(
             cache(OLD, repo("o/m", f"{OLD}/models--o--m", "a", "b"), layout=layout),
             cache(HUB, repo("o/m", f"{HUB}/models--o--m", "a")),
-        )
+        ),
+        **more,
     )
 
 
@@ -393,6 +396,111 @@ def test_a_late_variable_is_mended_in_front_of_the_command() -> None:
 def test_two_caches_become_one_by_one_command(layout: str) -> None:
     [finding] = found(two_caches(layout), "same_repo_in_two_caches")
     assert finding.remedy == f"gradience cache merge {OLD} {HUB}"
+
+
+SHARED = {"mode": 0o2775, "group": "lab"}
+NFS = mount("/old", network=True)
+USE_IT = f": use it instead of a copy of your own, with HF_HUB_CACHE={OLD}"
+OF_OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "another user's": (
+        {"roots": {OLD: place(OLD, owner="ann", mine=False)}},
+        f"# others may use {OLD} (owner ann){USE_IT}",
+    ),
+    "another user's, and closed": (
+        {"roots": {OLD: place(OLD, owner="ann", mine=False, writable=False)}},
+        f"# others may use {OLD} (owner ann): leave it as it is",
+    ),
+    "on a network mount": (
+        {"mount_of": {OLD: NFS, HUB: mount()}},
+        f"# others may use {OLD} (on a network mount){USE_IT}",
+    ),
+    "shared with a group": (
+        {"roots": {OLD: place(OLD, **SHARED)}},
+        f"# others may use {OLD} (shared with the group lab){USE_IT}",
+    ),
+    "shared with another group": (
+        {"roots": {OLD: place(OLD, **SHARED), HUB: place(HUB, mode=0o2775, group="staff")}},
+        f"# others may use {OLD} (shared with the group lab){USE_IT}",
+    ),
+}
+
+
+@pytest.mark.parametrize("whose", list(OF_OTHERS))
+@pytest.mark.parametrize("code", ["same_repo_in_two_caches", "cache_left_behind"])
+def test_a_cache_that_others_use_does_not_become_a_link(whose: str, code: str) -> None:
+    more, remedy = OF_OTHERS[whose]
+    ill = two_caches(**more)
+    if code == "cache_left_behind":
+        only = cache(OLD, repo("o/m", f"{OLD}/models--o--m", "a"))
+        ill = dataclasses.replace(ill, inventory=inventory(only))
+    [finding] = found(ill, code)
+    assert finding.remedy == remedy
+
+
+ONES_OWN: dict[str, dict[str, Any]] = {
+    "into another user's": {"roots": {HUB: place(HUB, owner="ann", mine=False)}},
+    "into one on a network mount": {"mount_of": {HUB: NFS}},
+    "both on a network mount": {"mount_of": {OLD: NFS, HUB: NFS}},
+    "into one that a group shares": {"roots": {HUB: place(HUB, **SHARED)}},
+    "both shared with one group": {"roots": {OLD: place(OLD, **SHARED), HUB: place(HUB, **SHARED)}},
+    "setgid, and not the group's to write": {"roots": {OLD: place(OLD, mode=0o2755)}},
+}
+
+
+@pytest.mark.parametrize("how", list(ONES_OWN))
+def test_ones_own_cache_is_brought_into_the_one_in_use(how: str) -> None:
+    [finding] = found(two_caches(**ONES_OWN[how]), "same_repo_in_two_caches")
+    assert finding.remedy == f"gradience cache merge {OLD} {HUB}"
+
+
+@pytest.mark.parametrize("closed", [HUB, str(Path(HUB).parent), OLD, str(Path(OLD).parent)])
+def test_no_merge_is_offered_that_would_be_refused(closed: str) -> None:
+    """It writes in both caches, and in the directories above: its own state, and the link."""
+    ill = two_caches(
+        roots={closed: place(closed, writable=False, owner="root", mine=closed == OLD)}
+    )
+    [finding] = found(ill, "same_repo_in_two_caches")
+    assert finding.remedy == (
+        f"# {OLD} cannot be brought to {HUB}: me may not write in {closed} (owner root)"
+    )
+
+
+def test_a_comment_does_nothing_whatever_the_path_in_it_holds() -> None:
+    odd = "/a\nrm -rf $HOME # it's; `id`"
+    repos = [cache(root, repo("o/m", f"{root}/m", "a")) for root in (odd, HUB)]
+    ill = facts(inventory=inventory(*repos), roots={odd: place(odd, owner="ann", mine=False)})
+    [finding] = found(ill, "same_repo_in_two_caches")
+    assert finding.remedy.startswith("# others may use ")
+    assert finding.remedy.isprintable()
+    assert shlex.split(finding.remedy, comments=True) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "rest"),
+    [
+        ({}, f" && gradience cache merge {HUB} /data/huggingface/hub"),
+        (
+            {"roots": {HUB: place(HUB, owner="ann", mine=False)}},
+            f"  # others may use {HUB} (owner ann): what lies there stays",
+        ),
+        (
+            {"roots": {HUB: place(HUB, **SHARED)}},
+            f"  # others may use {HUB} (shared with the group lab): what lies there stays",
+        ),
+        (
+            {"on": mount("/", free=15 * GB, total=20 * GB, network=True)},
+            f"  # others may use {HUB} (on a network mount): what lies there stays",
+        ),
+    ],
+)
+def test_what_others_use_on_a_small_disk_stays_there(more: dict[str, Any], rest: str) -> None:
+    small = mount("/", free=15 * GB, total=20 * GB)
+    lies = inventory(cache(HUB, repo("o/m", f"{HUB}/models--o--m", "a")))
+    [finding] = found(
+        facts(**{"on": small, "candidates": (BIG,), "inventory": lies, **more}),
+        "cache_on_small_disk",
+    )
+    assert finding.remedy == f"mkdir -p /data/huggingface && export HF_HOME=/data/huggingface{rest}"
 
 
 def test_a_broken_checkpoint_is_moved_aside_not_deleted() -> None:

@@ -533,6 +533,41 @@ def test_a_cache_that_is_a_link_is_one_cache_and_none_is_left_behind(patient: Pa
     assert "cache_left_behind" not in codes(patient.asks(*HUB))
 
 
+OF_A_TEAM = {
+    "owner 1234": lambda hub: [os.chown(p, 1234, 1234) for p in (hub, *hub.iterdir())],
+    "shared with the group 1234": lambda hub: (os.chown(hub, 0, 1234), hub.chmod(0o2775)),
+}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("whose", list(OF_A_TEAM))
+def test_all_mends_of_a_page_leave_the_cache_of_a_team_alone(
+    patient: Patient, tmp_path: Path, whose: str
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("makes a cache of another user, which needs root")
+    link, own = patient.home / ".cache/huggingface/hub", patient.home / "data/hub"
+    team = tmp_path / "team/hub"
+    HubMaker(team).add("o/theirs", "a", {"x": b"x" * 9000})
+    with serve(o__m=Repo({"config.json": b"{}", "model.bin": b"1"})) as hub:
+        download(patient, hub.url, own)
+        download(patient, hub.url, team)
+    OF_A_TEAM[whose](team)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(team)
+    patient.environ["HF_HUB_CACHE"] = str(own)
+    held = {cache: (cache.lstat().st_ino, content(cache)) for cache in (own, team)}
+    diagnosis = patient.asks(*HUB)
+    for code in ("same_repo_in_two_caches", "cache_left_behind"):
+        assert the(diagnosis, code)["remedy"] == (
+            f"# others may use {team} ({whose}): use it instead of a copy of your own, with "
+            f"HF_HUB_CACHE={team}"
+        )
+    patient.asks(*HUB, before=as_the_page_has_them(diagnosis))
+    assert {cache: (cache.lstat().st_ino, content(cache)) for cache in (own, team)} == held
+    assert link.readlink() == team
+
+
 @pytest.mark.parametrize("layouts", [(True, True), (True, False), (False, True)])
 def test_all_mends_of_a_page_join_caches_with_shared_blobs(
     patient: Patient, layouts: tuple[bool, bool]

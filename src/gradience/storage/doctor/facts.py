@@ -15,6 +15,8 @@ from gradience.storage.inventory.records import Inventory
 from gradience.storage.verify.records import Verification
 from gradience.system.records import Mount
 
+_SHARED = 0o2020  # setgid, and the group may write
+
 
 class Use(msgspec.Struct, frozen=True, kw_only=True):
     """One place where one library keeps bytes.
@@ -139,6 +141,11 @@ class Place:
     def exists(self) -> bool:
         """The library's own directory is there."""
         return self.kind in {"directory", "file"}
+
+    @property
+    def shared(self) -> bool:
+        """The directory itself says that a group shares it: group-writable and setgid."""
+        return self.exists and self.mode & _SHARED == _SHARED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,6 +320,8 @@ class Facts:
     interpreter: Interpreter | None = None
     settings: tuple[Setting, ...] = ()
     places: Mapping[str, Place] = field(default_factory=dict)
+    roots: Mapping[str, Place] = field(default_factory=dict)
+    """Caches of the inventory, hub caches in use, and the directories above them."""
     mount_of: Mapping[str, Mount] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
     rooms: tuple[Room, ...] = ()

@@ -153,8 +153,11 @@ def gather(
         interpreter, facts.settings, environ, machine, projects=projects, progress=progress
     )
     problems = contents.verification.problems if contents.verification else ()
+    roots = _cache_roots(interpreter, contents.inventory)
     return replace(
         facts,
+        roots=look.roots(roots),
+        mount_of={**look.mounts_of(roots), **facts.mount_of},
         inventory=contents.inventory,
         verification=contents.verification,
         closed=look.closed(p.path for p in problems),
@@ -186,7 +189,7 @@ def _with_places(
     named = _named_places(interpreter, facts)
     found = {str(p): place for p in named if (place := look.place(p)) is not None}
     paths = [*named, *(token.path for token in facts.tokens)]
-    mount_of = {str(p): m for p in paths if (m := look.mount_of(p)) is not None}
+    mount_of = look.mounts_of(paths)
     rooms, unasked = _rooms(found, mount_of, facts.environ, facts.home)
     return replace(
         facts,
@@ -224,6 +227,13 @@ def _roots(interpreter: Interpreter, places: Mapping[str, Place]) -> list[Path]:
     wanted = {places[u.path].path for u in interpreter.uses if u.purpose in _CACHES
               and u.path in places and places[u.path].kind == "directory"}  # fmt: skip
     return sorted(p for p in wanted if not any(q != p and q in p.parents for q in wanted))
+
+
+def _cache_roots(interpreter: Interpreter, inventory: Inventory | None) -> list[Path]:
+    """Every cache that a mend may bring into another, or another into."""
+    named = [use.path for use in interpreter.uses if use.purpose == MODELS]
+    named += [cache.root for cache in inventory.caches] if inventory else []
+    return [Path(name) for name in dict.fromkeys(named)]
 
 
 def _tokens(interpreter: Interpreter, environ: Mapping[str, str], home: Path) -> Iterable[Token]:

@@ -83,6 +83,17 @@ def mount_of(path: Path) -> Mount | None:
     return None
 
 
+def mounts_of(paths: Iterable[Path]) -> dict[str, Mount]:
+    """The mount of each path, where the system tells."""
+    return {str(path): mount for path in paths if (mount := mount_of(path)) is not None}
+
+
+def roots(caches: Iterable[Path]) -> dict[str, Place]:
+    """The directories of these caches, and those above: a link can be put there in their place."""
+    wanted = dict.fromkeys(path for cache in caches for path in (cache, cache.parent))
+    return {str(path): found for path in wanted if (found := place(path)) is not None}
+
+
 def closed(files: Iterable[str]) -> dict[str, str]:
     """The directories of these files in which this user may delete nothing, with their owners."""
     folders = dict.fromkeys(Path(file).parent for file in files)

@@ -13,6 +13,7 @@ from gradience.findings import Finding, Severity
 from gradience.storage.checkpoints.names import aside
 from gradience.storage.doctor import finding_kinds as kinds
 from gradience.storage.doctor.facts import Facts
+from gradience.storage.doctor.merges import merge
 from gradience.storage.doctor.questions import MODELS
 from gradience.storage.doctor.values import TRUE, listed, quoted, version_of
 from gradience.storage.inventory.records import Cache, Damage, Entry
@@ -105,7 +106,7 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
         sizes = [format_size(sum(p[side][1].physical_bytes for p in twice)) for side in (0, 1)]
         yield kinds.DUPLICATE.found(
             f"{names} in {kept} ({sizes[0]}) and in {second} ({sizes[1]}).",
-            remedy=merge(second, kept),
+            remedy=merge(second, kept, facts),
         )
 
 
@@ -124,13 +125,8 @@ def left_behind(facts: Facts) -> Iterator[Finding]:
         yield kinds.SECOND_CACHE.found(
             f"{cache.root} holds {format_size(cache.physical_bytes)} ({listed(own, 3)}) where no "
             f"library looks; they use {target}.",
-            remedy=merge(cache.root, target),
+            remedy=merge(cache.root, target, facts),
         )
-
-
-def merge(old: str, new: str) -> str:
-    """The command that brings a cache into another, or moves it where there is none."""
-    return f"gradience cache merge {quoted(old, new)}"
 
 
 def generations(facts: Facts) -> Iterator[Finding]:

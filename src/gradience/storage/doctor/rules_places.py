@@ -6,6 +6,7 @@ from pathlib import Path
 from gradience.findings import Finding, Severity
 from gradience.storage.doctor import finding_kinds as kinds
 from gradience.storage.doctor.facts import Facts, Program, Room, Use
+from gradience.storage.doctor.merges import take_along
 from gradience.storage.doctor.questions import (
     ARROW,
     COMPILED,
@@ -15,7 +16,6 @@ from gradience.storage.doctor.questions import (
     TEMPORARY,
     TORCH_HUB,
 )
-from gradience.storage.doctor.rules_contents import merge
 from gradience.storage.doctor.values import deciding, export, inside, listed, quoted
 from gradience.system.records import Mount
 from gradience.units import format_size
@@ -57,7 +57,7 @@ def pointed(uses: Sequence[Use], root: Path, facts: Facts) -> str:
 
 
 def moved(uses: Sequence[Use], root: Path, facts: Facts) -> str:
-    """The same, and what lies at the old places is taken along."""
+    """The same, and what lies at the old places is taken along, unless others use it there."""
     caches = facts.inventory.caches if facts.inventory else ()
     full = {cache.root for cache in caches if cache.files}
     ends: dict[str, str] = {}
@@ -66,8 +66,9 @@ def moved(uses: Sequence[Use], root: Path, facts: Facts) -> str:
         if name in _FOLDERS and place is not None and str(place.resolved) in full:
             below = "" if name == "HF_HUB_CACHE" else place.path.name
             ends[str(place.resolved)] = str(root / _FOLDERS[name] / below)
-    mend = pointed(uses, root, facts)
-    return " && ".join([mend, *(merge(*pair) for pair in ends.items())])
+    taken = [take_along(old, new, facts) for old, new in ends.items()]
+    commands = [pointed(uses, root, facts), *(command for command, _ in taken if command)]
+    return "  ".join([" && ".join(commands), *(comment for _, comment in taken if comment)])
 
 
 def roomier(facts: Facts, free: int, not_on: Mount | None = None) -> Path | None:

@@ -141,9 +141,8 @@ def _shuts_out(part: ForeignPart, group: str) -> bool:
 
 
 def _shared(facts: Facts) -> set[Path]:
-    """Caches whose own directory says that a group shares them: group-writable and setgid."""
-    wanted = _GROUP_WRITE | _SETGID
-    return {p.existing for p in facts.places.values() if p.exists and p.mode & wanted == wanted}
+    """Caches that a group shares."""
+    return {p.existing for p in facts.places.values() if p.shared}
 
 
 def umask(facts: Facts) -> Iterator[Finding]:
