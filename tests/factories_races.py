@@ -362,9 +362,11 @@ def round_of(racers: Racers, kind: str, place: Path, other: Path, chance: random
         die_at = None  # one of two, at most
     came = [changer.answer() for changer in changers]
     used = {w.role: w.answer() for w in (racers.client, racers.loader, racers.reader)}
-    killed = any(one.get("state") == "killed" for one in came)
+    half_way = any(one.get("state") == "killed" for one in came)
+    # What was downloaded through the link of a merge that was then taken back is in the other.
+    half_way |= kind.startswith("merge") and any(one.get("state") == "undone" for one in came)
     settled = racers.changers[0].does(what="settle", place=str(place), other=str(other))
-    if killed:  # while it is half-way a user may see anything
+    if half_way:  # a user may see anything then
         used = {"client": racers.client.does(hub=str(caches.hub), load=[], download="org/m")}
     state = "+".join(sorted(one.get("state", "?") for one in came))
     both_kept = settled.get("state") == "both kept"

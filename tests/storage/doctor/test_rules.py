@@ -41,7 +41,7 @@ from gradience.storage.doctor.facts import (
     Token,
 )
 from gradience.storage.doctor.finding_kinds import DOCTOR, TROUBLE_OF
-from gradience.storage.doctor.questions import COMPILED, LOGIN, MODELS, TEMPORARY
+from gradience.storage.doctor.questions import ARROW, COMPILED, LOGIN, MODELS, TEMPORARY
 from gradience.storage.doctor.rules import examine
 from gradience.storage.doctor.summary import summarise
 from gradience.storage.inventory.records import Damage, Unreadable
@@ -618,3 +618,20 @@ def test_nothing_is_merged_into_a_cache_that_is_about_to_be_left() -> None:
     assert "export HF_HOME=" in found(ill, "cache_on_small_disk")[0].remedy
     [finding] = found(ill, "same_repo_in_two_caches")
     assert finding.remedy.startswith("gradience doctor  # again")
+
+
+def test_datasets_on_a_small_disk_keep_their_name_where_parts_of_them_are_not_there_yet() -> None:
+    arrow = str(HOME / ".cache/huggingface/datasets")
+    extracted = f"{arrow}/downloads/extracted"
+    absent = place(extracted, kind="missing", existing=Path(arrow), resolved=Path(arrow))
+    ill = facts(
+        use("datasets", ARROW, arrow),
+        use("datasets", "extracted archives", extracted),
+        on=mount("/", free=15 * GB, total=20 * GB),
+        candidates=(BIG,),
+        places={arrow: place(arrow), extracted: absent},
+        inventory=inventory(cache(arrow, repo("imdb", f"{arrow}/imdb", "a"), kind="datasets")),
+    )
+    [finding] = found(with_room(ill, free_bytes=5 * GB), "space_low")
+    assert f"merge {arrow} /data/huggingface/datasets" in finding.remedy
+    assert finding.remedy.count("gradience cache") == 1

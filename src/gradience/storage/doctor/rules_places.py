@@ -63,8 +63,9 @@ def moved(uses: Sequence[Use], root: Path, facts: Facts) -> str:
     ends: dict[str, str] = {}
     for use in uses:
         name, place = variable_for(use, facts), facts.places.get(use.path)
-        if name in _FOLDERS and place is not None and str(place.resolved) in full:
-            below = "" if name == "HF_HUB_CACHE" else place.path.name
+        there = place is not None and place.exists and str(place.resolved) in full
+        if name in _FOLDERS and place is not None and there:
+            below = dict(use.variables).get(name, "")
             ends[str(place.resolved)] = str(root / _FOLDERS[name] / below)
     taken = [take_along(old, new, facts) for old, new in ends.items()]
     commands = [pointed(uses, root, facts), *(command for command, _ in taken if command)]

@@ -337,6 +337,8 @@ class _Mover:
         if why := doubt(ends, planned, self.holders):
             done.state = "undone"
             take_back(ends, why)
+            if self.merges:
+                why += f"; what was written to it in that moment is in {text_of(ends.new)}"
             raise self._left(why)
         ends.reach(state.SWAPPED)
         self._sync()
