@@ -47,12 +47,7 @@ def move(
     """
     source, target = _place(old), _place(new)
     if abandon:
-        from gradience.storage.change.move import resume  # noqa: PLC0415
-        from gradience.units import format_size  # noqa: PLC0415
-
-        freed = resume.abandon(source, target)
-        click.echo(f"removed the unfinished copy: {format_size(freed)}", err=True)
-        return int(ExitCode.OK)
+        return _abandon(source, target)
     if _over(source, target, settles=not (dry_run or plan_file)):
         return int(ExitCode.OK)
     plan = plan_for("move", source, target)
@@ -64,11 +59,13 @@ def move(
 @click.command(short_help="Bring a hub cache into another, and leave a link.")
 @click.argument("old", type=click.Path(path_type=Path), metavar="SRC")
 @click.argument("new", type=click.Path(path_type=Path), metavar="DST")
+@click.option("--abandon", is_flag=True, help="Forget a merge that was cut off; what came stays.")
 @acting
 def merge(
     *,
     old: Path,
     new: Path,
+    abandon: bool,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -92,12 +89,23 @@ def merge(
     if source == target and os.path.lexists(target):
         click.echo(visible(f"{old} and {new} are one directory already"), err=True)
         return int(ExitCode.OK)
+    if abandon:
+        return _abandon(source, target)
     if _over(source, target, settles=not (dry_run or plan_file)):
         return int(ExitCode.OK)
     plan = plan_for("merge", source, target)
     return settle(
         plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
     )
+
+
+def _abandon(source: str, target: str) -> int:
+    from gradience.storage.change.move import resume  # noqa: PLC0415
+    from gradience.units import format_size  # noqa: PLC0415
+
+    freed = resume.abandon(source, target)
+    click.echo(f"removed the unfinished copy: {format_size(freed)}", err=True)
+    return int(ExitCode.OK)
 
 
 def _over(source: str, target: str, *, settles: bool) -> bool:

@@ -477,6 +477,19 @@ def test_cleaners_are_kept_out_of_both_and_a_second_merge_too(tmp_path, old, new
     assert len(refused) == 2
 
 
+def test_a_merge_whose_old_cache_is_gone_can_be_abandoned_and_another_goes_on(tmp_path, old, new):
+    two_hubs(old, new)
+    assert dies(planned(old, new, merges=True), 9)
+    shutil.rmtree(old)
+    second = tmp_path / "second" / "hub"
+    HubMaker(second).add("org/second", "2", {"x": b"second"})
+    with pytest.raises(StorageError, match="of an unfinished merge of") as caught:
+        planned(second, new, merges=True)
+    assert "--abandon" in caught.value.remedy
+    abandon(str(old), str(new))
+    assert merge(second, new).complete
+
+
 def test_an_unfinished_merge_is_abandoned_without_touching_either(old, new):
     mine = two_hubs(old, new)
     theirs = content(new)

@@ -167,7 +167,7 @@ class Ends:
             raise StorageError(
                 f"{text_of(self.target.root)}/{self.own} is of an unfinished {action.verb} of "
                 f"{action.where}",
-                remedy="Give that command again first: "
+                remedy="Give that command again first, or --abandon with it: "
                 f"gradience cache {action.verb} '{action.where}' '{action.target}'",
             )
         for below, name in ((self.source, self.top), (self.target, self.name)):

@@ -38,7 +38,9 @@ def resume(old: str, new: str, holders: Callable[[], Holders]) -> tuple[str, ...
 
 
 def abandon(old: str, new: str) -> int:
-    """Remove what an unfinished move copied; the bytes that frees.
+    """Remove what an unfinished move copied; the bytes that frees. What was merged stays.
+
+    The old directory may be gone for good by now, but not be set aside: then it goes on only.
 
     Raises
     ------
@@ -46,10 +48,10 @@ def abandon(old: str, new: str) -> int:
         If there is none.
     """
     with opened(old, new) as ends, locked(ends):
-        if ends.state() is None or not ends.is_dir(ends.source, ends.top):
+        if ends.state() is None or ends.source.exists(ends.aside):
             raise UsageError(
-                f"there is no unfinished move of {text_of(old)} to {text_of(new)}",
-                remedy="Name both places as that move did.",
+                f"there is no unfinished move of {text_of(old)} to {text_of(new)} to be abandoned",
+                remedy="Name both places as that move did; after the swap, give it again.",
             )
         removed = Removed()
         ends.target.remove(ends.own, removed)
