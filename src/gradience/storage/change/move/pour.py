@@ -138,14 +138,13 @@ class Pour:
         for node in nodes:
             self._put(node, f"{made}{node.name.removeprefix(commit)}", meter)
             self.reached("staged")
-        self._finish([node for node in nodes if node.is_dir], commit=commit, made_at=made)
-        new = f"{self.both.into}/{commit}"
         try:
-            self.both.target.move(made, new)
+            self.both.target.move(made, f"{self.both.into}/{commit}")
         except FileExistsError:  # a client was faster
             self.both.target.remove(made, Removed())
             self._each(nodes, meter)
         self.reached("brought")
+        self._finish([node for node in nodes if node.is_dir])
 
     def _put(
         self,
@@ -200,14 +199,13 @@ class Pour:
                 os.close(made)
         self.both.target.move(copy, new)
 
-    def _finish(self, made: list[Node], *, commit: str = "", made_at: str = "") -> int:
+    def _finish(self, made: list[Node]) -> int:
         """Owner, mode and times of new directories, last: making names in them changes both."""
         taken = 0
         for node in reversed(made):
             with held_open(self.both.source, self.both.old(node), directory=True) as original:
                 extended = attributes.extended(original)
-            new = f"{made_at}{node.name.removeprefix(commit)}" if made_at else self.both.new(node)
-            with held_open(self.both.target, new, directory=True) as descriptor:
+            with held_open(self.both.target, self.both.new(node), directory=True) as descriptor:
                 attributes.keep(descriptor, node.status, extended)
                 if self.both.heir is not None:
                     os.fchown(descriptor, self.both.heir, -1)
