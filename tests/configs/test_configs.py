@@ -63,6 +63,7 @@ def test_a_number_is_a_number_and_a_key_stands_once() -> None:
         ("x.yaml", b"a: [1", "is not YAML"),
         ("x.yaml", b"[" * 5000, "is not YAML"),
         ("x.json", b"{", "is not JSON"),
+        ("x.json", b'{"r": 8, "r": 16}', "the key 'r' stands twice"),
         ("x.toml", b"= 1", "is not TOML"),
         ("x.yaml", b"\xff\xfe", "is not text"),
         ("x.yaml", b"- 1", "holds no mapping"),

@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from gradience.errors import UsageError
+from gradience.errors import UsageError, shown
 
 _LARGEST_BYTES = 2**20
 _MOST_VALUES = 20_000
@@ -109,9 +110,26 @@ def read_document(path: Path, *, remedy: str) -> Document:
     return _PARSERS.get(path.suffix, parse)(text, str(path), remedy)
 
 
+class _TwiceError(Exception):
+    """A key of a JSON object stands twice, and Python would keep the last."""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    counts = Counter(key for key, _ in pairs)
+    for key, count in counts.items():
+        if count > 1:
+            raise _TwiceError(key)
+    return dict(pairs)
+
+
 def _json(text: str, source: str, remedy: str) -> Document:
     try:
-        return Document(json.loads(text))
+        return Document(json.loads(text, object_pairs_hook=_each_once))
+    except _TwiceError as error:
+        raise UsageError(
+            f"{source}: the key {shown(str(error))} stands twice in one object",
+            remedy="Leave one of the two.",
+        ) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{source} is not JSON: {error}", remedy=remedy) from error
 
