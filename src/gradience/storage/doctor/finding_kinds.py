@@ -246,7 +246,7 @@ SECOND_CACHE = _add(
     Trouble.DUPLICATES,
     "cache_left_behind",
     _INFO,
-    "A cache with content lies where no library looks any more: it will be downloaded again.",
+    "A hub cache with content lies where no library looks any more: it will be downloaded again.",
     "Move its content to the cache in use.",
 )
 CACHE_IN_PROGRAM = _add(
