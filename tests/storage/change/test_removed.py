@@ -6,11 +6,22 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from factories_changes import carry_out, holding, names_below, nobody, plan_of, states, top
+from factories_caches import HubMaker, commit_of
+from factories_changes import (
+    carry_out,
+    clean_plan,
+    holding,
+    names_below,
+    nobody,
+    plan_of,
+    states,
+    top,
+)
 from factories_disks import ext4, need
-from factories_kills import dies_at
+from factories_kills import FILES, OLD_FILES, dies_at, has, leads
 from gradience.files.at import DEEP
 from gradience.storage.change import trash
 from gradience.storage.change.recover import recover
@@ -105,3 +116,22 @@ def test_what_is_left_where_the_disk_refuses_is_no_trash_and_goes_when_it_may(tm
         subprocess.run(["chattr", "-i", stays], check=True)
         recover(str(root), nobody)
         assert top(root) == []
+
+
+def test_a_cleaner_beside_a_killed_trash_leaves_what_the_trash_brings_back_whole(tmp_path):
+    """What nothing used while the trash was half filled is used again once that is undone."""
+    for step in itertools.count(0, 2):
+        root = tmp_path / str(step)
+        made = HubMaker(root / "hub", shared=True)
+        made.add("org/m", "b", FILES)
+        goes = made.add("org/m", "a", OLD_FILES, ref="v1")
+        plan = clean_plan(made.hub, revisions=[commit_of("a")], verb="trash")
+        killed = dies_at(step, functools.partial(carry_out, plan))
+        second = clean_plan(made.hub)  # planned while it lies half-way
+        recover(str(made.hub), nobody)
+        carry_out(msgspec.structs.replace(second, id="second"))
+        undo(made.hub)
+        leads(made.hub)
+        assert has(goes, OLD_FILES), step
+        if not killed:
+            return

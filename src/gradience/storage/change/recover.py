@@ -13,7 +13,7 @@ from gradience.files.below import Below
 from gradience.storage.change import journal
 from gradience.storage.change.doubts import Doubts, Unit, put_back
 from gradience.storage.change.guards import GUARDS
-from gradience.storage.change.journal import BEGUN, DONE, FINAL, Left
+from gradience.storage.change.journal import BEGUN, DONE, FINAL, PENDING, Left
 from gradience.storage.change.records import PLAN_SCHEMA, Plan, text_of, units
 from gradience.storage.change.site import OWN, THINGS, Site, changes
 from gradience.storage.change.verbs import VERBS
@@ -122,6 +122,7 @@ def _settle(
     busy = {action.group for action in plan.actions if doubts.left_aside(action)}
     # All doubts about a group were over before anything of it was made final.
     busy -= {action.group for i, action in enumerate(plan.actions) if states[i : i + 1] == FINAL}
+    busy |= _half_in_the_trash(plan, states)
     whole, broken = [], []
     for unit in units(plan.actions):
         marks = {states[index : index + 1] for index in unit}
@@ -154,6 +155,18 @@ def _settle(
             finished += 1
     journal.close(site, keep=site.close_own())
     return finished, undone
+
+
+def _half_in_the_trash(plan: Plan, states: bytes) -> set[int]:
+    """Groups whose way into the trash was cut off: what is left of one may go before it is back.
+
+    A shared blob, say, that only a link in the trash leads to is one that nothing uses.
+    """
+    return {
+        action.group
+        for i, action in enumerate(plan.actions)
+        if action.verb == "trash" and states[i : i + 1] in (PENDING, BEGUN)
+    }
 
 
 def blobs_first(name: str) -> tuple[bool, bool, str]:
