@@ -46,7 +46,7 @@ class Tree:
         """Remove the tree of that name in a directory."""
         self.top = descriptor = open_dir(name, parent)
         try:
-            own = os.fstat(descriptor)
+            own = _opened_up(descriptor)
             # Not until nothing is left: FUSE gives what is open a new name, again and again.
             while self.lifted:
                 self.lifted = False
@@ -69,7 +69,7 @@ class Tree:
     def _directory(self, parent: int, name: str, depth: int) -> None:
         descriptor = open_dir(name, parent)
         try:
-            own = os.fstat(descriptor)
+            own = _opened_up(descriptor)
             self._empty(descriptor, depth + 1)
             os.rmdir(name, dir_fd=parent)
         finally:
@@ -122,6 +122,14 @@ def _openat2() -> Callable[..., int] | None:
     ]
     found: Callable[..., int] = call
     return found
+
+
+def _opened_up(descriptor: int) -> os.stat_result:
+    """The `fstat` of a directory, in which its owner may remove names from then on."""
+    own = os.fstat(descriptor)
+    if own.st_uid == os.geteuid() and own.st_mode & 0o300 != 0o300:
+        os.fchmod(descriptor, stat.S_IMODE(own.st_mode) | 0o700)
+    return own
 
 
 def _children(descriptor: int) -> list[tuple[str, os.stat_result]]:

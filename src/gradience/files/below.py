@@ -206,10 +206,10 @@ class Below:
         parent, last = self._parent(new)
         os.link(f"/proc/self/fd/{descriptor}", last, dst_dir_fd=parent, follow_symlinks=True)
 
-    def give(self, name: str, user: int) -> None:
-        """Make a name, a link itself, another user's."""
+    def give(self, name: str, user: int, group: int) -> None:
+        """Make a name, a link itself, another user's and group's."""
         parent, last = self._parent(name)
-        os.chown(last, user, -1, dir_fd=parent, follow_symlinks=False)
+        os.chown(last, user, group, dir_fd=parent, follow_symlinks=False)
 
     def keep_link(self, name: str, status: os.stat_result) -> None:
         """Give a link the owner and the times of another."""
@@ -266,17 +266,19 @@ class Below:
         Raises
         ------
         OSError
-            ENOSPC if they do not fit, perhaps with a part of them written.
+            ENOSPC if they do not fit; then none of them is there.
         """
         parent, last = self._parent(name)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(last, flags, 0o666, dir_fd=parent)
         try:
-            if os.fstat(descriptor).st_size == 0:
+            before = os.fstat(descriptor).st_size
+            if not before:
                 _give(descriptor, parent)
             with contextlib.suppress(OSError):  # another user's
                 os.fchmod(descriptor, 0o666)
             if os.write(descriptor, data) != len(data):
+                os.ftruncate(descriptor, before)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
             os.fsync(descriptor)
         finally:

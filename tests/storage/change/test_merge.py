@@ -1,6 +1,6 @@
 """Two caches become one: nothing is lost, nothing of the other changes, whatever comes between."""
 
-import errno
+import contextlib
 import os
 import shutil
 import signal
@@ -194,7 +194,7 @@ def test_content_that_is_named_like_a_lock_or_a_download_is_brought(tmp_path, ol
     assert content(new).items() >= mine.items()
     assert (new / "owner_repo_main/uv.lock").read_bytes() == b"version = 1"
     assert (new / "owner_repo_main/gone").is_symlink()
-    assert not (new / ".locks").exists()
+    assert not list(new.glob(".locks/**/*.lock"))
 
 
 def test_a_plan_says_that_a_group_shares_the_other_cache(old, new):
@@ -259,6 +259,15 @@ def test_one_directory_under_two_names_is_never_merged_with_itself(tmp_path, old
         for place in names:
             subprocess.run(["umount", place], check=True)
     assert facts(old) == before
+
+
+def fill_up(rest: Path) -> None:
+    """Take all that is left of a disk, to the last page."""
+    with contextlib.suppress(OSError), rest.open("wb") as file:
+        while True:
+            file.write(bytes(1 << 12))
+            file.flush()
+    assert shutil.disk_usage(rest.parent).free == 0
 
 
 def stored_blob(hub: Path, data: bytes) -> Path:
@@ -425,6 +434,112 @@ def test_what_is_private_is_never_open_to_others(old, new):
     assert seen == {0o700}
 
 
+def test_a_shared_blob_that_nobody_deletes_is_not_made_one_that_is(old, new):
+    """The hub never sweeps a shared blob without a list; ours would lack who uses it there."""
+    from huggingface_hub import scan_cache_dir  # noqa: PLC0415 - a second to load
+
+    HubMaker(old, shared=True).add("org/mine", "a", {"w": b"w" * 9000})
+    HubMaker(new, shared=True).add("org/theirs", "b", {"w": b"w" * 9000})
+    for listed in new.glob("blobs/??/*.refs"):
+        listed.unlink()
+    theirs = content(new)
+    assert merge(old, new).complete
+    scan_cache_dir(new).delete_revisions("a" * 40).execute()
+    assert content(new) == theirs
+
+
+@pytest.mark.root
+def test_a_list_of_users_is_whole_though_the_disk_was_full(tmp_path, old):
+    with tmpfs(tmp_path / "disk", "size=16m") as disk:
+        new = disk / "hub"
+        made = HubMaker(old, shared=True)
+        for number in range(70):
+            made.add(f"org/{'long' * 15}{number}", "a", {"w": b"w" * 9000})
+        HubMaker(new, shared=True).add("org/theirs", "b", {"w": b"w" * 9000})
+        fill = at("begun", lambda: fill_up(disk / "rest"))
+        assert not merge(old, new, reached=fill).complete
+        (disk / "rest").unlink()
+        again(old, new, merges=True)
+        sound(new)
+
+
+@pytest.mark.parametrize("merges", [True, False])
+def test_the_old_bytes_stay_where_the_new_place_went_after_a_kill(old, new, merges):
+    mine = two_hubs(old, new if merges else new.with_name("unused"))
+    plan = planned(old, new, merges=merges)
+    if plan.title == "move" and old.stat().st_dev == new.parent.stat().st_dev:
+        return  # one rename
+    assert in_a_child(lambda: carry_out(plan, reached=at("swapped", die)))
+    aside = old.with_name(f".{old.name}.gradience-moved")
+    for replaced in (False, True):
+        shutil.rmtree(new, ignore_errors=True)
+        if replaced:
+            HubMaker(new).add("org/begun-anew", "9", {"x": b"x"})
+        with contextlib.suppress(StorageError):
+            resume(str(old), str(new), nobody)
+        kept = content(aside) if aside.exists() else content(old)
+        assert kept.items() >= mine.items()
+
+
+def test_odd_links_and_names_are_brought(old, new):
+    two_hubs(old, new)
+    repo = old / "models--org--mine"
+    snapshot = repo / "snapshots" / ("c" * 40)
+    (repo / "other/deep").mkdir(parents=True)
+    (repo / "other/y").write_bytes(b"by way of a link")
+    (snapshot / "d").symlink_to("../../other/deep")
+    (snapshot / "back").symlink_to("d/../y")
+    (snapshot / "two\nlines").write_bytes(b"odd")
+    (snapshot / "half").symlink_to("../../blobs/0123.incomplete")
+    (old / ".locks/notes.txt").write_text("mine")
+    mine = content(old)
+    assert len(mine) >= 7
+    assert merge(old, new).complete
+    assert content(new).items() >= mine.items()
+    assert (new / ".locks/notes.txt").read_text() == "mine"
+
+
+def test_refs_that_stay_are_named_in_the_plan(old, new):
+    two_hubs(old, new)
+    notes = planned(old, new, merges=True).notes
+    assert any("refs/main at bbbbbbbb, not aaaaaaaa" in note for note in notes)
+
+
+def test_a_user_may_have_closed_directories_of_their_own(tmp_path):
+    if os.geteuid() == 0:
+        old, new = tmp_path / "home/old/hub", tmp_path / "home/new/hub"
+        two_hubs(old, new)
+        for path in (tmp_path / "home", *(tmp_path / "home").rglob("*")):
+            os.chown(path, 1234, 1234, follow_symlinks=False)
+        for above in tmp_path.parents:
+            if above.stat().st_uid == 0 and above != Path("/"):
+                above.chmod(above.stat().st_mode | 0o011)
+        tmp_path.chmod(0o755)
+    else:
+        old, new = tmp_path / "old/hub", tmp_path / "new/hub"
+        two_hubs(old, new)
+    for closed in (old / "models--org--mine", *old.glob("models--org--mine/snapshots/*")):
+        closed.chmod(0o555)
+    mine = content(old)
+
+    def as_user() -> None:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(1234)
+            os.setuid(1234)
+        assert merge(old, new).complete
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            as_user()
+        finally:
+            os._exit(0 if old.is_symlink() else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert content(new).items() >= mine.items()
+    assert (new / "models--org--mine/snapshots" / ("c" * 40)).stat().st_mode & 0o777 == 0o555
+
+
 @pytest.mark.parametrize("step", ["brought", "linked", "swapped"])
 def test_a_writer_meanwhile_stops_it_and_a_second_try_has_it_all(old, new, step):
     mine = two_hubs(old, new)
@@ -505,25 +620,13 @@ def test_a_disk_that_fills_up_half_way_leaves_the_old_whole_and_the_other_sound(
     with tmpfs(tmp_path / "disk", "size=16m") as disk:
         new = disk / "hub"
         mine = two_hubs(old, new)
-        rest = disk / "rest"
         plan = planned(old, new, merges=True)
-
-        def fill() -> None:
-            with rest.open("wb") as file:
-                while True:
-                    file.write(bytes(1 << 12))
-                    file.flush()
-
-        def full() -> None:
-            with pytest.raises(OSError, match="No space left") as caught:
-                fill()
-            assert caught.value.errno == errno.ENOSPC
-
-        (outcome,) = carry_out(plan, reached=at("brought", full)).outcomes
+        fill = at("brought", lambda: fill_up(disk / "rest"))
+        (outcome,) = carry_out(plan, reached=fill).outcomes
         assert (outcome.state, "No space left" in outcome.reasons[0]) == ("undone", True)
         assert (content(old), old.is_symlink()) == (mine, False)
         sound(new)
-        rest.unlink()
+        (disk / "rest").unlink()
         again(old, new, merges=True)
         assert content(new).items() >= mine.items()
 

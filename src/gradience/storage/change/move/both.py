@@ -14,10 +14,11 @@ from gradience.files.below import Below
 from gradience.storage.change.meter import Meter, Progress
 from gradience.storage.change.move.copy import bytes_of, held_open
 from gradience.storage.change.move.ends import Ends
-from gradience.storage.change.move.parts import HOPS, Part, final, parts_of
+from gradience.storage.change.move.parts import HOPS, Part, final, is_ref, parts_of
 from gradience.storage.change.move.tree import Node
 from gradience.storage.change.records import text_of
 
+_COMMIT_BYTES = 64
 _NOTES = (".lock", ".soft", ".refs")
 
 
@@ -31,8 +32,8 @@ class Both:
         All that is in the first.
     parts : mapping of str to Part
         What becomes of each.
-    heir : int or None
-        The user to whom what comes is given: where root acts, whose cache the second is.
+    heir : (int, int) or None
+        User and group to whom what comes is given: where root acts, whose cache the second is.
     links : bool
         Whether a file can have a name at both ends: then nothing is copied.
     """
@@ -43,20 +44,23 @@ class Both:
     into: str
     by_name: Mapping[str, Node]
     parts: Mapping[str, Part]
-    heir: int | None
+    heir: tuple[int, int] | None
     links: bool
 
     @classmethod
-    def of(cls, ends: Ends, nodes: Iterable[Node]) -> "Both":
-        """Of what was found in the old directory, and the new place, which must be a directory."""
+    def of(cls, ends: Ends, nodes: Iterable[Node], *, top: str = "") -> "Both":
+        """Of what was found in the old directory, and the new place, which must be a directory.
+
+        `top` is where the old directory lies, if not under its name.
+        """
         by_name = {node.name: node for node in nodes}
-        owner = ends.target.status(ends.name).st_uid
-        heir = owner if os.geteuid() == 0 and owner else None
+        there = ends.target.status(ends.name)
+        heir = (there.st_uid, there.st_gid) if os.geteuid() == 0 and there.st_uid else None
         # What is given to somebody else is copied: the name that it had is not theirs.
-        givable = all(heir in (None, node.status.st_uid) for node in by_name.values())
+        givable = heir is None or all(n.status.st_uid == heir[0] for n in by_name.values())
         return cls(
             source=ends.source,
-            top=ends.top,
+            top=top or ends.top,
             target=ends.target,
             into=ends.name,
             by_name=by_name,
@@ -85,6 +89,19 @@ class Both:
         """What is there as something else, as far as `lstat` tells."""
         kept = [node for node in self.meant() if self.parts[node.name] is not Part.POINTER]
         return [n for n in kept if self.target.exists(self.new(n)) and self._is_other(n)]
+
+    def other_refs(self) -> list[str]:
+        """Refs that name another commit at the new place, where they stay; in words."""
+        found = []
+        for name in filter(is_ref, self.by_name):
+            node = self.by_name[name]
+            if node.is_file and self.target.exists(self.new(node)):
+                mine = self.source.read(self.old(node), _COMMIT_BYTES)
+                theirs = self.target.read(self.new(node), _COMMIT_BYTES)
+                if mine != theirs:
+                    commits = [os.fsdecode(text)[:8] for text in (theirs, mine)]
+                    found.append(text_of(f"{name} at {commits[0]}, not {commits[1]}"))
+        return found
 
     def unused(self) -> list[Node]:
         """Files with content that are not brought: nothing uses them."""

@@ -172,7 +172,7 @@ class Ends:
             )
         for below, name in ((self.source, self.top), (self.target, self.name)):
             left = f".{name}.gradience-moved"
-            if below.exists(left) and action is None:
+            if below.exists(left) and action is None and self.state() is None:
                 raise StorageError(
                     f"{text_of(below.root)}/{text_of(left)} is of an unfinished move of "
                     f"{text_of(below.root)}/{text_of(name)}",
@@ -249,24 +249,25 @@ class Ends:
 def opened(old: str, new: str) -> Iterator[Ends]:
     """Both ends, held open.
 
-    Where directories above the new place are still to be made, the nearest one that is there stands
-    for them: enough to plan with.
+    Where directories above a place are still to be made, or are gone, the nearest one that is there
+    stands for them: enough to plan with.
 
     Raises
     ------
     StorageError
         If one of them cannot be opened.
     """
-    above = os.path.dirname(new)  # noqa: PTH120 - perhaps no UTF-8
+    with contextlib.ExitStack() as stack:
+        source, target = (stack.enter_context(_below(_above(place))) for place in (old, new))
+        top, name = (os.path.relpath(place, _above(place)) for place in (old, new))
+        yield Ends(source, top, target, name)
+
+
+def _above(place: str) -> str:
+    above = os.path.dirname(place)  # noqa: PTH120 - perhaps no UTF-8
     while not os.path.lexists(above):
         above = os.path.dirname(above)  # noqa: PTH120
-    with contextlib.ExitStack() as stack:
-        source, target = (
-            stack.enter_context(_below(path))
-            for path in (os.path.dirname(old), above)  # noqa: PTH120
-        )
-        name = os.path.relpath(new, above)
-        yield Ends(source, os.path.basename(old), target, name)  # noqa: PTH119
+    return above
 
 
 def _below(path: str) -> Below:

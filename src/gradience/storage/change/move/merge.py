@@ -57,7 +57,7 @@ def plan_merge(
     apart(old, new)
     with opened(old, new) as ends:
         check_source(ends)
-        if ends.lacking():
+        if _lacking(ends):
             return plan_move(
                 old,
                 new,
@@ -73,7 +73,7 @@ def plan_merge(
         try:
             both = Both.of(ends, nodes)
             _check_differing(ends, both.differing())
-            absent = both.absent()
+            absent, refs = both.absent(), both.other_refs()
         except OSError as error:
             raise _unreadable(ends, error) from error
         room = "" if both.links else check_room(ends, absent, environ, home)
@@ -88,10 +88,21 @@ def plan_merge(
             notes=(
                 *notes(ends, nodes, room, environ, home),
                 *_left_out(both.unused()),
+                *_staying(ends, refs),
                 *_shared_with(ends),
             ),
             frees_bytes=frees,
         )
+
+
+def _lacking(ends: Ends) -> bool:
+    try:
+        return ends.lacking()
+    except StorageError as error:
+        raise StorageError(
+            str(error),
+            remedy="Mount that disk one directory higher, so that the cache is a directory on it.",
+        ) from error
 
 
 def _way(both: Both, absent: Sequence[Node]) -> str:
@@ -115,6 +126,13 @@ def _left_out(unused: Sequence[Node]) -> list[str]:
         return []
     size = format_size(physical(unused))
     return [f"{size} in {plural(len(unused), 'file')} that nothing uses are not brought, and go."]
+
+
+def _staying(ends: Ends, refs: Sequence[str]) -> list[str]:
+    if not refs:
+        return []
+    more = f" and {len(refs) - SHOWN} more" if len(refs) > SHOWN else ""
+    return [f"In {text_of(ends.new)} stay as they are: {', '.join(refs[:SHOWN])}{more}."]
 
 
 def _shared_with(ends: Ends) -> list[str]:
@@ -158,11 +176,12 @@ def _check_target(ends: Ends) -> None:
             f"{new}/blobs is not the Hub's store of shared blobs, and {old} has one",
             remedy="Rename or remove it.",
         )
-    if not os.access(ends.new, os.W_OK | os.X_OK):
-        raise StorageError(
-            f"{new} cannot be added to: this user may not write there",
-            remedy="Run it as the owner of that directory.",
-        )
+    for place in (ends.new, ends.old):  # a file is made in each, to see whether they are one
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise StorageError(
+                f"{text_of(place)} cannot be added to: this user may not write there",
+                remedy="Run it as its owner, after: chmod u+rwx",
+            )
 
 
 def _may_be_store(ends: Ends) -> bool:

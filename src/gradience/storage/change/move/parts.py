@@ -8,7 +8,7 @@ import enum
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from gradience.paths import SET_ASIDE
 from gradience.storage.change.move.tree import Node
@@ -23,12 +23,16 @@ _REPO = r"(?:model|dataset|space|kernel)s--[^/]+"
 _IS_REPO = re.compile(_REPO)
 _STORED = re.compile(r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}")
 _USER = re.compile(rf"{_REPO}/blobs/[^/]+")
-_COMMIT = re.compile(rf"({_REPO}/snapshots/[^/]+)(?:/.+)?")
-_LINKING = re.compile(rf"{_REPO}/(?:blobs/[^/]+|snapshots/.+)")
-_POINTER = re.compile(rf"{_REPO}/(?:refs/.+|trees/[^/]+\.json)|CACHEDIR\.TAG|version\.txt")
+_COMMIT = re.compile(rf"({_REPO}/snapshots/[^/]+)(?:/.+)?", re.DOTALL)
+_LINKING = re.compile(rf"{_REPO}/(?:blobs/[^/]+|snapshots/.+)", re.DOTALL)
+_REF = re.compile(rf"{_REPO}/refs/.+", re.DOTALL)
+_POINTER = re.compile(
+    rf"{_REF.pattern}|{_REPO}/trees/[^/]+\.json|CACHEDIR\.TAG|version\.txt", re.DOTALL
+)
 _LEFT_OUT = re.compile(
-    rf"\.locks/.+|{re.escape(PROBE)}[0-9a-f]+|{_REPO}/blobs/[^/]+\.incomplete"
-    r"|blobs/[0-9a-f]{2}/[0-9a-f]{64}\.(?:refs|lock|lock\.soft)"
+    rf"\.locks/.+\.(?:lock|soft)|{re.escape(PROBE)}[0-9a-f]+|{_REPO}/blobs/[^/]+\.incomplete"
+    r"|blobs/[0-9a-f]{2}/[0-9a-f]{64}\.(?:refs|lock|lock\.soft)",
+    re.DOTALL,
 )
 
 
@@ -42,14 +46,15 @@ class Part(enum.Enum):
 
 def parts_of(by_name: Mapping[str, Node]) -> dict[str, Part]:
     """What becomes of each name below a hub cache."""
-    return {name: _part(node, by_name) for name, node in by_name.items()}
+    used = {leads_to(node) for node in by_name.values() if node.is_link}
+    return {name: _part(node, by_name, used) for name, node in by_name.items()}
 
 
-def _part(node: Node, by_name: Mapping[str, Node]) -> Part:
+def _part(node: Node, by_name: Mapping[str, Node], used: Set[str]) -> Part:
     if node.is_link:
         broken = _LINKING.fullmatch(node.name) and _leads_nowhere(node, by_name)
         return Part.LEFT_OUT if broken else Part.CONTENT
-    if node.name == ".locks" or _LEFT_OUT.fullmatch(node.name):
+    if node.is_file and _LEFT_OUT.fullmatch(node.name) and node.name not in used:
         return Part.LEFT_OUT
     return Part.POINTER if node.is_file and _POINTER.fullmatch(node.name) else Part.CONTENT
 
@@ -58,6 +63,8 @@ def _leads_nowhere(node: Node, by_name: Mapping[str, Node], hops: int = HOPS) ->
     """Whether it is certain that nothing is where a link leads: in here, and by no other link."""
     name = leads_to(node)
     if node.target.startswith("/") or name.split("/")[0] == ".." or not hops:
+        return False
+    if "/../" in node.target.lstrip("./"):  # back from a directory that may be a link
         return False
     above = ""
     for part in name.split("/")[:-1]:
@@ -129,6 +136,11 @@ class Stage(enum.IntEnum):
     LINK = 4
     REVISION = 5
     POINTER = 6
+
+
+def is_ref(name: str) -> bool:
+    """Whether it names a commit."""
+    return _REF.fullmatch(name) is not None
 
 
 def stage_of(node: Node, part: Part) -> Stage:

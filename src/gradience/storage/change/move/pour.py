@@ -82,18 +82,27 @@ class Pour:
         """Blobs of the shared store, and the links that lead to them.
 
         The hub's own sweep takes a shared blob whose list names no link that leads to it, so all of
-        it happens under the lock of that blob: the blob, its list, the links.
+        it happens under the lock of that blob: its list, the blob, the links.
         """
         users = users_of(self.both.by_name)
         for stored in filter(is_stored, self.both.by_name.values()):
             links = [user for user in users.get(stored.name, ()) if user.name in absent]
             if links or stored.name in absent:
                 with self._lock(f"{self.both.new(stored)}.lock"):
+                    if not self._is_unlisted(stored):
+                        self._list(stored, links)
+                        self.reached("listed")
                     self._put(stored, self.both.new(stored), meter)
                     self.reached("stored")
-                    self._list(stored, links)
-                    self.reached("listed")
                     self._each(links, meter)
+
+    def _is_unlisted(self, stored: Node) -> bool:
+        """Whether it is there without a list: then the hub never deletes it.
+
+        A list of ours would change that, and lack whoever uses it there.
+        """
+        new, target = self.both.new(stored), self.both.target
+        return target.exists(new) and not target.exists(f"{new}.refs")
 
     def _list(self, stored: Node, links: Iterable[Node]) -> None:
         """Add to the list of a shared blob's users those that the old list has, and these."""
@@ -101,12 +110,14 @@ class Pour:
         lines = [os.fsencode(link.name) for link in links]
         if self.both.source.exists(mine):
             lines += self.both.source.read(mine, _LIST_BYTES).splitlines()
+        listed = b""
         if self.both.target.exists(theirs):
-            known = set(self.both.target.read(theirs, _LIST_BYTES).splitlines())
-            lines = [line for line in lines if line not in known]
+            listed = self.both.target.read(theirs, _LIST_BYTES)
+        known = set(listed.splitlines())
+        lines = [line for line in dict.fromkeys(lines) if line not in known]
         if lines:
-            text = b"".join(b"%b\n" % line for line in dict.fromkeys(lines))
-            self.both.target.append(theirs, text)
+            torn = b"\n" if listed and not listed.endswith(b"\n") else b""
+            self.both.target.append(theirs, torn + b"".join(b"%b\n" % line for line in lines))
 
     @contextlib.contextmanager
     def _lock(self, name: str) -> Iterator[None]:
@@ -170,7 +181,7 @@ class Pour:
                     self._copied(node, new, meter)
                 first[node.inode] = new
             if self.both.heir is not None:
-                self.both.target.give(new, self.both.heir)
+                self.both.target.give(new, *self.both.heir)
 
     def _linked(self, node: Node, new: str) -> bool:
         if not self.both.links:
@@ -208,6 +219,6 @@ class Pour:
             with held_open(self.both.target, self.both.new(node), directory=True) as descriptor:
                 attributes.keep(descriptor, node.status, extended)
                 if self.both.heir is not None:
-                    os.fchown(descriptor, self.both.heir, -1)
+                    os.fchown(descriptor, *self.both.heir)
                 taken += os.fstat(descriptor).st_blocks * 512
         return taken

@@ -7,7 +7,7 @@ had been given up already.
 import os
 from collections.abc import Callable
 
-from gradience.errors import UsageError
+from gradience.errors import StorageError, UsageError
 from gradience.files.below import Removed
 from gradience.storage.change.move import ends as state
 from gradience.storage.change.move.ends import Ends, locked, opened
@@ -95,6 +95,12 @@ def _after_the_swap(ends: Ends, reached: bytes, holders: Callable[[], Holders]) 
     if reached != state.REMOVING and (why := doubt(ends, tree, holders)):
         take_back(ends, why)
         return [f"taken back, for {why}."]
+    if not ends.is_dir(ends.target, ends.name):
+        raise StorageError(
+            f"{text_of(ends.new)} is gone, and what is left of the old directory is "
+            f"{text_of(ends.source.root)}/{text_of(ends.aside)}",
+            remedy="Bring the new place back, or rename that one.",
+        )
     removed = Removed()
     finish(ends, removed)
     return [f"finished; {removed.names} old names were removed."]

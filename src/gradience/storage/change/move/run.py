@@ -207,6 +207,7 @@ class _Mover:
             if not ends.lacking():
                 raise _LeftError(f"something is at {text_of(ends.new)} by now")
             if ends.source.device == ends.target.device and self._rename():
+                ends.forget()  # of an earlier try that was to merge, say
                 return
         self._copy_or_leave(nodes, action.fingerprint.tree, done)
         self._swap(nodes, top, action.fingerprint.tree, done)
@@ -408,10 +409,21 @@ def doubt(ends: Ends, planned: Tree | None, holders: Callable[[], Holders]) -> s
         nodes, tree = look(ends.source, ends.aside)
         if tree != planned:
             return _CHANGED
+        if why := _lacks(ends, nodes):
+            return why
         check(ends, nodes, holders())
     except (OSError, StorageError) as error:
         return words(error)
     return ""
+
+
+def _lacks(ends: Ends, nodes: list[Node]) -> str:
+    """Why the new place is not what was swapped in: somebody removed or replaced it since."""
+    if not ends.is_dir(ends.target, ends.name):
+        return f"{text_of(ends.new)} is gone"
+    both = Both.of(ends, nodes, top=ends.aside)
+    lost = both.absent() or both.differing()
+    return f"{text_of(ends.new)} lacks {text_of(lost[0].name)}" if lost else ""
 
 
 def take_back(ends: Ends, why: str) -> None:
