@@ -219,7 +219,9 @@ class Ends:
         self.target.write(f"{self.own}/copied.json", msgspec.json.encode(tree))
 
     def copy_untouched(self) -> bool:
-        """Whether nobody has written at the new place since."""
+        """Whether nobody has written at the new place since; nothing there is nothing written."""
+        if not self.target.exists(self.name):
+            return True
         try:
             _, found = look(self.target, self.name)
             noted = msgspec.json.decode(self.target.read(f"{self.own}/copied.json"), type=Tree)
