@@ -7,14 +7,13 @@ the caller acts on thousands of names and decides, by errno, what each refusal m
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 
-from gradience.files import at, soft_lock
+from gradience.files import at, held, soft_lock
 from gradience.files.at import Removed
 
 __all__ = ["Below", "Removed"]
@@ -322,9 +321,9 @@ class Below:
             if descriptor is None:
                 yield None
                 return
-            _locks.add(descriptor)
+            held.add(descriptor)
             try:
-                ours = _flock(descriptor)
+                ours = held.flock(descriptor)
                 soft = ours is None
                 if soft and not made and self._removed_stale(name, descriptor):
                     continue
@@ -336,13 +335,13 @@ class Below:
                 try:
                     yield ours
                 finally:
-                    if descriptor in _locks:  # not in a child that was forked meanwhile
+                    if held.holds(descriptor):  # not in a child that was forked meanwhile
                         over = bool(ours and spent is not None and spent())
                         if ours and (soft or over):
                             self.unlink(name)
                 return
             finally:
-                _unlock(descriptor)
+                held.let_go(descriptor)
         yield False
 
     def _lock_file(self, name: str, mode: int) -> tuple[int | None, bool]:
@@ -482,35 +481,3 @@ def _give(made: int, above: int) -> None:
     if os.geteuid() == 0 and (owner := os.fstat(above).st_uid) != 0:
         with contextlib.suppress(OSError):  # some network mounts let nobody give anything
             os.fchown(made, owner, -1)
-
-
-_locks: set[int] = set()
-"""Descriptors of the lock files that this process has open."""
-
-
-def _unlock(descriptor: int) -> None:
-    """Close a lock file, once; given up first, for a child may have it open too."""
-    if descriptor in _locks:
-        _locks.remove(descriptor)
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
-
-
-def _let_go() -> None:
-    """In a forked child, which must not hold what would not end with its parent."""
-    while _locks:
-        os.close(_locks.pop())
-
-
-os.register_at_fork(after_in_child=_let_go)
-
-
-def _flock(descriptor: int) -> bool | None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
