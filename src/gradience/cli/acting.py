@@ -5,7 +5,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from gradience.storage.change.records import Plan, Receipt
+
+
+class Asked(TypedDict):
+    """What the options of `acting` say; `settle` takes them as they are."""
+
+    dry_run: bool
+    yes: bool
+    as_json: bool
+    plan_file: Path | None
+    show_all: bool
 
 
 def acting(command: "Callable[..., int]") -> "Callable[..., int]":

@@ -4,11 +4,11 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from gradience.cli.acting import acting, all_roots, new_id, settle, settle_roots
+from gradience.cli.acting import Asked, acting, all_roots, new_id, settle, settle_roots
 from gradience.cli.cache import host_and_places, places
 
 if TYPE_CHECKING:
@@ -31,11 +31,7 @@ def dedupe(
     also: tuple[str, ...],
     projects: tuple[Path, ...],
     ollama: Path | None,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-    plan_file: Path | None,
-    show_all: bool,
+    **asked: Unpack[Asked],
 ) -> int:
     """Let equal files in hub caches, `local_dir` downloads and ollama's store share their bytes.
 
@@ -52,12 +48,9 @@ def dedupe(
     Exit codes: 0 done; 1 something of the plan stayed; 2 usage; 5 the disk refused.
     """
     stores = ollama_stores(ollama)
-    if not (dry_run or plan_file):
+    if not (asked["dry_run"] or asked["plan_file"]):
         settle_roots([*all_roots(also, projects), *map(os.path.realpath, stores)])
-    plan = plan_for(also, projects, stores)
-    return settle(
-        plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
-    )
+    return settle(plan_for(also, projects, stores), **asked)
 
 
 def ollama_stores(named: Path | None) -> tuple[Path, ...]:

@@ -3,11 +3,11 @@
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from gradience.cli.acting import acting, new_id, settle
+from gradience.cli.acting import Asked, acting, new_id, settle
 from gradience.cli.visible import visible
 from gradience.errors import ExitCode
 
@@ -25,11 +25,7 @@ def move(
     old: Path,
     new: Path,
     abandon: bool,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-    plan_file: Path | None,
-    show_all: bool,
+    **asked: Unpack[Asked],
 ) -> int:
     """Move the cache directory SRC to DST, and leave a link at SRC.
 
@@ -45,15 +41,7 @@ def move(
 
     Exit codes: 0 done; 1 it stayed where it was; 2 usage; 5 in use, no room, the disk refused.
     """
-    source, target = _place(old), _place(new)
-    if abandon:
-        return _abandon(source, target)
-    if _over(source, target, settles=not (dry_run or plan_file)):
-        return int(ExitCode.OK)
-    plan = plan_for("move", source, target)
-    return settle(
-        plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
-    )
+    return _carry("move", _place(old), _place(new), abandon=abandon, **asked)
 
 
 @click.command(short_help="Bring a hub cache into another, and leave a link.")
@@ -66,11 +54,7 @@ def merge(
     old: Path,
     new: Path,
     abandon: bool,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-    plan_file: Path | None,
-    show_all: bool,
+    **asked: Unpack[Asked],
 ) -> int:
     """Bring what only the hub cache SRC has into the hub cache DST, and make SRC a link to it.
 
@@ -89,14 +73,16 @@ def merge(
     if source == target and os.path.lexists(target):
         click.echo(visible(f"{old} and {new} are one directory already"), err=True)
         return int(ExitCode.OK)
+    return _carry("merge", source, target, abandon=abandon, **asked)
+
+
+def _carry(way: str, source: str, target: str, *, abandon: bool, **asked: Unpack[Asked]) -> int:
+    """Go on with what was cut off, or give it up; else plan, ask, carry out."""
     if abandon:
         return _abandon(source, target)
-    if _over(source, target, settles=not (dry_run or plan_file)):
+    if _over(source, target, settles=not (asked["dry_run"] or asked["plan_file"])):
         return int(ExitCode.OK)
-    plan = plan_for("merge", source, target)
-    return settle(
-        plan, dry_run=dry_run, yes=yes, as_json=as_json, plan_file=plan_file, show_all=show_all
-    )
+    return settle(plan_for(way, source, target), **asked)
 
 
 def _abandon(source: str, target: str) -> int:

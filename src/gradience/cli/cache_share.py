@@ -3,11 +3,11 @@
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from gradience.cli.acting import acting, encoded, new_id, settle, settle_roots
+from gradience.cli.acting import Asked, acting, encoded, new_id, settle, settle_roots
 from gradience.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,11 +34,7 @@ def share(
     root: Path,
     group: str | None,
     links: tuple[Path, ...],
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-    plan_file: Path | None,
-    show_all: bool,
+    **asked: Unpack[Asked],
 ) -> int:
     """Let the users of a group, or several projects, use one cache directory.
 
@@ -56,7 +52,7 @@ def share(
 
     if bool(group) == bool(links):
         raise UsageError("neither users nor projects", remedy="Give --group NAME or --link PATH.")
-    changes = not (dry_run or plan_file)
+    changes = not (asked["dry_run"] or asked["plan_file"])
     place, now = os.path.realpath(root), datetime.now(UTC)
     if changes:
         settle_roots([os.path.dirname(place)])  # noqa: PTH120
@@ -65,15 +61,7 @@ def share(
     else:
         absolute = [os.path.abspath(link) for link in links]  # noqa: PTH100 - the link itself
         plan = plan_links(place, absolute, change=new_id(now), now=now.timestamp())
-    return settle(
-        plan,
-        dry_run=dry_run,
-        yes=yes,
-        as_json=as_json,
-        plan_file=plan_file,
-        show_all=show_all,
-        agreed=keep_back,
-    )
+    return settle(plan, agreed=keep_back, **asked)
 
 
 def _group(name: str) -> "Group":
