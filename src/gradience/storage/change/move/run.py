@@ -27,13 +27,12 @@ from gradience.storage.change.apply import free_bytes
 from gradience.storage.change.doubts import words
 from gradience.storage.change.meter import Progress
 from gradience.storage.change.move import ends as state
-from gradience.storage.change.move.apart import check_apart
 from gradience.storage.change.move.both import Both
-from gradience.storage.change.move.copy import Copy, Reached, no_step
+from gradience.storage.change.move.copy import Reached, no_step
 from gradience.storage.change.move.ends import Ends, locked, opened
-from gradience.storage.change.move.plan import check, check_room, copied_bytes
-from gradience.storage.change.move.pour import Pour
+from gradience.storage.change.move.plan import check
 from gradience.storage.change.move.tree import Node, look
+from gradience.storage.change.move.ways import Copying, Pouring, Way
 from gradience.storage.change.records import (
     PLAN_SCHEMA,
     Action,
@@ -50,8 +49,6 @@ from gradience.storage.change.site import NO_ROOM
 from gradience.storage.environment import profile
 from gradience.system.holders import Holders
 
-_KEPT = "what is copied is kept, and the same command goes on from there"
-_BROUGHT = "what was brought stays, and the same command goes on from there"
 _CHANGED = "it changed while it was copied"
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
@@ -108,13 +105,14 @@ def move(
         before = [free_bytes(path) for path in disks]
         top = ends.source.status(ends.top) if ends.is_dir(ends.source, ends.top) else None
         with locked(ends):
+            way = (Pouring if plan.title == "merge" else Copying)(
+                ends=ends, environ=environ, home=home, progress=progress, reached=reached
+            )
             mover = _Mover(
                 ends=ends,
                 plan=plan,
                 holders=holders,
-                environ=environ,
-                home=home,
-                progress=progress,
+                way=way,
                 reached=reached,
             )
             try:
@@ -163,37 +161,8 @@ class _Mover:
     ends: Ends
     plan: Plan
     holders: Callable[[], Holders]
-    environ: Mapping[str, str]
-    home: Path
-    progress: Progress | None
+    way: Way
     reached: Reached
-
-    @property
-    def merges(self) -> bool:
-        """Whether the new place has content, which stays."""
-        return self.plan.title == "merge"
-
-    def bring(self, nodes: list[Node], done: _Done) -> str:
-        """Bring the content, and compare it; how the new place differs, "" if it does not."""
-        if self.merges:
-            both = Both.of(self.ends, nodes)
-            done.taken = Pour(both, self.ends.copy, self.progress, self.reached).make()
-            return both.verify(self.progress)
-        self.copy.make(nodes)
-        return self.copy.verify(nodes)
-
-    @property
-    def copy(self) -> Copy:
-        """The copy that is given its name when it is whole."""
-        ends = self.ends
-        return Copy(
-            source=ends.source,
-            top=ends.top,
-            target=ends.target,
-            staged=ends.copy,
-            progress=self.progress,
-            reached=self.reached,
-        )
 
     def run(self, action: Action, top: os.stat_result | None, done: _Done) -> None:
         """Everything, from the check of what the plan saw to the end of the old bytes."""
@@ -201,14 +170,12 @@ class _Mover:
         if top is None:
             raise _LeftError("it is gone, or no directory any more")
         nodes = self._as_planned(action, top)
-        if self.merges and not ends.is_dir(ends.target, ends.name):
-            raise _LeftError(f"{text_of(ends.new)} is gone, or no directory any more")
-        if not self.merges:
-            if not ends.lacking():
-                raise _LeftError(f"something is at {text_of(ends.new)} by now")
-            if ends.source.device == ends.target.device and self._rename():
-                ends.forget()  # of an earlier try that was to merge, say
-                return
+        if why := self.way.obstacle():
+            raise _LeftError(why)
+        one_disk = ends.source.device == ends.target.device
+        if one_disk and not self.way.merges and self._rename():
+            ends.forget()  # of an earlier try that was to merge, say
+            return
         self._copy_or_leave(nodes, action.fingerprint.tree, done)
         self._swap(nodes, top, action.fingerprint.tree, done)
         finish(ends, done.removed, self.reached)
@@ -265,7 +232,7 @@ class _Mover:
     def _begin(self) -> None:
         """The journal: plan and state; what an earlier try copied stays."""
         ends = self.ends
-        ends.begin_own(merges=self.merges)
+        ends.begin_own(merges=self.way.merges)
         with contextlib.suppress(FileNotFoundError):
             ends.target.remove(f"{ends.own}/plan.json", Removed())
         made = datetime.fromtimestamp(self.plan.made, UTC)
@@ -277,7 +244,7 @@ class _Mover:
     def _make_copy(self, nodes: list[Node], planned: Tree | None, done: _Done) -> str:
         """Copy and verify; why the copy is not what is there, "" if it is."""
         self._begin()
-        why = self.bring(nodes, done)
+        why, done.taken = self.way.bring(nodes)
         _, after = look(self.ends.source, self.ends.top)
         return why if after == planned else _CHANGED
 
@@ -285,7 +252,7 @@ class _Mover:
         """Make the copy; where the disk is full it goes again, else it is kept for another try."""
         ends = self.ends
         try:
-            self._check_room(nodes)
+            self.way.check_room(nodes)
             why = self._make_copy(nodes, planned, done)
         except StorageError as error:
             raise _LeftError(str(error)) from error
@@ -295,25 +262,15 @@ class _Mover:
             ends.forget()
             self.reached("dropped")
             done.state = "undone"
-            kept = "what was brought stays" if self.merges else "the copy was removed again"
-            raise _LeftError(f"{words(error)}: {kept}, nothing of the old was touched") from error
-        if why and self.merges and why != _CHANGED:
-            why += " (`gradience cache verify` tells whether one of the two is broken: remove that)"
+            raise _LeftError(
+                f"{words(error)}: {self.way.filled}, nothing of the old was touched"
+            ) from error
         if why:
             raise self._left(why)
 
-    def _check_room(self, nodes: list[Node]) -> None:
-        ends = self.ends
-        if not self.merges:
-            check_room(ends, nodes, self.environ, self.home, copied_bytes(ends))
-        elif not (both := Both.of(ends, nodes)).links:
-            check_room(ends, both.absent(), self.environ, self.home)
-
     def _left(self, why: str) -> _LeftError:
-        if not self.merges:
-            return _LeftError(f"{why}; {_KEPT}")
-        self.ends.forget()  # all that a merge needs to go on is what was brought
-        return _LeftError(f"{why}; {_BROUGHT}")
+        self.way.stop()
+        return _LeftError(f"{why}; {self.way.kept}")
 
     def _swap(
         self, nodes: list[Node], top: os.stat_result, planned: Tree | None, done: _Done
@@ -321,10 +278,7 @@ class _Mover:
         """Put the copy in its place and the link at the old one; take it back on any doubt."""
         ends = self.ends
         try:
-            if self.merges:
-                check_apart(ends)
-            else:
-                self._place(top)
+            self.way.place(top)
             check(ends, nodes, self.holders())
             # The last thing before the swap, and short: a writer that began since the copy was
             # made may not have had one of its files open just now.
@@ -338,26 +292,13 @@ class _Mover:
         if why := doubt(ends, planned, self.holders):
             done.state = "undone"
             take_back(ends, why)
-            if self.merges:
-                why += f"; what was written to it in that moment is in {text_of(ends.new)}"
-            raise self._left(why)
+            raise self._left(f"{why}{self.way.late()}")
         ends.reach(state.SWAPPED)
         self._sync()
 
     def _unchanged(self, planned: Tree | None) -> None:
         if look(self.ends.source, self.ends.top)[1] != planned:
             raise OSError(0, _CHANGED)
-
-    def _place(self, top: os.stat_result) -> None:
-        ends = self.ends
-        self.copy.finish_top(top)
-        ends.note_copy()
-        ends.reach(state.PLACED)
-        self.reached("noted")
-        ends.make_way()
-        ends.target.move(ends.copy, ends.name)
-        ends.target.sync_dir()
-        self.reached("placed")
 
     def _put_link(self) -> None:
         ends = self.ends
