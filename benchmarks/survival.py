@@ -61,6 +61,15 @@ FAULTS = {
     "kill -9 in save": {"fault": "kill", "at_step": 4},
 }
 DISKS = ("btrfs", "tmpfs", "fuse", "shim")
+# What `survival_run` imports. By these names, not by its own: a fork server of Python 3.11 looks
+# for modules in its own path alone, and says nothing where it finds none.
+HEAVY = [
+    "datasets",
+    "peft",
+    "transformers.trainer",
+    "transformers.models.bert.modeling_bert",
+    "gradience.vnext.integrations.hf",
+]
 _TWO = ("full, limit 1", "adapter, limit 1")
 _BYTES = tuple(name for name in FAULTS if name != "no inodes")
 _SAVES = ("first save", "third save", "in optimizer.pt", "before rotation")
@@ -133,7 +142,7 @@ class Lab:
     def __init__(self, work: Path) -> None:
         self.work = work
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["survival_run"])
+        self._context.set_forkserver_preload(HEAVY)
         self._calm: dict[Spec, dict[str, Any]] = {}
 
     def row(self, kind: str, setting: str, fault: str) -> Row:
