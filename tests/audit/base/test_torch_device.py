@@ -1,10 +1,11 @@
 """The torch path gives the intervals of the CPU: run by torch on any machine, on CUDA if any."""
 
+import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,56 +15,16 @@ import pytest
 from numpy.typing import DTypeLike
 
 from factories_matrices import MATRICES, Array, gaussian, trained_like, true_norm, with_spectrum
+from factories_weights import measured
 from gradience.audit.base.devices import Cpu, DeviceChoice, has_gpu
-from gradience.audit.base.packed.format import PackedWeight
-from gradience.audit.base.rows import StoredRows, stored_rows
-from gradience.audit.base.spectral_norm import DEFAULT_GOAL, Goal, NormInterval, spectral_norm
-from gradience.audit.base.weights import BaseWeight, Part
+from gradience.audit.base.spectral_norm import BLOCK, Goal, NormInterval, spectral_norm
 from gradience.errors import UnmeasurableError, UsageError
-from gradience.tensors.stored import StoredTensor
 
 torch = pytest.importorskip("torch")
 
 from gradience.audit.base.torch_device import TorchDevice, cuda, host  # noqa: E402
 
 ROUNDING = 1e-12
-
-
-@dataclass
-class Weights:
-    """Arrays as base weights, and which of them are open."""
-
-    arrays: dict[str, Array]
-    released: list[str] = field(default_factory=list)
-    packed: Mapping[str, PackedWeight] = field(default_factory=dict)
-
-    def tensor(self, name: str) -> StoredTensor:
-        array = self.arrays[name]
-        return StoredTensor(
-            name=name,
-            dtype=str(array.dtype),
-            shape=array.shape,
-            nbytes=array.nbytes,
-            read=lambda: array,
-            release=lambda: self.released.append(name),
-        )
-
-    def weights(self) -> list[BaseWeight]:
-        return [
-            BaseWeight(parts=(Part(tensor=name),), stored_shape=a.shape, dtype=str(a.dtype))
-            for name, a in self.arrays.items()
-        ]
-
-    def open(self, weight: BaseWeight) -> StoredRows:
-        return stored_rows(self, weight)
-
-
-def measured(device: Any, arrays: dict[str, Array], goal: Goal = DEFAULT_GOAL) -> dict[str, Any]:
-    source = Weights(arrays)
-    found = {w.key: result for w, result in device.intervals(source.weights(), source.open, goal)}
-    assert set(found) == set(arrays)
-    assert set(source.released) == set(arrays)
-    return found
 
 
 @pytest.fixture(params=["torch on the CPU", "CUDA"])
@@ -160,19 +121,68 @@ def test_the_upper_bound_fails_no_more_often_than_eta(draw: Callable[[int], Arra
     assert failures <= 0.06 * trials
 
 
-@pytest.fixture
-def with_tf32() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+def by_newer_switch(backend: Any) -> Callable[[str], None]:
+    return lambda precision: setattr(backend, "fp32_precision", precision)
+
+
+MATMUL = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+EVERYWHERE, ON_CUDA, ON_CPU = map(by_newer_switch, [torch.backends, *MATMUL])
+
+
+@pytest.fixture(
+    params=[
+        (torch.set_float32_matmul_precision, "high", "highest"),
+        (EVERYWHERE, "tf32", "none"),
+        (ON_CUDA, "tf32", "none"),
+        (ON_CPU, "tf32", "none"),
+    ],
+    ids=["older switch", "everywhere", "on CUDA", "on the CPU"],
+)
+def with_tf32(request: pytest.FixtureRequest) -> Iterator[None]:
+    switch, on, off = request.param
+    switch(on)
     yield
-    torch.set_float32_matmul_precision(before)
+    for one, value in ((switch, off), (ON_CUDA, "none"), (ON_CPU, "none")):
+        one(value)
+
+
+def precisions() -> list[str]:
+    """How matrices of float32 are multiplied, on each backend."""
+    return [backend.fp32_precision for backend in MATMUL]
 
 
 @pytest.mark.usefixtures("with_tf32")
 def test_the_users_choice_of_precision_is_not_used_and_not_lost(device: TorchDevice) -> None:
     W = trained_like(300, 200).astype(np.float32)
+    before = precisions()
+    assert "tf32" in before
     assert_agrees(measured(device, {"w": W})["w"], W)
-    assert torch.get_float32_matmul_precision() == "high"
+    assert precisions() == before
+
+
+def test_on_a_device_that_shares_no_memory_all_is_as_on_the_host() -> None:
+    """What each process of a GPU has to keep to, where there is none: see `factories_far`."""
+    script = Path(__file__).with_name("far_norms.py")
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, script], env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = json.loads(done.stdout)
+    for name, run in runs.items():
+        assert not run["left_over"], name
+        if name == "no room":
+            continue
+        assert run["stayed"], name
+        assert run["apart"] == [], name
+    # Weights go over once; of a pass come back the coefficients of a step.
+    roomy, tight = runs["roomy"], runs["tight"]
+    assert roomy["over"] < 1.01 * roomy["nbytes"]
+    assert roomy["back"] < 1.1 * roomy["passes"] * 3 * BLOCK**2 * 8
+    # A batch that does not fit leaves nothing behind that its halves would need.
+    assert tight["stayed"] == roomy["stayed"]
+    assert tight["most"] < roomy["most"] / 2
+    assert runs["no room"]["stayed"] == []
 
 
 def test_work_too_small_for_a_gpu_stays_on_the_cpu() -> None:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,28 +80,34 @@ class TorchDevice:
         self, weights: Sequence[BaseWeight], opener: Opener, goal: Goal
     ) -> Iterator[Result]:
         """The intervals of matrices of one shape: here as many as possible, the rest on the CPU."""
-        found: dict[BaseWeight, NormInterval] = {}
+        found: dict[BaseWeight, NormInterval] | None = {}
         if min(weights[0].stored_shape) > SMALL:
-            try:
-                found = self._here(weights, opener, goal)
-            except torch.OutOfMemoryError:
-                # Somebody else is on the device. A single matrix that does not fit is left over.
-                half = len(weights) // 2
-                if half:
-                    yield from self._together(weights[:half], opener, goal)
-                    yield from self._together(weights[half:], opener, goal)
-                    return
+            found = self._here_if_it_fits(weights, opener, goal)
+        half = len(weights) // 2
+        if found is None and half:
+            yield from self._together(weights[:half], opener, goal)
+            yield from self._together(weights[half:], opener, goal)
+            return
+        # A single matrix that does not fit is left over.
+        found = found or {}
         yield from found.items()
         left = [weight for weight in weights if weight not in found]
         yield from self.cpu.intervals(left, opener, goal)
 
-    def _here(
+    def _here_if_it_fits(
         self, weights: Sequence[BaseWeight], opener: Opener, goal: Goal
-    ) -> dict[BaseWeight, NormInterval]:
-        """Those that the device can do, in one batch."""
-        loaded, W = self._load(weights, opener)
-        with full_precision():
-            found = intervals_of_batch(W, goal) if loaded else []
+    ) -> dict[BaseWeight, NormInterval] | None:
+        """Those that the device can do, in one batch; None where its memory did not do."""
+        try:
+            loaded, W = self._load(weights, opener)
+            with full_precision():
+                found = intervals_of_batch(W, goal) if loaded else []
+        except RuntimeError as error:
+            if not _has_no_room(error):
+                raise
+            # Somebody else is on the device. What to do about it is done elsewhere: the error has
+            # the frames that hold what did fit, and here it is not yet over.
+            return None
         pairs = zip(loaded, found, strict=True)
         return {weight: interval for weight, interval in pairs if interval is not None}
 
@@ -156,7 +163,7 @@ def cuda(name: str, cpu: Cpu) -> TorchDevice:
     Raises
     ------
     UsageError
-        If torch finds no such device.
+        If torch finds no such device, or it cannot be used.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     number = int(name.partition(":")[2] or 0)
@@ -166,13 +173,22 @@ def cuda(name: str, cpu: Cpu) -> TorchDevice:
             remedy="Use --device cpu, or install a torch build for the driver of this machine.",
         )
     device = f"cuda:{number}"
-    free, _ = torch.cuda.mem_get_info(device)
+    try:
+        free, _ = torch.cuda.mem_get_info(device)
+    except RuntimeError as error:  # full, taken by one process alone, or fallen off the bus
+        raise UsageError(
+            f"--device {name} cannot be used: {str(error).partition(chr(10))[0]}",
+            remedy="See with nvidia-smi who is on it; or use --device cpu.",
+        ) from error
     return TorchDevice(name=device, batch_bytes=int(free * _SHARE_OF_MEMORY), cpu=cpu)
 
 
 def cuda_if_any(cpu: Cpu) -> TorchDevice | None:
-    """The first CUDA device, or None."""
-    return cuda("cuda", cpu) if torch.cuda.is_available() else None
+    """The first CUDA device, or None if there is none that can be used."""
+    try:
+        return cuda("cuda", cpu) if torch.cuda.is_available() else None
+    except UsageError:
+        return None
 
 
 def host(cpu: Cpu = ONE_THREAD, *, batch_bytes: int = _HOST_BYTES) -> TorchDevice:
@@ -180,12 +196,41 @@ def host(cpu: Cpu = ONE_THREAD, *, batch_bytes: int = _HOST_BYTES) -> TorchDevic
     return TorchDevice(name="cpu", batch_bytes=batch_bytes, cpu=cpu)
 
 
+def _has_no_room(error: RuntimeError) -> bool:
+    """Whether a device had too little memory: torch says so, or the library below it."""
+    words = str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "out of memory" in words
+        or "STATUS_ALLOC_FAILED" in words
+    )
+
+
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Products in float32 proper: TF32 keeps ten bits, and the bounds do not allow for that."""
-    before = torch.get_float32_matmul_precision()
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # chosen by the newer switches: torch then refuses to hear of this one
+        with _full_precision_by_backend():
+            yield
+        return
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _full_precision_by_backend() -> Iterator[None]:
+    all_backends: Any = torch.backends  # these of it have no types
+    backends = (all_backends.cuda.matmul, all_backends.mkldnn.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
