@@ -5,9 +5,10 @@ lies beside every other. Here a tensor of the device is a wrapper that torch tak
 accelerator: no operation takes it together with one of the host, numpy does not see it, what
 crosses is counted, and the memory of the device ends.
 
-Importing this names a backend of torch, for good: only for a process of its own.
+To make one names a backend of torch, for good: only for a process of its own.
 """
 
+import functools
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,9 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-_setup_privateuseone_for_python_backend("far")
-
-FAR = torch.device("far:0")
+FAR = "far:0"
 aten = torch.ops.aten
 _CROSSES = (aten.copy_.default, aten._to_copy.default)
 _TAKES_INDICES_OF_THE_HOST = (aten.index.Tensor, aten.index_put_.default)
@@ -65,6 +64,7 @@ class FarDevice(TorchDispatchMode):
 
     def __init__(self, memory: int = 1 << 40) -> None:
         super().__init__()
+        _name_the_backend()
         self.memory = memory
         self.taken = self.most = 0
         self.crossed: Counter[str] = Counter()
@@ -94,7 +94,7 @@ class FarDevice(TorchDispatchMode):
         operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         far = [isinstance(operand, FarTensor) for operand in operands]
         asked = kwargs.get("device")
-        there = any(far) if asked is None else torch.device(asked).type == FAR.type
+        there = any(far) if asked is None else torch.device(asked) == torch.device(FAR)
         if func in _CROSSES:
             self._count(operands, there=far[0] if func is aten.copy_.default else there)
         elif any(far) and func not in _TAKES_INDICES_OF_THE_HOST:
@@ -130,3 +130,8 @@ class FarDevice(TorchDispatchMode):
         if not self._holders[place]:
             del self._holders[place]
             self.taken -= nbytes
+
+
+@functools.cache
+def _name_the_backend() -> None:
+    _setup_privateuseone_for_python_backend(FAR.partition(":")[0])

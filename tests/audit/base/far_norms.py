@@ -44,7 +44,7 @@ def on_far(arrays: dict[str, Array], memory: int = 1 << 40) -> dict[str, Any]:
     """What came of some arrays."""
     cpu = Noting()
     with FarDevice(memory) as far:
-        there = measured(TorchDevice(name=str(FAR), batch_bytes=ROOMY, cpu=cpu), arrays)  # type: ignore[arg-type]
+        there = measured(TorchDevice(name=FAR, batch_bytes=ROOMY, cpu=cpu), arrays)  # type: ignore[arg-type]
     here = measured(host(batch_bytes=ROOMY), arrays)
     stayed = [name for name in arrays if name not in cpu.left]
     return {
