@@ -571,6 +571,53 @@ def test_dotenv_loaded_after_the_import_is_late_for_each_of_its_variables() -> N
     assert "HF_HOME" in finding.message
 
 
+def test_late_variables_are_one_finding_and_one_command_sets_them_all() -> None:
+    later = (
+        LATE[0],
+        LATE[1],
+        Assignment(name="HF_HUB_CACHE", value="/c", line=3, how="os.environ"),
+        Assignment(name="HF_ASSETS_CACHE", value=None, line=4, how="os.environ"),
+        Assignment(name="TORCH_HOME", value="/t", line=5, how="os.putenv"),
+    )
+    ill = facts(program=program(*later))
+    known, computed = found(ill, "variable_after_import")
+    [by_putenv] = found(ill, "variable_by_putenv")
+    assert known.remedy == "HF_HOME=/d HF_HUB_CACHE=/c TORCH_HOME=/t python t.py"
+    assert known.remedy == by_putenv.remedy
+    assert "line 2 sets HF_HOME after line 1" in known.message
+    assert "line 3 sets HF_HUB_CACHE after line 1" in known.message
+    assert computed.remedy.startswith("# move the line that sets HF_ASSETS_CACHE above")
+
+
+def test_variables_of_profiles_are_one_finding_with_every_value() -> None:
+    settings = [
+        Setting(name="HF_HOME", value="/d/hf", file="/home/me/.bashrc", line=1),
+        Setting(name="TORCH_HOME", value="$HOME/t", file="/home/me/.bashrc", line=2),
+        Setting(name="WANDB_DIR", value="/w", file="/home/me/.profile", line=3, exported=False),
+    ]
+    ill = facts(settings=tuple(settings), environ={"HOME": "/home/me"})
+    [finding] = found(ill, "variable_not_in_process")
+    assert finding.message.startswith("3 variables of shell profiles are not in this process")
+    assert (
+        "in /home/me/.bashrc, line 1 sets HF_HOME=/d/hf, line 2 sets TORCH_HOME=/home/me/t; in "
+        "/home/me/.profile, line 3 sets WANDB_DIR=/w without `export`." in finding.message
+    )
+    assert finding.remedy == "export HF_HOME=/d/hf TORCH_HOME=/home/me/t WANDB_DIR=/w"
+    [written] = [f for f in summarise(ill).findings if f.code == finding.code]
+    assert [(v.name, v.value, v.line) for v in written.variables] == [
+        ("HF_HOME", "/d/hf", 1),
+        ("TORCH_HOME", "/home/me/t", 2),
+        ("WANDB_DIR", "/w", 3),
+    ]
+
+
+def test_libraries_that_are_missing_are_installed_by_one_command() -> None:
+    imports = [Import(library=name, line=n) for n, name in enumerate(("datasets", "peft"), start=1)]
+    [finding] = found(facts(program=program(*imports)), "library_missing")
+    assert "line 1 imports datasets, line 2 imports peft" in finding.message
+    assert "-m pip install datasets peft  #" in finding.remedy
+
+
 def test_every_path_in_a_remedy_is_quoted() -> None:
     odd = f"{HOME}/my cache; rm -rf $HOME/hub"
     ill = facts(use(path=odd), places={odd: place(odd, writable=False, mine=True)})

@@ -4,9 +4,12 @@ The four troubles are the error messages that people search for; damage and the 
 of their own. A remedy of a finding is a command line: what follows `#` on it is for the reader.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 
-from gradience.findings import Catalogue, FindingKind, Severity
+import msgspec
+
+from gradience.findings import Catalogue, Finding, FindingKind, Severity
 
 DOCTOR = Catalogue()
 """Every kind that `gradience doctor` can report, by code."""
@@ -21,6 +24,34 @@ class Trouble(StrEnum):
     DUPLICATES = "The same model downloaded many times"
     DAMAGE = "Files that are broken"
     OTHER = "Worth knowing"
+
+
+class SetVariable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A variable that a file sets; `value` is None where only the run computes it."""
+
+    name: str
+    file: str
+    line: int
+    value: str | None = None
+
+
+class VariablesFinding(Finding, frozen=True, kw_only=True):
+    """A finding about several variables that one command mends."""
+
+    variables: tuple[SetVariable, ...]
+
+
+def found_together(
+    kind: FindingKind, message: str, *, variables: Iterable[SetVariable], remedy: str
+) -> VariablesFinding:
+    """Make one finding of all these variables."""
+    return VariablesFinding(
+        code=kind.code,
+        severity=kind.severity,
+        message=message,
+        remedy=remedy,
+        variables=tuple(variables),
+    )
 
 
 TROUBLE_OF: dict[str, Trouble] = {}
@@ -167,8 +198,8 @@ IN_PROFILE = _add(
     Trouble.VARIABLES,
     "variable_not_in_process",
     _WARNING,
-    "A shell profile sets a variable that this process does not have.",
-    "Export it here, or start a new shell.",
+    "Shell profiles set variables that this process does not have.",
+    "Export them here, or start a new shell.",
 )
 LITERAL = _add(
     Trouble.VARIABLES,
@@ -217,8 +248,8 @@ AFTER_IMPORT = _add(
     Trouble.VARIABLES,
     "variable_after_import",
     _ERROR,
-    "A program sets a variable after the import of the library that reads it at import.",
-    "Set it in front of the command.",
+    "A program sets variables after the import of a library that reads them at import.",
+    "Set them in front of the command.",
 )
 PUTENV = _add(
     Trouble.VARIABLES,
@@ -311,7 +342,7 @@ LIBRARY_MISSING = _add(
     Trouble.OTHER,
     "library_missing",
     _WARNING,
-    "A program imports a library that its interpreter does not have.",
+    "A program imports libraries that its interpreter does not have.",
     "Name the interpreter of the program with --python.",
 )
 NO_PROGRAM = _add(

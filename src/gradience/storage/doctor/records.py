@@ -3,6 +3,7 @@
 import msgspec
 
 from gradience.findings import Finding
+from gradience.storage.doctor.finding_kinds import SetVariable
 
 SCHEMA = "gradience.doctor/v1"
 
@@ -62,14 +63,22 @@ class ProgramSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     places: tuple[ProgramPlace, ...] = ()
 
 
-class TroubledFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """A finding under the trouble that it causes."""
+class TroubledFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A finding under the trouble that it causes.
+
+    Attributes
+    ----------
+    trouble, code, severity, message, remedy : str
+    variables : tuple of SetVariable
+        Those that it is about, where one command mends several.
+    """
 
     trouble: str
     code: str
     severity: str
     message: str
     remedy: str
+    variables: tuple[SetVariable, ...] = ()
 
 
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,10 +1,12 @@
 """What a program does to its own places: variables that come too late, directories in the code."""
 
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from gradience.findings import Finding
+from gradience.findings import Finding, FindingKind
 from gradience.storage.doctor import finding_kinds as kinds
-from gradience.storage.doctor.facts import Assignment, Facts, Program
+from gradience.storage.doctor.facts import Assignment, Facts, Import, Program
 from gradience.storage.doctor.questions import QUESTIONS
 from gradience.storage.doctor.values import expanded, export, is_literal, listed, meant, quoted
 from gradience.storage.environment.variables import VARIABLES
@@ -54,19 +56,63 @@ def takes_effect(program: Program, assignment: Assignment) -> bool:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Vain:
+    """A variable that a line of a program sets without the effect that was meant."""
+
+    kind: FindingKind
+    name: str
+    value: str | None
+    line: int
+    why: str
+
+
 def after_import(facts: Facts) -> Iterator[Finding]:
-    """`os.environ[...] = ...` below the import that froze it."""
+    """`os.environ[...] = ...` below the import that froze it, and what os.putenv sets.
+
+    One finding for all that one command mends: with a part of them it would fail again.
+    """
     program = facts.program
     if program is None:
         return
+    vain = list(_in_vain(facts, program))
+    groups: dict[tuple[str, bool], list[_Vain]] = defaultdict(list)
+    for each in vain:
+        groups[each.kind.code, each.value is None].append(each)
+    for (_, computed), group in groups.items():
+        values = {v.name: v.value for v in vain if (v.value is None) is computed}
+        yield kinds.found_together(
+            group[0].kind,
+            f"{program.script}, {_told(group)}.",
+            variables=[
+                kinds.SetVariable(name=v.name, value=v.value, file=str(program.script), line=v.line)
+                for v in group
+            ],
+            remedy=_in_front(program, values, facts),
+        )
+
+
+def _told(group: list[_Vain]) -> str:
+    """What each line sets, and why in vain."""
+    lines: dict[tuple[int, str], list[str]] = defaultdict(list)
+    for each in group:
+        lines[each.line, each.why].append(each.name)
+    return "; ".join(f"line {n} sets {', '.join(names)} {why}" for (n, why), names in lines.items())
+
+
+def _in_vain(facts: Facts, program: Program) -> Iterator[_Vain]:
     for assignment in program.assignments:
         if assignment.how == "load_dotenv":
-            yield from _dotenv(facts, program, assignment)
+            for setting in program.dotenv:
+                if setting.name not in facts.environ:
+                    yield from _late(facts, program, assignment, setting.name, setting.value)
         elif assignment.how == "os.putenv" and assignment.name in VARIABLES:
-            yield kinds.PUTENV.found(
-                f"{program.script}, line {assignment.line}: os.putenv sets {assignment.name} for "
-                "child processes only.",
-                remedy=_in_front(program, {assignment.name: assignment.value}, facts),
+            yield _Vain(
+                kind=kinds.PUTENV,
+                name=assignment.name,
+                value=assignment.value,
+                line=assignment.line,
+                why="by os.putenv, for child processes only",
             )
         else:
             yield from _late(facts, program, assignment, assignment.name, assignment.value)
@@ -74,24 +120,21 @@ def after_import(facts: Facts) -> Iterator[Finding]:
 
 def _late(
     facts: Facts, program: Program, assignment: Assignment, name: str, value: str | None
-) -> Iterator[Finding]:
+) -> Iterator[_Vain]:
     frozen = frozen_by(program, name, assignment.order)
     if frozen is None or (value is not None and facts.environ.get(name) == value):
         return
     library, line, readers = frozen
     moving = ", and hf_xet, which reads it later, takes the new one: bytes over two disks"
     splits = moving if "hf_xet" in VARIABLES[name].readers else ""
-    yield kinds.AFTER_IMPORT.found(
-        f"{program.script}, line {assignment.line}: {name} is set after line {line} imported "
-        f"{library}: {listed(readers)} took the old path then{splits}.",
-        remedy=_in_front(program, {name: value}, facts),
+    yield _Vain(
+        kind=kinds.AFTER_IMPORT,
+        name=name,
+        value=value,
+        line=assignment.line,
+        why=f"after line {line} imported {library}: {listed(readers)} took the old path "
+        f"then{splits}",
     )
-
-
-def _dotenv(facts: Facts, program: Program, assignment: Assignment) -> Iterator[Finding]:
-    for setting in program.dotenv:
-        if setting.name not in facts.environ:
-            yield from _late(facts, program, assignment, setting.name, setting.value)
 
 
 def _in_front(program: Program, values: dict[str, str | None], facts: Facts) -> str:
@@ -138,6 +181,7 @@ def missing(facts: Facts) -> Iterator[Finding]:
     """Libraries that the program imports and its interpreter does not have."""
     if facts.program is None or facts.interpreter is None:
         return
+    lacking: list[Import] = []
     for imported in facts.program.imports:
         name = imported.library
         question = QUESTIONS.get(name)
@@ -145,10 +189,15 @@ def missing(facts: Facts) -> Iterator[Finding]:
             continue
         if any(library.name == name for library in facts.interpreter.libraries):
             continue  # there, and damaged: told already
+        lacking.append(imported)
+    if lacking:
+        python = facts.interpreter.executable
+        told = ", ".join(f"line {each.line} imports {each.library}" for each in lacking)
+        packages = [QUESTIONS[each.library].distribution for each in lacking]
         yield kinds.LIBRARY_MISSING.found(
-            f"{facts.program.script}, line {imported.line} imports {name}, which "
-            f"{facts.interpreter.executable} does not have: its places are not known.",
-            remedy=f"{quoted(facts.interpreter.executable)} -m pip install {question.distribution}"
+            f"{facts.program.script}: {told}, which {python} does not have: its places are not "
+            "known.",
+            remedy=f"{quoted(python)} -m pip install {quoted(*packages)}"
             "  # or name the right interpreter with --python",
         )
 

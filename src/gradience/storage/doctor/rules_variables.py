@@ -22,6 +22,7 @@ from gradience.storage.doctor.values import (
     version_of,
 )
 from gradience.storage.environment.variables import VARIABLES
+from gradience.units import plural
 
 _OLDER_NAMES = (
     ("HUGGINGFACE_HUB_CACHE", "HF_HUB_CACHE"),
@@ -133,18 +134,32 @@ def older_names(facts: Facts) -> Iterator[Finding]:
 
 
 def profiles(facts: Facts) -> Iterator[Finding]:
-    """A line in a shell profile that this process does not have."""
+    """Lines in shell profiles that this process does not have: one shell mends them all."""
     last: dict[str, Setting] = {s.name: s for s in facts.settings if s.name in KNOWN}
     removed = set(facts.program.removed) if facts.program else set()
+    lacking: dict[str, str] = {}
+    lines: dict[str, list[str]] = defaultdict(list)
     for name, setting in last.items():
         value = expanded(setting.value, facts.environ, facts.home)
-        if name in facts.environ or name in removed or not value:
-            continue
-        why = "" if setting.exported else ", without `export`"
-        yield kinds.IN_PROFILE.found(
-            f"{name} is set in {setting.file}, line {setting.line}{why}, but not in this process: "
-            "it was started before that line was written, or by something that reads no profile.",
-            remedy=export(**{name: value}),
+        if name not in facts.environ and name not in removed and value:
+            lacking[name] = value
+            why = "" if setting.exported else " without `export`"
+            lines[setting.file].append(f"line {setting.line} sets {name}={value}{why}")
+    if lacking:
+        be = "is" if len(lacking) == 1 else "are"
+        where = "; ".join(f"in {file}, {', '.join(told)}" for file, told in lines.items())
+        yield kinds.found_together(
+            kinds.IN_PROFILE,
+            f"{plural(len(lacking), 'variable')} of shell profiles {be} not in this process, which "
+            "was started before those lines were written, or by something that reads no profile: "
+            f"{where}.",
+            variables=[
+                kinds.SetVariable(
+                    name=name, value=value, file=last[name].file, line=last[name].line
+                )
+                for name, value in lacking.items()
+            ],
+            remedy=export(**lacking),
         )
 
 

@@ -1,7 +1,7 @@
 """Facts to a diagnosis: where each library's bytes go, and what the rules find. Pure."""
 
 from gradience.storage.doctor.facts import Facts, Library, Program
-from gradience.storage.doctor.finding_kinds import TROUBLE_OF
+from gradience.storage.doctor.finding_kinds import TROUBLE_OF, VariablesFinding
 from gradience.storage.doctor.records import (
     Diagnosis,
     ProgramPlace,
@@ -29,6 +29,7 @@ def summarise(facts: Facts) -> Diagnosis:
                 severity=f.severity,
                 message=f.message,
                 remedy=f.remedy,
+                variables=f.variables if isinstance(f, VariablesFinding) else (),
             )
             for f in examine(facts)
         ),
