@@ -149,12 +149,12 @@ def repo(name: str, path: str, *revisions: str, size: int = GB, damage: Iterable
 
 
 def cache(root: str, *entries: Entry, kind: str = "hub", layout: str = "repo blobs", **more: Any):
-    values = {"unreadable": (), "unreadable_count": 0, "device": 1, **more}
+    values = {"unreadable": (), "unreadable_count": 0, "device": 1, "inodes": 1}
+    values |= {"chosen_by": "default", **more}
     return Cache(
         kind=kind,
-        title="",
+        title=kind,
         root=root,
-        chosen_by="default",
         holds="",
         recoverable="download",
         how="",
@@ -164,7 +164,6 @@ def cache(root: str, *entries: Entry, kind: str = "hub", layout: str = "repo blo
         shared_bytes=0,
         frees_bytes=0,
         files=1,
-        inodes=1,
         layout=layout,
         **values,
     )

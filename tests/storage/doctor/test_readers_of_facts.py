@@ -12,11 +12,13 @@ from factories_doctor import facts, program
 from gradience.errors import UsageError
 from gradience.storage.checkpoints.contents import cut_off
 from gradience.storage.doctor.facts import Import, Interpreter, Library
+from gradience.storage.doctor.former import former
 from gradience.storage.doctor.locks import idle_lock_files, lock_test
 from gradience.storage.doctor.places import hub_clients, place
 from gradience.storage.doctor.probe import probe
 from gradience.storage.doctor.profiles import parse, read_profiles
 from gradience.storage.doctor.rules import examine
+from gradience.storage.environment.readers import Host
 
 PYTHON = Path(sys.executable)
 
@@ -302,3 +304,32 @@ def test_what_stands_in_the_way_of_a_directory_is_no_place_to_write(tmp_path):
         assert (found.kind, found.link) == ("broken link", tmp_path / name)
         assert not found.writable
     assert not below_file.writable
+
+
+FORMER_PLACES: dict[str, tuple[dict[str, str], str]] = {
+    "the usual place of datasets": ({}, ".cache/huggingface/datasets"),
+    "the usual place of torch": ({}, ".cache/torch"),
+    "a profile has HF_HOME": ({"HF_HOME": "~/hf"}, "hf/datasets"),
+    "a variable that nobody expanded": ({"HF_DATASETS_CACHE": "$S/d"}, "$S/d"),
+    "the layout of a machine of one's own": ({}, ".cache/gradience/torch"),
+    "the layout of a cluster": ({"SCRATCH": "{home}/s"}, "s/hf_cache/hub"),
+}
+
+
+@pytest.mark.parametrize("why", list(FORMER_PLACES))
+def test_places_that_nothing_leads_to_any_more_are_known(tmp_path: Path, why: str) -> None:
+    once, relative = FORMER_PLACES[why]
+    pairs = {name: value.format(home=tmp_path) for name, value in once.items()}
+    (tmp_path / relative).mkdir(parents=True)
+    new = dict.fromkeys(("HF_HUB_CACHE", "HF_DATASETS_CACHE", "TORCH_HOME"), "/new")
+    nobody = Interpreter(executable="python", version="3")
+    [place] = former(nobody, pairs.items(), pairs | new, tmp_path, Host(cwd=tmp_path))
+    assert place.path == tmp_path / relative
+
+
+def test_a_directory_in_use_under_another_name_is_not_left_behind(tmp_path: Path) -> None:
+    (tmp_path / ".cache/torch").mkdir(parents=True)
+    (tmp_path / "t").symlink_to(".cache/torch")
+    nobody = Interpreter(executable="python", version="3")
+    new = {"TORCH_HOME": str(tmp_path / "t")}
+    assert former(nobody, (), new, tmp_path, Host(cwd=tmp_path)) == []

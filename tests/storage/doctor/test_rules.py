@@ -26,6 +26,7 @@ from factories_doctor import (
 )
 from gradience.findings import Severity
 from gradience.storage.doctor.facts import (
+    FORMER,
     Assignment,
     Candidate,
     DeadRun,
@@ -463,6 +464,73 @@ def test_no_merge_is_offered_that_would_be_refused(closed: str) -> None:
     assert finding.remedy == (
         f"# {OLD} cannot be brought to {HUB}: me may not write in {closed} (owner root)"
     )
+
+
+ARROWS = f"{HOME}/.cache/huggingface/datasets"
+
+
+def part_of(kind: str, what: str, root: str, size: int = GB) -> Any:
+    entry = repo(what, f"{root}/{what}", size=size)
+    return msgspec.structs.replace(entry, kind=kind, what=what)
+
+
+def datasets_left(*more: Any, size: int = GB, **changes: Any) -> Facts:
+    old = cache(OLD, part_of("datasets", "dataset", OLD, size), kind="datasets", chosen_by=FORMER)
+    new = {"looked_at": {"datasets": ARROWS}, "roots": {ARROWS: place(ARROWS, kind="missing")}}
+    return facts(inventory=inventory(old, *more), **{**new, **changes})
+
+
+def test_what_datasets_left_behind_is_moved_where_its_place_is_free() -> None:
+    [finding] = found(datasets_left(), "cache_left_behind")
+    assert finding.message == (
+        f"{OLD} holds 1.00 GB of datasets (dataset) where no library looks; they use {ARROWS}."
+    )
+    assert finding.remedy == f"gradience cache move {OLD} {ARROWS}"
+
+
+def test_what_torch_left_behind_is_told_apart_from_little_and_from_what_is_in_use() -> None:
+    def torch_cache(size: int, chosen_by: str) -> Facts:
+        old = cache(OLD, part_of("torch", "weights", OLD, size), kind="torch", chosen_by=chosen_by)
+        return facts(inventory=inventory(old), looked_at={"torch": "/t"})
+
+    [finding] = found(torch_cache(GB, FORMER), "cache_left_behind")
+    assert finding.remedy == f"gradience cache move {OLD} /t"
+    assert found(torch_cache(900_000, FORMER), "cache_left_behind") == []
+    assert found(torch_cache(GB, "default"), "cache_left_behind") == []
+
+
+def test_two_caches_of_datasets_do_not_merge_and_the_old_one_is_cleaned() -> None:
+    both = {"inodes": 3, "kind": "datasets"}
+    ill = datasets_left(cache(ARROWS, part_of("datasets", "dataset", ARROWS), **both), roots={})
+    [finding] = found(ill, "cache_left_behind")
+    assert finding.remedy == (
+        f"gradience cache clean --idle 30d --kind datasets --at datasets={OLD}  "
+        f"# both have content; to use this one: export HF_DATASETS_CACHE={OLD}"
+    )
+
+
+SWEPT: dict[str, dict[str, Any]] = {
+    "a cache in it": {"more": (cache(f"{OLD}/hub", repo("o/m", f"{OLD}/hub/m")),)},
+    "its own new place": {"looked_at": {"datasets": f"{OLD}/arrow"}},
+    "something of a user": {},
+}
+
+
+@pytest.mark.parametrize("what", list(SWEPT))
+def test_no_move_sweeps_up_what_is_not_of_that_cache(what: str) -> None:
+    more = {**SWEPT[what]}
+    ill = datasets_left(*more.pop("more", ()), **more)
+    if what == "something of a user":
+        entries = (part_of("datasets", "dataset", OLD), part_of("datasets", "other", OLD))
+        old = cache(OLD, *entries, kind="datasets", chosen_by=FORMER)
+        ill = dataclasses.replace(ill, inventory=inventory(old))
+    [finding] = [f for f in found(ill, "cache_left_behind") if "datasets" in f.message]
+    assert finding.remedy.startswith(f"# {OLD} holds {OLD}/")
+
+
+def test_a_hub_cache_of_names_without_a_file_is_not_left_behind() -> None:
+    tried = msgspec.structs.replace(repo("o/gated", f"{OLD}/models--o--gated"), files=0)
+    assert found(facts(inventory=inventory(cache(OLD, tried))), "cache_left_behind") == []
 
 
 def test_a_comment_does_nothing_whatever_the_path_in_it_holds() -> None:

@@ -470,6 +470,32 @@ def test_a_cache_left_behind_is_poured_into_the_one_in_use(patient: Patient) -> 
     assert old.readlink() == new
 
 
+def left(directory: Path, name: str) -> Path:
+    """A file of some size in a cache."""
+    (directory / name).parent.mkdir(parents=True)
+    (directory / name).write_bytes(os.urandom(1_200_000))
+    return directory
+
+
+def test_what_datasets_and_torch_left_behind_is_found_and_moved(patient: Patient) -> None:
+    arrow = left(patient.home / ".cache/gradience/datasets", "imdb/plain/0.0.0/abc/imdb.arrow")
+    torch_home = left(patient.home / ".cache/torch", "hub/checkpoints/resnet18.pth")
+    small = patient.home / ".cache/huggingface/datasets/tiny/plain/0.0.0/abc"
+    small.mkdir(parents=True)
+    (small / "tiny.arrow").write_bytes(b"x" * 9000)
+    new = {"HF_DATASETS_CACHE": patient.home / "data/arrow", "TORCH_HOME": patient.home / "data/t"}
+    patient.environ |= {name: str(path) for name, path in new.items()}
+    found = patient.asks(*HUB)["findings"]
+    mends = [f["remedy"] for f in found if f["code"] == "cache_left_behind"]
+    assert sorted(mends) == [
+        f"gradience cache move {arrow} {new['HF_DATASETS_CACHE']}",
+        f"gradience cache move {torch_home} {new['TORCH_HOME']}",
+    ]
+    assert codes(patient.asks(*HUB, before="\n".join(mends))) == set()
+    assert (new["HF_DATASETS_CACHE"] / "imdb/plain/0.0.0/abc/imdb.arrow").is_file()
+    assert (new["TORCH_HOME"] / "hub/checkpoints/resnet18.pth").is_file()
+
+
 def as_the_page_has_them(diagnosis: Mapping[str, Any]) -> str:
     """Every mend of a page, in its order, as one paste."""
     order = list(Trouble)

@@ -15,6 +15,8 @@ from gradience.storage.inventory.records import Inventory
 from gradience.storage.verify.records import Verification
 from gradience.system.records import Mount
 
+FORMER = "was in use"
+"""What chose a cache of the inventory that nothing leads to any more."""
 _SHARED = 0o2020  # setgid, and the group may write
 
 
@@ -321,7 +323,9 @@ class Facts:
     settings: tuple[Setting, ...] = ()
     places: Mapping[str, Place] = field(default_factory=dict)
     roots: Mapping[str, Place] = field(default_factory=dict)
-    """Caches of the inventory, hub caches in use, and the directories above them."""
+    """Caches of the inventory, those in use, and the directories above them."""
+    looked_at: Mapping[str, str] = field(default_factory=dict)
+    """Where the libraries look for the caches of datasets and of torch, by kind."""
     mount_of: Mapping[str, Mount] = field(default_factory=dict)
     candidates: tuple[Candidate, ...] = ()
     rooms: tuple[Room, ...] = ()

@@ -277,8 +277,9 @@ SECOND_CACHE = _add(
     Trouble.DUPLICATES,
     "cache_left_behind",
     _INFO,
-    "A hub cache with content lies where no library looks any more: it will be downloaded again.",
-    "Move its content to the cache in use.",
+    "A cache of the hub, of datasets or of torch with content lies where no library looks any "
+    "more: it will be downloaded, or built, again.",
+    "Bring it to where the libraries look.",
 )
 CACHE_IN_PROGRAM = _add(
     Trouble.DUPLICATES,

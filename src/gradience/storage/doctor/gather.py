@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gradience import system
 from gradience.errors import GradienceError, StorageError
-from gradience.paths import as_path
 from gradience.storage.doctor import places as look
 from gradience.storage.doctor.checkpoints import bad_files, dead_runs, set_aside
 from gradience.storage.doctor.facts import (
@@ -25,6 +24,7 @@ from gradience.storage.doctor.facts import (
     Setting,
     Token,
 )
+from gradience.storage.doctor.former import former, looked_at
 from gradience.storage.doctor.locks import idle_lock_files, lock_test
 from gradience.storage.doctor.probe import Progress, probe
 from gradience.storage.doctor.profiles import read_profiles
@@ -32,8 +32,6 @@ from gradience.storage.doctor.program import environment, read_program
 from gradience.storage.doctor.questions import ARROW, MODELS, TORCH_HUB
 from gradience.storage.doctor.values import expanded
 from gradience.storage.environment.readers import Host
-from gradience.storage.inventory.places import Place as CachePlace
-from gradience.storage.inventory.places import places as cache_places
 from gradience.storage.inventory.records import Inventory
 from gradience.storage.inventory.take import survey
 from gradience.storage.room.headroom import headroom
@@ -149,14 +147,17 @@ def gather(
     tell("looking at disks and rights", 0, 1)
     facts = _with_places(facts, interpreter, needs_lock_test)
     tell("looking at disks and rights", 1, 1)
+    host = Host(cwd=machine.cwd, user=user_name(os.geteuid()), system=sys.platform)
     contents = _contents(
-        interpreter, facts.settings, environ, machine, projects=projects, progress=progress
+        interpreter, facts.settings, environ, machine, host, projects=projects, progress=progress
     )
+    looked = looked_at(interpreter, environ, machine.home, host)
     problems = contents.verification.problems if contents.verification else ()
-    roots = _cache_roots(interpreter, contents.inventory)
+    roots = _cache_roots(interpreter, contents.inventory, looked)
     return replace(
         facts,
         roots=look.roots(roots),
+        looked_at=looked,
         mount_of={**look.mounts_of(roots), **facts.mount_of},
         inventory=contents.inventory,
         verification=contents.verification,
@@ -229,9 +230,12 @@ def _roots(interpreter: Interpreter, places: Mapping[str, Place]) -> list[Path]:
     return sorted(p for p in wanted if not any(q != p and q in p.parents for q in wanted))
 
 
-def _cache_roots(interpreter: Interpreter, inventory: Inventory | None) -> list[Path]:
+def _cache_roots(
+    interpreter: Interpreter, inventory: Inventory | None, looked_at: Mapping[str, str]
+) -> list[Path]:
     """Every cache that a mend may bring into another, or another into."""
     named = [use.path for use in interpreter.uses if use.purpose == MODELS]
+    named += looked_at.values()
     named += [cache.root for cache in inventory.caches] if inventory else []
     return [Path(name) for name in dict.fromkeys(named)]
 
@@ -326,13 +330,14 @@ def _contents(
     settings: Sequence[Setting],
     environ: Mapping[str, str],
     machine: Machine,
+    host: Host,
     *,
     projects: Sequence[Path],
     progress: Progress | None,
 ) -> _Contents:
     """The caches in use, those that variables and profiles led to before, and the projects."""
-    host = Host(cwd=machine.cwd, user=user_name(os.geteuid()), system=sys.platform)
-    also = _also(interpreter, settings, environ, machine, host)
+    once = [*((s.name, s.value) for s in settings), *machine.environ.items(), *environ.items()]
+    also = former(interpreter, once, environ, machine.home, host)
     try:
         found = survey(
             environ=environ,
@@ -371,39 +376,3 @@ def _contents(
         ),
         idle_locks=locks,
     )
-
-
-def _also(
-    interpreter: Interpreter,
-    settings: Sequence[Setting],
-    environ: Mapping[str, str],
-    machine: Machine,
-    host: Host,
-) -> list[CachePlace]:
-    """Hub caches that the environment does not lead to."""
-    used = {os.path.realpath(u.path) for u in interpreter.uses if u.purpose == MODELS}
-    named = {os.path.realpath(p.path) for p in cache_places(environ, machine.home, host=host)}
-    return [
-        CachePlace(kind="hub", path=p, chosen_by="was in use")
-        for p in _hub_places(settings, environ, machine)
-        if os.path.realpath(p) not in named | used and p.is_dir()
-    ]
-
-
-def _hub_places(
-    settings: Sequence[Setting], environ: Mapping[str, str], machine: Machine
-) -> list[Path]:
-    """Where a hub cache of this user may lie: the usual place, and what variables named."""
-    named = dict(machine.environ) | dict(environ)
-    values = [(s.name, s.value) for s in settings] + list(named.items())
-    found = [machine.home / ".cache" / "huggingface" / "hub"]
-    old = {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE",
-           "PYTORCH_TRANSFORMERS_CACHE", "SENTENCE_TRANSFORMERS_HOME"}  # fmt: skip
-    for name, value in values:
-        path = as_path(expanded(value, named, machine.home), machine.home)
-        if name in old and value:
-            found.append(machine.cwd / path)
-        elif name == "HF_HOME" and value:
-            found += [path / "hub"] if path.is_absolute() else []
-            found.append(machine.cwd / value / "hub")  # what an unexpanded value made
-    return list(dict.fromkeys(found))

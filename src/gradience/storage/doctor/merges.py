@@ -1,5 +1,7 @@
 """Whether one cache may become a link to another: whose it is, and who else uses it. Pure.
 
+A hub cache is merged into another. Those of datasets and torch are moved to a place that is free.
+
 A merge leaves a link where a cache was. Whoever shares that cache, by its owner, its group or its
 mount, would from then on find the other one there: perhaps a home that is closed to them, or a
 disk that their machine does not have.
@@ -8,8 +10,12 @@ disk that their machine does not have.
 import posixpath
 
 from gradience.storage.doctor.facts import Facts
-from gradience.storage.doctor.values import inside, quoted
+from gradience.storage.doctor.values import export, inside, listed, quoted
 from gradience.storage.environment.exports.export import one_line
+from gradience.storage.inventory.records import Cache
+
+_HUB = "HF_HUB_CACHE"
+_VARIABLES = {"datasets": "HF_DATASETS_CACHE", "torch": "TORCH_HOME"}
 
 
 def merge(old: str, new: str, facts: Facts) -> str:
@@ -17,13 +23,45 @@ def merge(old: str, new: str, facts: Facts) -> str:
 
     A comment where others use the old one, or where the command would be refused.
     """
-    shared = _others(old, new, facts)
-    if shared:
-        use_it = f"use it instead of a copy of your own, with HF_HUB_CACHE={quoted(old)}"
-        may_write = facts.roots[old].writable
-        return _comment(f"{shared}: {use_it if may_write else 'leave it as it is'}")
+    why = _shared(old, new, _HUB, facts) or _refused(old, new, facts)
+    return _comment(why) if why else _command(old, new)
+
+
+def bring(cache: Cache, new: str, facts: Facts) -> str:
+    """The same for a cache that cannot be merged: a move, or what to do where there is one."""
+    old, variable = cache.root, _VARIABLES[cache.kind]
+    others = _not_its_own(cache, new, facts)
+    held = f"{quoted(old)} holds {listed(others, 3)} too" if others else ""
+    why = _shared(old, new, variable, facts) or (
+        f"{held}: use it with {variable}={quoted(old)}, or move its parts by hand" if held else ""
+    )
+    if why:
+        return _comment(why)
+    if _filled(new, facts):
+        where = f"--kind {cache.kind} --at {cache.kind}={quoted(old)}"
+        instead = one_line(f"both have content; to use this one: {export(**{variable: old})}")
+        return f"gradience cache clean --idle 30d {where}  # {instead}"
     refused = _refused(old, new, facts)
-    return _comment(refused) if refused else _command(old, new)
+    return _comment(refused) if refused else f"gradience cache move {quoted(old, new)}"
+
+
+def _not_its_own(cache: Cache, new: str, facts: Facts) -> list[str]:
+    """What a move would sweep up: things of others, and places that are in use."""
+    own, caches = cache.root, facts.inventory.caches if facts.inventory else ()
+    found = [entry.path for entry in cache.entries if entry.what == "other"]
+    found += [c.root for c in caches if not c.kind.startswith("dataset")]
+    found += [*facts.looked_at.values(), new]
+    found += [use.path for use in facts.uses]
+    return [path for path in dict.fromkeys(found) if inside(path, own) and path != own]
+
+
+def _filled(path: str, facts: Facts) -> bool:
+    """Whether something lies in a directory: a move goes to none, or to an empty one."""
+    place = facts.roots.get(path)
+    if place is None or not place.exists:
+        return False
+    caches = facts.inventory.caches if facts.inventory else ()
+    return any(c.inodes > 1 for c in caches if c.root == str(place.resolved))
 
 
 def take_along(old: str, new: str, facts: Facts) -> tuple[str, str]:
@@ -42,6 +80,14 @@ def _comment(text: str) -> str:
     zsh reads a pasted `#` as a command: no quote is left open, and nothing ends that command.
     """
     return f"# {one_line(text)}"
+
+
+def _shared(old: str, new: str, variable: str, facts: Facts) -> str:
+    """What to do with a cache that others use; "" where none do."""
+    others = _others(old, new, facts)
+    use_it = f"use it instead of a copy of your own, with {variable}={quoted(old)}"
+    may_write = facts.roots[old].writable
+    return f"{others}: {use_it if may_write else 'leave it as it is'}" if others else ""
 
 
 def _others(old: str, new: str, facts: Facts) -> str:

@@ -17,7 +17,7 @@ from gradience.storage.doctor import (
 )
 from gradience.storage.doctor.facts import Facts
 from gradience.storage.doctor.finding_kinds import DOCTOR
-from gradience.storage.doctor.questions import MODELS, QUESTIONS
+from gradience.storage.doctor.questions import ARROW, MODELS, QUESTIONS, TORCH_HUB
 from gradience.storage.doctor.values import export, gone
 
 Rule = Callable[[Facts], Iterator[Finding]]
@@ -46,6 +46,7 @@ RULES: tuple[Rule, ...] = (
     rules_variables.login_lost,
     rules_contents.duplicates,
     rules_contents.left_behind,
+    rules_contents.others_left_behind,
     rules_contents.generations,
     rules_places.locks,
     rules_contents.broken_weights,
@@ -59,10 +60,14 @@ RULES: tuple[Rule, ...] = (
 
 
 _BRINGING = frozenset(kind.code for kind in (kinds.DUPLICATE, kinds.SECOND_CACHE))
-"""Their mends bring content into the hub cache in use."""
-_NAMES = "|".join(name for name, _ in QUESTIONS["huggingface_hub"].variables[MODELS])
+"""Their mends bring content into a cache in use."""
+_NAMES = "|".join(
+    name
+    for library, purpose in (("huggingface_hub", MODELS), ("datasets", ARROW), ("torch", TORCH_HUB))
+    for name, _ in QUESTIONS[library].variables[purpose]
+)
 _POINTING = re.compile(rf"\b(?:export|unset) [^;&#]*\b(?:{_NAMES})\b")
-"""In a mend that may make another hub cache the one in use."""
+"""In a mend that may make another cache the one in use."""
 
 
 def examine(facts: Facts) -> tuple[Finding, ...]:
@@ -71,7 +76,7 @@ def examine(facts: Facts) -> tuple[Finding, ...]:
 
 
 def _one_direction(found: Sequence[Finding], facts: Facts) -> Iterator[Finding]:
-    """Nothing is brought into a hub cache that another mend of the page points away from."""
+    """Nothing is brought into a cache that another mend of the page points away from."""
     pointing = any(f.code not in _BRINGING and _POINTING.search(f.remedy) for f in found)
     for finding in found:
         if pointing and finding.code in _BRINGING:

@@ -12,8 +12,8 @@ from pathlib import Path
 from gradience.findings import Finding, Severity
 from gradience.storage.checkpoints.names import aside
 from gradience.storage.doctor import finding_kinds as kinds
-from gradience.storage.doctor.facts import Facts
-from gradience.storage.doctor.merges import merge
+from gradience.storage.doctor.facts import FORMER, Facts
+from gradience.storage.doctor.merges import bring, merge
 from gradience.storage.doctor.questions import MODELS
 from gradience.storage.doctor.values import TRUE, listed, quoted, version_of
 from gradience.storage.inventory.records import Cache, Damage, Entry
@@ -23,6 +23,8 @@ from gradience.units import format_size, plural
 
 BUSY_SECONDS = 3600.0
 _MUCH = 10**9
+_TRIVIAL = 10**6  # bytes of a cache that are not worth a word
+_OF_LIBRARIES = frozenset({"dataset", "weights", "repo", "kernels"})
 _LONGEST = 3000  # characters of one command; what is longer, a page would cut
 _SHARED_STORE = (1, 32)
 _LEFT = frozenset({"incomplete", "orphan_blob", "temporary"})
@@ -119,13 +121,30 @@ def left_behind(facts: Facts) -> Iterator[Finding]:
     first = next((c for c in hubs if c.root in used), None)
     target, kept = (sorted(used)[0], {}) if first is None else (first.root, _repos(first))
     for cache in hubs:
-        own = [entry.name for key, entry in _repos(cache).items() if key not in kept]
+        held = _repos(cache).items()
+        own = [entry.name for key, entry in held if key not in kept and entry.files]
         if cache.root in used or not own:
             continue
         yield kinds.SECOND_CACHE.found(
             f"{cache.root} holds {format_size(cache.physical_bytes)} ({listed(own, 3)}) where no "
             f"library looks; they use {target}.",
             remedy=merge(cache.root, target, facts),
+        )
+
+
+def others_left_behind(facts: Facts) -> Iterator[Finding]:
+    """A cache of datasets or of torch with content where no library looks: these do not merge."""
+    for cache in _caches(facts):
+        target = facts.looked_at.get(cache.kind)
+        held = [entry for entry in cache.entries if entry.what in _OF_LIBRARIES]
+        size = sum(entry.physical_bytes for entry in held)
+        if cache.chosen_by != FORMER or target is None or size < _TRIVIAL:
+            continue
+        yield kinds.SECOND_CACHE.found(
+            f"{cache.root} holds {format_size(size)} of {cache.title} "
+            f"({listed((entry.name for entry in held), 3)}) where no library looks; they use "
+            f"{target}.",
+            remedy=bring(cache, target, facts),
         )
 
 

@@ -125,7 +125,7 @@ def layout(
     for path in (root, local, token):
         check_path(str(path))
     settings = (
-        *_weights(root, _NAMES[platform.style]),
+        *weights(root, platform.style),
         Setting(
             name="HF_TOKEN_PATH",
             value=str(token),
@@ -171,7 +171,9 @@ def _carried(character: str) -> bool:
     )
 
 
-def _weights(root: Path, names: _Names) -> Iterator[Setting]:
+def weights(root: Path, style: Style) -> Iterator[Setting]:
+    """Where downloads and data go below the root of a platform of that style."""
+    names = _NAMES[style]
     for name, below, reason in (
         ("HF_HOME", names.hf_home, "all that Hugging Face keeps and that has no line of its own"),
         ("HF_HUB_CACHE", names.hub, "models, and the raw files of datasets"),

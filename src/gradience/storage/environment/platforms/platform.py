@@ -1,6 +1,6 @@
 """What a platform is: how it announces itself, where its big disk is mounted, what a stop wipes."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -90,12 +90,17 @@ class Platform:
 
     def default_root(self, environ: Mapping[str, str], home: Path) -> Path | None:
         """The promised root, for text made on another machine; None where none is fixed."""
+        return next(self.fixed_roots(environ, home), None)
+
+    def fixed_roots(self, environ: Mapping[str, str], home: Path) -> Iterator[Path]:
+        """Every root whose path is known without a look at the mounts, best first."""
         for candidate in self.roots:
             value = candidate.path
             path = environ.get(value[1:], "") if value.startswith("$") else value
             if path.startswith("/") and "*" not in path:
-                return Path(path)
-        return home / ".cache" / "gradience" if self.style == "local" else None
+                yield Path(path)
+        if self.style == "local":
+            yield home / ".cache" / "gradience"
 
 
 def _below(path: str, mark: str) -> bool:
