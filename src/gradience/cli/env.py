@@ -159,7 +159,11 @@ def _uninstall() -> int:
     done = profile.uninstall(os.environ, Path.home())
     _say_installed(done)
     if done.written or done.removed:
-        click.echo("The directories that it named stay, with what is in them.", err=True)
+        click.echo(
+            "The directories that it named stay, with what is in them; `gradience doctor` finds "
+            "what is left there.",
+            err=True,
+        )
     else:
         click.echo("nothing was installed.", err=True)
     return 0

@@ -496,6 +496,29 @@ def test_what_datasets_and_torch_left_behind_is_found_and_moved(patient: Patient
     assert (new["TORCH_HOME"] / "hub/checkpoints/resnet18.pth").is_file()
 
 
+@pytest.mark.parametrize("root", [[], ["--root", "disk"]])
+def test_caches_of_an_uninstalled_environment_are_found_and_brought_back(
+    patient: Patient, root: list[str]
+) -> None:
+    env = [sys.executable, "-m", "gradience", "env", "--format", "bash", "--platform", "local"]
+    assert patient.runs('"$@"', *env, *root, "--install").returncode == 0
+    made = patient.work / "disk" if root else patient.home / ".cache/gradience"
+    (made / "hub").rmdir()
+    HubMaker(made / "hub").add("o/m", "a", {"x": b"x" * 9000})
+    left(made / "datasets", "imdb/plain/0.0.0/abc/imdb.arrow")
+    new_shell = patient.asks(*HUB, before=". ~/.config/gradience/env.sh")
+    assert "cache_left_behind" not in codes(new_shell)
+    assert patient.runs('"$@"', *env, "--uninstall").returncode == 0
+    found = patient.asks(*HUB)["findings"]
+    mends = [f["remedy"] for f in found if f["code"] == "cache_left_behind"]
+    usual = patient.home / ".cache/huggingface"
+    assert mends == [
+        f"gradience cache merge {made}/hub {usual}/hub",
+        f"gradience cache move {made}/datasets {usual}/datasets",
+    ]
+    assert codes(patient.asks(*HUB, before="\n".join(mends))) == set()
+
+
 def as_the_page_has_them(diagnosis: Mapping[str, Any]) -> str:
     """Every mend of a page, in its order, as one paste."""
     order = list(Trouble)

@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from gradience.errors import StorageError, UsageError
 from gradience.storage.environment.layout import Layout, layout
 from gradience.storage.environment.platforms import PLATFORMS
-from gradience.storage.environment.profile import install, shell_of, static_file, uninstall
+from gradience.storage.environment.profile import (
+    former_file,
+    install,
+    shell_of,
+    static_file,
+    uninstall,
+)
 from gradience.storage.environment.transfer import Client, transfer
 
 
@@ -157,6 +163,24 @@ def test_files_that_were_not_there_are_gone_again(home: Path) -> None:
     assert {".bashrc", ".profile", ".zshenv"} <= {p.name for p in home.iterdir()}
     uninstall({}, home)
     assert [p for p in home.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish"])
+def test_caches_with_content_are_remembered_by_name_until_they_are_gone(
+    shell: str, tmp_path: Path
+) -> None:
+    for root in ("a", "b b"):
+        (tmp_path / root / "hub/models--o--m").mkdir(parents=True)
+        install(make_layout(tmp_path / root), shell, {}, tmp_path)
+    uninstall({}, tmp_path)
+    file = former_file({}, tmp_path)
+    hubs = [f"export HF_HUB_CACHE='{tmp_path}/{root}/hub'\n" for root in ("a", "b b")]
+    assert file.read_text() == "".join(hubs)
+    (tmp_path / "a/hub/models--o--m").rmdir()
+    (tmp_path / "b b/hub/models--o--m").rmdir()
+    install(make_layout(tmp_path / "c"), shell, {}, tmp_path)
+    uninstall({}, tmp_path)
+    assert not file.parent.exists()
 
 
 def test_links_and_permissions_stay(home: Path) -> None:

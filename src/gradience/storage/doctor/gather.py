@@ -27,10 +27,11 @@ from gradience.storage.doctor.facts import (
 from gradience.storage.doctor.former import former, looked_at
 from gradience.storage.doctor.locks import idle_lock_files, lock_test
 from gradience.storage.doctor.probe import Progress, probe
-from gradience.storage.doctor.profiles import read_profiles
+from gradience.storage.doctor.profiles import read_dotenv, read_profiles
 from gradience.storage.doctor.program import environment, read_program
 from gradience.storage.doctor.questions import ARROW, MODELS, TORCH_HUB
 from gradience.storage.doctor.values import expanded
+from gradience.storage.environment.profile import former_file
 from gradience.storage.environment.readers import Host
 from gradience.storage.inventory.records import Inventory
 from gradience.storage.inventory.take import survey
@@ -336,7 +337,9 @@ def _contents(
     progress: Progress | None,
 ) -> _Contents:
     """The caches in use, those that variables and profiles led to before, and the projects."""
-    once = [*((s.name, s.value) for s in settings), *machine.environ.items(), *environ.items()]
+    removed = read_dotenv(former_file(environ, machine.home))
+    once = [(s.name, s.value) for s in (*settings, *removed)]
+    once += [*machine.environ.items(), *environ.items()]
     also = former(interpreter, once, environ, machine.home, host)
     try:
         found = survey(

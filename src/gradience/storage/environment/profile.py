@@ -18,6 +18,7 @@ from gradience.storage.environment.exports import EXPORTS
 from gradience.storage.environment.exports.export import posix_quoted
 from gradience.storage.environment.exports.fish import quoted as fish_quoted
 from gradience.storage.environment.layout import Layout, check_path
+from gradience.storage.environment.remembered import remember, remembered_file
 
 SHELLS = ("bash", "zsh", "fish")
 _MARK = "# gradience env"
@@ -87,6 +88,7 @@ def install(layout: Layout, shell: str, environ: Mapping[str, str], home: Path) 
     if _same_settings(_content(static), text):
         unchanged.append(static)
     else:
+        written += _remembered(static, environ, home)
         files.replace(static, text)
         written.append(static)
     for profile in profiles:
@@ -122,10 +124,22 @@ def uninstall(environ: Mapping[str, str], home: Path) -> Installed:
     for shell in SHELLS:
         static = static_file(shell, environ, home)
         if static.exists():
+            written += _remembered(static, environ, home)
             files.remove(static)
             removed.append(static)
     files.remove_empty(static_file("bash", environ, home).parent)
     return Installed(written=tuple(written), removed=tuple(removed))
+
+
+def _remembered(static: Path, environ: Mapping[str, str], home: Path) -> list[Path]:
+    """Keep the names of caches that a static file leads to; the file for that, if it changed."""
+    kept = former_file(environ, home)
+    return [kept] if remember(_content(static) or b"", kept) else []
+
+
+def former_file(environ: Mapping[str, str], home: Path) -> Path:
+    """What names the caches of layouts that are installed no longer."""
+    return remembered_file(static_file("bash", environ, home).parent)
 
 
 def naming(old: str, environ: Mapping[str, str], home: Path) -> tuple[Path, ...]:
