@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gradience.errors import StorageError, UsageError
+from gradience.storage.doctor.profiles import read_profiles
 from gradience.storage.environment.layout import Layout, layout
 from gradience.storage.environment.platforms import PLATFORMS
 from gradience.storage.environment.profile import (
@@ -181,6 +182,16 @@ def test_caches_with_content_are_remembered_by_name_until_they_are_gone(
     install(make_layout(tmp_path / "c"), shell, {}, tmp_path)
     uninstall({}, tmp_path)
     assert not file.parent.exists()
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish"])
+def test_the_doctor_reads_what_is_installed(shell: str, tmp_path: Path) -> None:
+    home = tmp_path / "my home"
+    home.mkdir()
+    made = make_layout(home / "disk")
+    install(made, shell, {}, home)
+    said = {s.name: s.value for s in read_profiles(home, {})}
+    assert {name: said.get(name) for name in made.values} == made.values
 
 
 def test_links_and_permissions_stay(home: Path) -> None:

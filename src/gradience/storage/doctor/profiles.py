@@ -7,12 +7,16 @@ from pathlib import Path
 
 from gradience.storage.doctor.facts import Setting
 from gradience.storage.doctor.values import expanded
+from gradience.storage.environment.profile import static_file
 
 _NAME = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _IN_HOME = (
     ".profile", ".bash_profile", ".bash_login", ".bashrc", ".zshenv", ".zprofile", ".zshrc",
     ".config/fish/config.fish",
 )  # fmt: skip
+_SOURCED = re.compile(
+    r"""(?:^|[;&\s])(?:\.|source)\s+(?:'([^']+)'|"([^"]+)"|([^\s;"'&|]+))""", re.M
+)
 _LARGEST = 1_000_000
 
 
@@ -20,7 +24,8 @@ def read_profiles(home: Path, environ: Mapping[str, str]) -> tuple[Setting, ...]
     """Settings of the files that a login reads: the machine's, then the user's, in that order."""
     found: list[Setting] = []
     machine = [Path("/etc/environment"), *sorted(Path("/etc/profile.d").glob("*.sh"))]
-    for file in [*machine, *(home / name for name in _IN_HOME)]:
+    ours = static_file("fish", environ, home)
+    for file in [*machine, *(home / name for name in _IN_HOME), ours]:
         found += _with_sourced(file, environ, home)
     return tuple(found)
 
@@ -33,7 +38,8 @@ def read_dotenv(file: Path) -> tuple[Setting, ...]:
 def _with_sourced(file: Path, environ: Mapping[str, str], home: Path) -> Iterator[Setting]:
     text = _text(file)
     yield from parse(text, str(file))
-    for name in re.findall(r"(?:^|[;&\s])(?:\.|source)\s+[\"']?([^\s;\"'&|]+)", text, re.MULTILINE):
+    for match in _SOURCED.finditer(text):
+        name = match[1] or match[2] or match[3]
         sourced = Path(expanded(name, {**environ, "HOME": str(home)}, home))
         if sourced.is_absolute() and sourced != file:
             yield from parse(_text(sourced), str(sourced))
