@@ -505,8 +505,40 @@ def test_two_caches_of_datasets_do_not_merge_and_the_old_one_is_cleaned() -> Non
     [finding] = found(ill, "cache_left_behind")
     assert finding.remedy == (
         f"gradience cache clean --idle 30d --kind datasets --at datasets={OLD}  "
-        f"# both have content; to use this one: export HF_DATASETS_CACHE={OLD}"
+        f"# both have content; to use this one: HF_DATASETS_CACHE={OLD}"
     )
+
+
+VOLUME = mount("/old", free=90 * GB, total=100 * GB)
+
+
+def test_what_lies_on_a_volume_is_not_brought_into_the_home_directory() -> None:
+    """The home directory of a container is wiped at a stop; the volume is not."""
+    at = {"mount_of": {OLD: VOLUME, HUB: mount(), ARROWS: mount()}}
+    stays = "  # it lies on a volume of its own, and may stay there"
+    [twice] = found(two_caches(**at), "same_repo_in_two_caches")
+    assert twice.remedy == f"export HF_HUB_CACHE={OLD}{stays}"
+    [arrow] = found(datasets_left(**at), "cache_left_behind")
+    assert arrow.remedy == f"export HF_DATASETS_CACHE={OLD}{stays}"
+
+
+@pytest.mark.parametrize(
+    "volume",
+    [mount("/old", free=GB), mount("/old", in_memory=True), mount("/", free=90 * GB)],
+    ids=["full", "in memory", "the disk of the system"],
+)
+def test_what_lies_on_a_poor_volume_is_brought_home(volume: Any) -> None:
+    at = {"mount_of": {OLD: volume, HUB: mount("/home"), ARROWS: mount("/home")}}
+    [finding] = found(two_caches(**at), "same_repo_in_two_caches")
+    assert finding.remedy == f"gradience cache merge {OLD} {HUB}"
+
+
+def test_nothing_is_brought_into_a_cache_that_a_volume_will_replace() -> None:
+    third = cache("/third", repo("o/k", "/third/models--o--k", "a"))
+    caches = two_caches().inventory.caches  # type: ignore[union-attr] # two_caches has one
+    ill = facts(inventory=inventory(*caches, third), mount_of={OLD: VOLUME, HUB: mount()})
+    [finding] = [f for f in found(ill, "cache_left_behind") if "/third" in f.message]
+    assert finding.remedy.startswith("gradience doctor  # again")
 
 
 SWEPT: dict[str, dict[str, Any]] = {

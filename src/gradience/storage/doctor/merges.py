@@ -8,12 +8,15 @@ disk that their machine does not have.
 """
 
 import posixpath
+from pathlib import Path
 
 from gradience.storage.doctor.facts import Facts
 from gradience.storage.doctor.values import export, inside, listed, quoted
 from gradience.storage.environment.exports.export import one_line
 from gradience.storage.inventory.records import Cache
+from gradience.system.records import Mount
 
+_ROOM = 10**10  # bytes free on a disk that is worth going on with
 _HUB = "HF_HUB_CACHE"
 _VARIABLES = {"datasets": "HF_DATASETS_CACHE", "torch": "TORCH_HOME"}
 
@@ -23,7 +26,10 @@ def merge(old: str, new: str, facts: Facts) -> str:
 
     A comment where others use the old one, or where the command would be refused.
     """
-    why = _shared(old, new, _HUB, facts) or _refused(old, new, facts)
+    shared = _shared(old, new, _HUB, facts)
+    if not shared and _on_volume(old, new, facts):
+        return _stay(old, _HUB)
+    why = shared or _refused(old, new, facts)
     return _comment(why) if why else _command(old, new)
 
 
@@ -37,12 +43,35 @@ def bring(cache: Cache, new: str, facts: Facts) -> str:
     )
     if why:
         return _comment(why)
+    if _on_volume(old, new, facts):
+        return _stay(old, variable)
     if _filled(new, facts):
         where = f"--kind {cache.kind} --at {cache.kind}={quoted(old)}"
-        instead = one_line(f"both have content; to use this one: {export(**{variable: old})}")
+        instead = one_line(f"both have content; to use this one: {variable}={quoted(old)}")
         return f"gradience cache clean --idle 30d {where}  # {instead}"
     refused = _refused(old, new, facts)
     return _comment(refused) if refused else f"gradience cache move {quoted(old, new)}"
+
+
+def _on_volume(old: str, new: str, facts: Facts) -> bool:
+    """Whether a cache would be brought from a disk mounted for it into the home directory.
+
+    That may be a container's own layer, wiped at a stop, or under a small quota.
+    """
+    mount, other = _mount(old, facts), _mount(new, facts)
+    return (
+        mount is not None
+        and not mount.in_memory
+        and mount.path not in (Path("/"), other.path if other else mount.path)
+        and (mount.free_bytes or 0) >= _ROOM
+        and inside(new, facts.home)
+        and not inside(old, facts.home)
+    )
+
+
+def _stay(old: str, variable: str) -> str:
+    """The command that makes the libraries use a cache where it is."""
+    return f"{export(**{variable: old})}  # it lies on a volume of its own, and may stay there"
 
 
 def _not_its_own(cache: Cache, new: str, facts: Facts) -> list[str]:
@@ -104,12 +133,17 @@ def _others(old: str, new: str, facts: Facts) -> str:
 
 
 def _on_network(path: str, facts: Facts) -> bool:
+    mount = _mount(path, facts)
+    return mount is not None and mount.network
+
+
+def _mount(path: str, facts: Facts) -> Mount | None:
     mount = facts.mount_of.get(path)
     if mount is None:  # a place that is still to be made
         above = [c for c in facts.candidates if inside(path, c.path)]
         nearest = max(above, key=lambda c: len(c.path.parts), default=None)
         mount = nearest.mount if nearest else None
-    return mount is not None and mount.network
+    return mount
 
 
 def _refused(old: str, new: str, facts: Facts) -> str:

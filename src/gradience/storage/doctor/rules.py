@@ -76,10 +76,10 @@ def examine(facts: Facts) -> tuple[Finding, ...]:
 
 
 def _one_direction(found: Sequence[Finding], facts: Facts) -> Iterator[Finding]:
-    """Nothing is brought into a cache that another mend of the page points away from."""
-    pointing = any(f.code not in _BRINGING and _POINTING.search(f.remedy) for f in found)
+    """Nothing is brought into a cache that a mend of the page points away from."""
+    pointing = [f for f in found if _POINTING.search(f.remedy)]
     for finding in found:
-        if pointing and finding.code in _BRINGING:
+        if pointing and finding.code in _BRINGING and finding not in pointing:
             yield DOCTOR[finding.code].found(
                 finding.message,
                 remedy=f"{_old_names(facts)}gradience doctor  # again, once the variables above "
