@@ -22,11 +22,11 @@ def home(tmp_path):
     return tmp_path
 
 
-def cache(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def cache(home: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "PYTHONPATH")}
     return subprocess.run(
         [sys.executable, "-m", "gradience", "cache", *words],
-        env=kept | {"HOME": str(home), "TMPDIR": str(home / "tmp"), "COLUMNS": "160"},
+        env=kept | {"HOME": str(home), "TMPDIR": str(home / "tmp"), "COLUMNS": "160"} | environ,
         cwd=home,
         capture_output=True,
         text=True,
@@ -74,6 +74,24 @@ def test_no_cache_at_all_is_said(tmp_path):
     assert "No cache is there yet." in done.stdout
 
 
+def test_a_cache_that_cannot_be_looked_at_is_not_called_absent(tmp_path):
+    (tmp_path / "hf").symlink_to("hf")  # as little to be entered as a directory of somebody else
+    environ = {"HF_HOME": str(tmp_path / "hf")}
+    for words in (["ls", "--kind", "hub"], ["du", "--kind", "hub"]):
+        done = cache(tmp_path, *words, **environ)
+        assert "No cache is there yet" not in done.stdout
+        assert "1 directory could not be looked at" in done.stdout
+        assert f"{tmp_path}/hf/hub: too many levels of symbolic links" in done.stdout
+    (tmp_path / ".cache/torch/hub/checkpoints").mkdir(parents=True)
+    (tmp_path / ".cache/torch/hub/checkpoints/a.pth").write_bytes(b"x")
+    done = cache(tmp_path, "ls", "--kind", "hub", "--kind", "torch", **environ)
+    assert "1 entry, " in done.stdout
+    assert "1 directory could not be looked at" in done.stdout
+    content = json.loads(cache(tmp_path, "ls", "--kind", "hub", "--json", **environ).stdout)
+    assert content["content"]["absent"] == {}
+    assert [one["path"] for one in content["content"]["closed"]] == [f"{tmp_path}/hf/hub"]
+
+
 def test_verify_exits_with_one_on_a_problem(home):
     assert cache(home, "verify", "--deep").returncode == 0
     payloads = (home / ".cache/huggingface/hub/blobs").glob("*/" + "?" * 64)
@@ -96,7 +114,7 @@ def test_help_lists_the_commands(home):
 def test_a_filter_without_a_hit_does_not_deny_the_caches(home):
     done = cache(home, "ls", "nothere/*")
     assert done.returncode == 0
-    assert "Nothing matches: 3 entries were looked at." in done.stdout
+    assert "Nothing matches: looked at 3 entries." in done.stdout
     content = json.loads(cache(home, "ls", "nothere/*", "--json").stdout)["content"]
     assert content["caches"] == []
     assert content["physical_bytes"] == 0

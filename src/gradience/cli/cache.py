@@ -237,7 +237,7 @@ def _show(found: "Inventory", page: "Page") -> int:
     from gradience.cli.render import show  # noqa: PLC0415
     from gradience.storage.inventory.report import nothing  # noqa: PLC0415
 
-    show(page if found.caches else nothing(found.absent.values()))
+    show(page if found.caches else nothing(found))
     return int(ExitCode.OK)
 
 

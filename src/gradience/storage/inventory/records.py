@@ -215,6 +215,8 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         Only those whose directory is there.
     absent : mapping of str to str
         Kind to the directory that is not there.
+    closed : tuple of Unreadable
+        Directories that could not be looked at: whether a cache is there is not known.
     physical_bytes : int
         Of all caches together, each inode once.
     logical_bytes : int
@@ -233,6 +235,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     made: float
     seconds: float
     threads: int
+    closed: tuple[Unreadable, ...] = ()
 
 
 def for_json(record: msgspec.Struct) -> Any:

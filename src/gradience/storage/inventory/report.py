@@ -1,7 +1,7 @@
 """An inventory as a page to read: lists, trees, and what each directory holds. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from gradience.page import Page, Table, Text
 from gradience.storage.inventory.records import Cache, Entry, Inventory
@@ -68,7 +68,7 @@ def by_entry(inventory: Inventory, *, limit: int | None = None, sort: str = "siz
     shown = entries[:limit]
     return (
         Table(
-            title=f"{len(entries)} entries, {format_size(inventory.physical_bytes)} on disk",
+            title=f"{_entries(len(entries))}, {format_size(inventory.physical_bytes)} on disk",
             head=("name", "kind", "what", "size", "frees", "files", "last used", "by", "damage"),
             rows=tuple(_row(e, inventory.made) for e in shown),
             left=frozenset({0, 1, 2, 6, 7, 8}),
@@ -78,6 +78,10 @@ def by_entry(inventory: Inventory, *, limit: int | None = None, sort: str = "siz
         *_damage(inventory),
         *_refused(inventory),
     )
+
+
+def _entries(number: int) -> str:
+    return plural(number, "entry", "entries")
 
 
 def _row(entry: Entry, now: float, name: str | None = None) -> tuple[str, ...]:
@@ -290,11 +294,12 @@ def _damage(inventory: Inventory) -> Iterator[Text]:
 
 
 def _refused(inventory: Inventory) -> Iterator[Text]:
+    yield from _closed(inventory)
     for cache in inventory.caches:
         if not cache.unreadable_count:
             continue
         yield Text(
-            text=f"{cache.unreadable_count} paths in {cache.root} could not be read: "
+            text=f"{plural(cache.unreadable_count, 'path')} in {cache.root} could not be read: "
             "the numbers above are lower bounds",
             tone="warn",
         )
@@ -302,19 +307,29 @@ def _refused(inventory: Inventory) -> Iterator[Text]:
             yield Text(text=f"  {path.path}: {path.reason}", tone="dim")
 
 
+def _closed(inventory: Inventory) -> Iterator[Text]:
+    if inventory.closed:
+        number = plural(len(inventory.closed), "directory", "directories")
+        yield Text(
+            text=f"{number} could not be looked at: what lies there is not shown", tone="warn"
+        )
+    for one in inventory.closed[:3]:
+        yield Text(text=f"  {one.path}: {one.reason}", tone="dim")
+
+
 def no_match(inventory: Inventory, names: Sequence[str] = ()) -> Page:
     """What is shown where there are caches, and nothing in them was asked for."""
     known = [entry.name for cache in inventory.caches for entry in listed(cache)]
     close = [name for pattern in names if (name := nearest(pattern, known))]
     meant = f" Did you mean {' or '.join(dict.fromkeys(close))}?" if close else ""
-    return (
-        Text(text=f"Nothing matches: {len(known)} entries were looked at.{meant}", tone="warn"),
-    )
+    return (Text(text=f"Nothing matches: looked at {_entries(len(known))}.{meant}", tone="warn"),)
 
 
-def nothing(absent: Iterable[str]) -> Page:
-    """What is shown where no cache is there."""
+def nothing(inventory: Inventory) -> Page:
+    """What is shown where no cache is there, or none can be seen."""
+    looked = f"Looked at {', '.join(inventory.absent.values())}."
     return (
-        Text(text="No cache is there yet."),
-        Text(text=f"Looked at {', '.join(absent)}.", tone="dim"),
+        *([] if inventory.closed else [Text(text="No cache is there yet.")]),
+        *([Text(text=looked, tone="dim")] if inventory.absent else []),
+        *_closed(inventory),
     )

@@ -105,11 +105,17 @@ def survey(
         # left out of it.
         found = scan(roots, read=chosen, threads=threads, progress=progress)
         caches, looks, union = _read(wanted, found, now.timestamp(), uses or {})
-    there = {cache.kind for cache in caches}
-    absent = {p.kind: os.fspath(p.path) for p, asked in zip(wanted, chosen, strict=True) if asked}
+    asked = [
+        (place.kind, root.path, tree is not None)
+        for place, root, tree, read in zip(wanted, roots, found.trees, chosen, strict=True)
+        if read
+    ]
+    closed = {path: found.unreadable[path] for _, path, there in asked if not there}
+    there = {kind for kind, path, there in asked if there or closed[path]}
     inventory = Inventory(
         caches=tuple(caches),
-        absent={kind: path for kind, path in absent.items() if kind not in there},
+        absent={kind: path for kind, path, _ in asked if kind not in there},
+        closed=tuple(Unreadable(path=p, reason=r) for each in closed.values() for p, r in each),
         physical_bytes=union.physical_bytes,
         logical_bytes=union.logical,
         made=now.timestamp(),

@@ -73,6 +73,6 @@ def _partial(found: Verification) -> Iterator[Text]:
 def _unchecked(found: Verification) -> Iterator[Text]:
     if not found.unchecked_count:
         return
-    yield Text(text=f"{found.unchecked_count} paths could not be checked:", tone="warn")
+    yield Text(text=f"{plural(found.unchecked_count, 'path')} could not be checked:", tone="warn")
     for one in found.unchecked[:3]:
         yield Text(text=f"  {one.path}: {one.reason}", tone="dim")
