@@ -74,6 +74,30 @@ def test_no_cache_at_all_is_said(tmp_path):
     assert "No cache is there yet." in done.stdout
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("words", ["cache ls", "cache ls --json", "env --no-create --format bash"])
+def test_output_to_a_full_disk_is_refused_in_two_lines(home, words):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gradience", *words.split()],
+            env={"PATH": os.environ["PATH"], "HOME": str(home)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 5
+    assert "error: standard output cannot be written: No space left on device\nhint:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_output_is_no_crash(home):
+    command = f'"{sys.executable}" -m gradience cache ls >&-'
+    environ = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    done = subprocess.run(["sh", "-c", command], env=environ, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_cache_that_cannot_be_looked_at_is_not_called_absent(tmp_path):
     (tmp_path / "hf").symlink_to("hf")  # as little to be entered as a directory of somebody else
     environ = {"HF_HOME": str(tmp_path / "hf")}

@@ -12,7 +12,7 @@ import click
 from gradience import __version__
 from gradience.cli.lazy import LazyGroup
 from gradience.cli.visible import visible
-from gradience.errors import GradienceError
+from gradience.errors import ExitCode, GradienceError
 from gradience.registry import Registry
 
 COMMANDS: Registry[click.Command] = Registry(
@@ -52,6 +52,9 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     # At its end Python searches all that is left for garbage: 15 ms of an audit, for nothing.
     atexit.register(gc.freeze)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a C locale must not end in a traceback
@@ -69,7 +72,34 @@ def main(args: list[str] | None = None) -> NoReturn:
         click.echo("stopped.", err=True)
         sys.exit(_INTERRUPTED)
     except BrokenPipeError:
-        # The reader went away (`| head`); what is left in the buffer must not raise at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader went away: `| head`
         sys.exit(0)
+    except OSError:
+        refused = _output_refused()
+        if refused is None:
+            raise
+        _drop_output()
+        click.echo(
+            f"error: standard output cannot be written: {refused.strerror}\n"
+            "hint: Free space there, or send it to another disk.",
+            err=True,
+        )
+        sys.exit(int(ExitCode.STORAGE_REFUSED))
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _output_refused() -> OSError | None:
+    """Why standard output takes no more: a small piece that it refused is still in the buffer, and
+    after a large one not even the end of a line is taken.
+    """
+    try:
+        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError as error:
+        return error
+    return None
+
+
+def _drop_output() -> None:
+    """What is left in the buffer must not raise at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
