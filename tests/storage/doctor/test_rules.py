@@ -42,7 +42,7 @@ from gradience.storage.doctor.facts import (
     Token,
 )
 from gradience.storage.doctor.finding_kinds import DOCTOR, TROUBLE_OF
-from gradience.storage.doctor.questions import ARROW, COMPILED, LOGIN, MODELS, TEMPORARY
+from gradience.storage.doctor.questions import ARROW, COMPILED, LOGIN, MODELS, TEMPORARY, TORCH_HUB
 from gradience.storage.doctor.rules import examine
 from gradience.storage.doctor.summary import summarise
 from gradience.storage.inventory.records import Damage, Unreadable
@@ -658,6 +658,34 @@ def test_a_read_only_mount_is_not_mended_by_chown() -> None:
     [finding] = found(ill, "directory_unwritable")
     assert "mounted read-only" in finding.message
     assert "chown" not in finding.remedy
+
+
+def test_a_cache_behind_the_closed_directory_of_another_user_is_put_elsewhere() -> None:
+    shut = {"existing": Path("/theirs"), "shut": True, "owner": "ann", "kind": "missing"}
+    behind = place("/theirs/x/hub", writable=False, mine=False, **shut)
+    ill = facts(use(path="/theirs/x/hub"), environ={"HF_HOME": "/theirs/x"})
+    ill = dataclasses.replace(ill, places={"/theirs/x/hub": behind})
+    [finding] = found(ill, "directory_unwritable")
+    assert "me may not enter /theirs (owner ann:me" in finding.message
+    assert finding.remedy.startswith(f"mkdir -p {HOME}/.cache/huggingface && export HF_HOME=")
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "remedy"),
+    [
+        ({"link": Path("/d"), "kind": "broken link"}, "rm /d && mkdir -p /d"),
+        ({"is_dir": False, "kind": "missing"}, "mv /d /d.old && mkdir -p /d"),
+    ],
+)
+def test_what_stands_in_the_way_of_several_caches_is_removed_once(
+    obstacle: dict[str, Any], remedy: str
+) -> None:
+    paths = ("/d/hub", "/d/torch/hub")
+    ill = facts(use(path=paths[0]), use("torch", TORCH_HUB, paths[1]))
+    blocked = {p: place(p, existing=Path("/d"), writable=False, **obstacle) for p in paths}
+    [finding] = found(dataclasses.replace(ill, places=blocked), "directory_unwritable")
+    assert "huggingface_hub (models and files), torch (torch.hub models)" in finding.message
+    assert finding.remedy == remedy
 
 
 def test_dotenv_loaded_after_the_import_is_late_for_each_of_its_variables() -> None:

@@ -123,6 +123,8 @@ class Place:
         `existing` belongs to the user of this process.
     is_dir : bool
         `existing` is a directory.
+    shut : bool
+        `existing` is a directory that this process may not enter.
     link : Path, optional
         The link to nothing on the way, of a `broken link`.
     """
@@ -137,6 +139,7 @@ class Place:
     mode: int
     mine: bool = True
     is_dir: bool = True
+    shut: bool = False
     link: Path | None = None
 
     @property

@@ -50,6 +50,7 @@ def place(path: Path) -> Place | None:
         mode=stat.S_IMODE(status.st_mode),
         mine=status.st_uid == os.geteuid(),
         is_dir=is_dir,
+        shut=is_dir and not os.access(existing, os.X_OK, effective_ids=effective),
         link=link,
     )
 

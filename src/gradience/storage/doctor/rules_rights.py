@@ -40,8 +40,9 @@ def _obstacle(place: Place, facts: Facts) -> str:
         return f"{place.link} is a link to nothing (is its disk mounted?)"
     if not place.is_dir and place.existing != place.path:
         return f"{place.existing} is no directory"
+    do = "enter" if place.shut else "write in"
     return (
-        f"{facts.user or 'this user'} may not write in {place.existing} (owner {place.owner}:"
+        f"{facts.user or 'this user'} may not {do} {place.existing} (owner {place.owner}:"
         f"{place.group}, mode {place.mode & 0o7777:04o}{_read_only(place, facts)})"
     )
 
@@ -66,13 +67,16 @@ def _read_only(place: Place, facts: Facts) -> str:
 
 def _let_in(root: Path, uses: list[Use], place: Place, facts: Facts) -> str:
     mount = facts.mount_of.get(str(place.path))
-    if mount is not None and mount.read_only:
+    # In a directory that somebody else closed, one of our own would be out of reach.
+    shut = place.shut and not place.mine
+    if shut or (mount is not None and mount.read_only):
         return pointed(uses, _writable(facts), facts)
-    if place.kind == "broken link":
-        return f"rm {quoted(place.link or place.path)} && mkdir -p {quoted(place.path)}"
+    # One command for all that lies below the obstacle: libraries make their own directories.
+    if place.link is not None:
+        return f"rm {quoted(place.link)} && mkdir -p {quoted(place.link)}"
     if not place.is_dir and place.existing != place.path:
         aside = place.existing.with_name(f"{place.existing.name}.old")
-        return f"mv {quoted(place.existing)} {quoted(aside)} && mkdir -p {quoted(place.path)}"
+        return f"mv {quoted(place.existing)} {quoted(aside)} && mkdir -p {quoted(place.existing)}"
     if place.mine:
         return f"chmod u+rwx {quoted(place.existing)}"
     owner = f"{facts.user}:{facts.group}"
