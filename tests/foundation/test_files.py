@@ -149,6 +149,15 @@ def test_a_target_that_cannot_be_made_is_an_error_with_a_remedy(tmp_path: Path) 
     assert "GRADIENCE_CACHE_DIR" in caught.value.remedy
 
 
+def test_what_stands_where_a_directory_is_to_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(StorageError, match=rf"/link/a/b cannot be created: {tmp_path}/link is a"):
+        files.make_dir(tmp_path / "link/a/b")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match=rf"{tmp_path}/file is no directory"):
+        files.make_dir(tmp_path / "file")
+
+
 def test_a_device_or_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     pipe, link = tmp_path / "pipe", tmp_path / "link"
     os.mkfifo(pipe)

@@ -19,6 +19,7 @@ from gradience.errors import StorageError
 from gradience.system.allocate import fallocate, reserving_kind
 
 _CHUNK_BYTES = 2**20
+_ELSEWHERE = "name another place; for Gradience's own caches set GRADIENCE_CACHE_DIR."
 _TRIES = 100  # each is another process that made or removed a directory just in between
 
 
@@ -36,6 +37,13 @@ def make_dir(path: Path, *, mode: int = 0o777) -> None:
             with contextlib.suppress(FileExistsError, FileNotFoundError):
                 return made()
         made()
+    except FileExistsError as error:
+        there = Path(error.filename)
+        what = "a link to nothing" if there.is_symlink() else "no directory"
+        raise StorageError(
+            f"{path} cannot be created: {there} is {what}",
+            remedy=f"Mount the disk that it leads to, move it aside, or {_ELSEWHERE}",
+        ) from error
     except OSError as error:
         raise _refused(f"{path} cannot be created", error) from error
 
@@ -358,6 +366,5 @@ def _sync_dir(directory: Path) -> None:
 def _refused(what: str, error: OSError) -> StorageError:
     return StorageError(
         f"{what}: {error.strerror or error}",
-        remedy="Free space or permissions there, or name another place; for Gradience's own caches "
-        "set GRADIENCE_CACHE_DIR.",
+        remedy=f"Free space or permissions there, or {_ELSEWHERE}",
     )
