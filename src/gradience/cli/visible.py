@@ -21,10 +21,19 @@ def visible(text: str, *, longest: int = _LONGEST) -> str:
     --------
     >>> visible("q_proj\\x1b[2J"), visible("a" * 100, longest=9)
     ('q_proj\\\\x1b[2J', 'aaa...aaa')
+    >>> print(visible("caf\\udce9"))
+    caf\\xe9
     """
     if len(text) > longest:
         kept = (longest - 3) // 2
         text = f"{text[:kept]}...{text[-kept:]}"
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _code(c) for c in text)
+
+
+def _code(character: str) -> str:
+    byte = ord(character) - 0xDC00  # of a name that is no UTF-8 (PEP 383): shown as in --json
+    if 0x80 <= byte <= 0xFF:
+        return f"\\x{byte:02x}"
+    return character.encode("unicode_escape").decode()
