@@ -670,6 +670,17 @@ def test_a_cache_behind_the_closed_directory_of_another_user_is_put_elsewhere() 
     assert finding.remedy.startswith(f"mkdir -p {HOME}/.cache/huggingface && export HF_HOME=")
 
 
+def test_what_cannot_be_read_is_given_back_and_opened() -> None:
+    [finding] = found(ILL["cache_unreadable"](), "cache_unreadable")
+    assert finding.remedy == f"sudo chown -R me:me {HUB} && chmod -R u+rwX {HUB}"
+
+
+def test_broken_weights_of_ones_own_on_a_read_only_disk_wait_for_no_other_user() -> None:
+    ill = facts(verification=verification("zero_filled"), closed={f"{REPO}/blobs": "me"})
+    [finding] = found(ill, "broken_weights")
+    assert finding.remedy == "gradience cache verify o/m  # they cannot be deleted where they are"
+
+
 @pytest.mark.parametrize(
     ("obstacle", "remedy"),
     [

@@ -253,7 +253,9 @@ def _fetch_again(repo: str, paths: list[str], facts: Facts) -> str:
     if owners:
         whose = listed(sorted(owners))
         what = f"--project {quoted(repo)}" if repo.startswith("/") else quoted(repo)
-        return f"gradience cache verify {what}  # {whose} owns them, and must delete them"
+        must = f"{whose} owns them, and must delete them"
+        why = "they cannot be deleted where they are" if owners == {facts.user} else must
+        return f"gradience cache verify {what}  # {why}"
     named = paths[: len(_fitting(paths))]
     bases = dict.fromkeys(p.partition("/blobs/")[0] for p in named if "/blobs/" in p)
     links = "".join(f" && find {quoted(base)} -xtype l -delete" for base in bases)
@@ -308,5 +310,7 @@ def unreadable(facts: Facts) -> Iterator[Finding]:
             yield kinds.UNREADABLE_PART.found(
                 f"{plural(cache.unreadable_count, 'part')} of {cache.root} could not be read, "
                 f"first {first.path}: {first.reason}",
-                remedy=f"sudo chown -R {facts.user}:{facts.group} {quoted(cache.root)}",
+                # A directory of one's own may be closed by its mode alone.
+                remedy=f"sudo chown -R {facts.user}:{facts.group} {quoted(cache.root)} && "
+                f"chmod -R u+rwX {quoted(cache.root)}",
             )
