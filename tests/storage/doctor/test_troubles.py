@@ -496,6 +496,14 @@ def test_what_datasets_and_torch_left_behind_is_found_and_moved(patient: Patient
     assert (new["TORCH_HOME"] / "hub/checkpoints/resnet18.pth").is_file()
 
 
+def test_what_a_program_names_instead_leaves_nothing_of_this_shell_behind(patient: Patient) -> None:
+    HubMaker(patient.home / "shell/hub").add("o/m", "a", {"x": b"x" * 9000})
+    patient.environ["HF_HOME"] = str(patient.home / "shell")
+    (patient.work / "train.py").write_text("import huggingface_hub\n")
+    program = ("env", f"HF_HOME={patient.home}/own", "python", "train.py")
+    assert "cache_left_behind" not in codes(patient.asks(*HUB, "--", *program))
+
+
 @pytest.mark.parametrize("root", [[], ["--root", "disk"]])
 def test_caches_of_an_uninstalled_environment_are_found_and_brought_back(
     patient: Patient, root: list[str]

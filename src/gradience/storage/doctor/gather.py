@@ -339,7 +339,7 @@ def _contents(
     """The caches in use, those that variables and profiles led to before, and the projects."""
     removed = read_dotenv(former_file(environ, machine.home))
     once = [(s.name, s.value) for s in (*settings, *removed)]
-    once += [*machine.environ.items(), *environ.items()]
+    once += (dict(machine.environ) | dict(environ)).items()
     also = former(interpreter, once, environ, machine.home, host)
     try:
         found = survey(
