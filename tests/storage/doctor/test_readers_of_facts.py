@@ -311,7 +311,8 @@ FORMER_PLACES: dict[str, tuple[dict[str, str], str]] = {
     "the usual place of torch": ({}, ".cache/torch"),
     "a profile has HF_HOME": ({"HF_HOME": "~/hf"}, "hf/datasets"),
     "a variable that nobody expanded": ({"HF_DATASETS_CACHE": "$S/d"}, "$S/d"),
-    "the layout of a machine of one's own": ({}, ".cache/gradience/torch"),
+    "the layout of a machine of one's own": ({}, ".cache/gradience/hub"),
+    "the same, for torch": ({}, ".cache/gradience/torch"),
     "the layout of a cluster": ({"SCRATCH": "{home}/s"}, "s/hf_cache/hub"),
 }
 

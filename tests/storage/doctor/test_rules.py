@@ -738,8 +738,8 @@ def test_variables_of_profiles_are_one_finding_with_every_value() -> None:
     [finding] = found(ill, "variable_not_in_process")
     assert finding.message.startswith("3 variables of shell profiles are not in this process")
     assert (
-        "in /home/me/.bashrc, line 1 sets HF_HOME=/d/hf, line 2 sets TORCH_HOME=/home/me/t; in "
-        "/home/me/.profile, line 3 sets WANDB_DIR=/w without `export`." in finding.message
+        "in /home/me/.bashrc, HF_HOME (line 1), TORCH_HOME (line 2); in /home/me/.profile, "
+        "WANDB_DIR (line 3, without `export`)." in finding.message
     )
     assert finding.remedy == "export HF_HOME=/d/hf TORCH_HOME=/home/me/t WANDB_DIR=/w"
     [written] = [f for f in summarise(ill).findings if f.code == finding.code]

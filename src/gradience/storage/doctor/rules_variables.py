@@ -143,8 +143,8 @@ def profiles(facts: Facts) -> Iterator[Finding]:
         value = expanded(setting.value, facts.environ, facts.home)
         if name not in facts.environ and name not in removed and value:
             lacking[name] = value
-            why = "" if setting.exported else " without `export`"
-            lines[setting.file].append(f"line {setting.line} sets {name}={value}{why}")
+            why = "" if setting.exported else ", without `export`"
+            lines[setting.file].append(f"{name} (line {setting.line}{why})")
     if lacking:
         be = "is" if len(lacking) == 1 else "are"
         where = "; ".join(f"in {file}, {', '.join(told)}" for file, told in lines.items())
