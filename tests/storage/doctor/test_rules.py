@@ -504,8 +504,8 @@ def test_two_caches_of_datasets_do_not_merge_and_the_old_one_is_cleaned() -> Non
     ill = datasets_left(cache(ARROWS, part_of("datasets", "dataset", ARROWS), **both), roots={})
     [finding] = found(ill, "cache_left_behind")
     assert finding.remedy == (
-        f"gradience cache clean --idle 30d --kind datasets --at datasets={OLD}  "
-        f"# both have content; to use this one: HF_DATASETS_CACHE={OLD}"
+        f"HF_DATASETS_CACHE={OLD} gradience cache clean --kind datasets --idle 30d  "
+        "# both have content; or export that variable, to use this one"
     )
 
 

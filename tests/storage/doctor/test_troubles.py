@@ -496,6 +496,20 @@ def test_what_datasets_and_torch_left_behind_is_found_and_moved(patient: Patient
     assert (new["TORCH_HOME"] / "hub/checkpoints/resnet18.pth").is_file()
 
 
+def test_what_datasets_left_behind_is_cleaned_and_nothing_in_the_cache_in_use(
+    patient: Patient,
+) -> None:
+    caches = [patient.home / ".cache/huggingface/datasets", patient.home / "data/arrow"]
+    for cache in caches:
+        left(cache, "imdb/plain/0.0.0/abc/imdb.arrow")
+        for path in (*cache.rglob("*"), cache):
+            os.utime(path, (1_600_000_000, 1_600_000_000))
+    patient.environ["HF_DATASETS_CACHE"] = str(caches[1])
+    finding = the(patient.asks(*HUB), "cache_left_behind")
+    assert "cache_left_behind" not in codes(patient.asks(*HUB, before=finding["remedy"]))
+    assert [(cache / "imdb").exists() for cache in caches] == [False, True]
+
+
 def test_what_a_program_names_instead_leaves_nothing_of_this_shell_behind(patient: Patient) -> None:
     HubMaker(patient.home / "shell/hub").add("o/m", "a", {"x": b"x" * 9000})
     patient.environ["HF_HOME"] = str(patient.home / "shell")

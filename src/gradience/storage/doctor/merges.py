@@ -46,9 +46,9 @@ def bring(cache: Cache, new: str, facts: Facts) -> str:
     if _on_volume(old, new, facts):
         return _stay(old, variable)
     if _filled(new, facts):
-        where = f"--kind {cache.kind} --at {cache.kind}={quoted(old)}"
-        instead = one_line(f"both have content; to use this one: {variable}={quoted(old)}")
-        return f"gradience cache clean --idle 30d {where}  # {instead}"
+        # With the variable in front, no other cache of that kind is looked at, or cleaned.
+        clean = f"{variable}={quoted(old)} gradience cache clean --kind {cache.kind} --idle 30d"
+        return f"{clean}  # both have content; or export that variable, to use this one"
     refused = _refused(old, new, facts)
     return _comment(refused) if refused else f"gradience cache move {quoted(old, new)}"
 
