@@ -42,7 +42,15 @@ from gradience.storage.doctor.facts import (
     Token,
 )
 from gradience.storage.doctor.finding_kinds import DOCTOR, TROUBLE_OF
-from gradience.storage.doctor.questions import ARROW, COMPILED, LOGIN, MODELS, TEMPORARY, TORCH_HUB
+from gradience.storage.doctor.questions import (
+    ARROW,
+    COMPILED,
+    EXTENSIONS,
+    LOGIN,
+    MODELS,
+    TEMPORARY,
+    TORCH_HUB,
+)
 from gradience.storage.doctor.rules import examine
 from gradience.storage.doctor.summary import summarise
 from gradience.storage.inventory.records import Damage, Unreadable
@@ -668,6 +676,16 @@ def test_a_cache_behind_the_closed_directory_of_another_user_is_put_elsewhere() 
     [finding] = found(ill, "directory_unwritable")
     assert "me may not enter /theirs (owner ann:me" in finding.message
     assert finding.remedy.startswith(f"mkdir -p {HOME}/.cache/huggingface && export HF_HOME=")
+
+
+def test_all_compiled_code_on_one_mount_without_execution_is_moved_by_one_command() -> None:
+    uses = use("torch", COMPILED, "/s/inductor"), use("torch", EXTENSIONS, "/s/extensions")
+    [finding] = found(facts(*uses, on=mount("/s", no_exec=True)), "no_exec")
+    folders = [f"{HOME}/.cache/{name}" for name in ("torchinductor", "torch_extensions")]
+    assert finding.remedy == (
+        f"mkdir -p {' '.join(folders)} && "
+        f"export TORCHINDUCTOR_CACHE_DIR={folders[0]} TORCH_EXTENSIONS_DIR={folders[1]}"
+    )
 
 
 def test_what_cannot_be_read_is_given_back_and_opened() -> None:

@@ -1,6 +1,6 @@
 """Trouble one of our user's list: no space left. Disks that are small, full, or made of memory."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gradience.findings import Finding, Severity
@@ -258,20 +258,20 @@ def temporary_missing(facts: Facts) -> Iterator[Finding]:
 
 
 def no_exec(facts: Facts) -> Iterator[Finding]:
-    """Compiled code on a mount that forbids execution."""
-    variables: Mapping[str, str] = {COMPILED: "", EXTENSIONS: ""}
+    """Compiled code on a mount that forbids execution; one finding for each mount."""
+    by_mount: dict[Path, list[Use]] = {}
     for use in facts.uses:
         mount = facts.mount_of.get(use.path)
-        name = variable_for(use, facts)
-        if use.purpose in variables and mount is not None and mount.no_exec and name:
-            good = [c for c in facts.candidates if not c.mount.no_exec and not c.mount.in_memory]
-            root = good[0].path if good else facts.home / ".cache"
-            folder = root / name.lower().removesuffix("_dir").removesuffix("_cache")
-            yield kinds.NO_EXEC.found(
-                f"{use.library} keeps its {use.purpose} in {use.path}, and {mount.path} is mounted "
-                "noexec.",
-                remedy=f"mkdir -p {quoted(folder)} && {export(**{name: str(folder)})}",
-            )
+        compiled = use.purpose in {COMPILED, EXTENSIONS} and variable_for(use, facts)
+        if compiled and mount is not None and mount.no_exec:
+            by_mount.setdefault(mount.path, []).append(use)
+    good = [c for c in facts.candidates if not c.mount.no_exec and not c.mount.in_memory]
+    for path, uses in by_mount.items():
+        told = listed(f"{use.library} keeps its {use.purpose} in {use.path}" for use in uses)
+        yield kinds.NO_EXEC.found(
+            f"{told}, and {path} is mounted noexec.",
+            remedy=pointed(uses, good[0].path if good else facts.home / ".cache", facts),
+        )
 
 
 def locks(facts: Facts) -> Iterator[Finding]:
