@@ -287,6 +287,30 @@ def test_a_norm_told_of_a_weight_that_has_none_is_gone_once_it_is_measured(tmp_p
     assert broken in content.unmeasurable
 
 
+def test_a_weight_that_a_file_says_has_no_norm_is_measured_where_it_can_be(
+    tiny: Path, tmp_path: Path
+) -> None:
+    key = "model.layers.0.mlp.up_proj.weight"
+    path = exported(tiny, tmp_path)
+
+    def tell(content: dict[str, Any]) -> None:
+        del content["norms"][key]
+        content["unmeasurable"][key] = "it is said to have none, and has one"
+
+    given = travel.fetch(edited(path, tell))
+    without = beside(given.base(), given, tmp_path / "empty")
+    assert without.unmatched[key.removesuffix(".weight")] == "it is said to have none, and has one"
+    assert "base_weights_unmeasurable" in codes(without)
+    with open_base(tiny) as base:
+        assert beside(base, given, tmp_path / "empty").unmatched == {}
+    keep.bring(given, tmp_path / "team", now=NOW)
+    with open_base(tiny) as base:
+        assert beside(base, None, tmp_path / "team").unmatched == {}
+    keep.bring(given, tmp_path / "others", now=NOW)
+    kept = measured(tiny, tmp_path / "others")
+    assert (kept.weights, kept.unmeasurable) == (15, 0)
+
+
 def test_a_file_does_not_get_its_way_by_claiming_to_be_finer(tiny: Path, tmp_path: Path) -> None:
     """Norms that were measured here win over those that a file tells, whatever width it claims."""
     measured(tiny, tmp_path / "cache2")

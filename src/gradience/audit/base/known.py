@@ -107,7 +107,11 @@ def recalled_or_measured(
     ]
     norms, reasons = dict(recalled.norms), dict(recalled.reasons)
     if isinstance(base, NormsOnly):
-        missing = {w.key: f"{base.source} has no norm of {w.key}" for w in todo}
+        # Only where no weight can be looked at is a file believed that one has no norm.
+        reasons = (settings.given.content.unmeasurable if settings.given else {}) | reasons
+        missing = {
+            w.key: f"{base.source} has no norm of {w.key}" for w in todo if w.key not in reasons
+        }
         return Known(norms, missing | reasons, (), 0, not_told=frozenset(missing.keys() - norms))
     plan = _plan(todo, base, settings, again)
     refused: Finding | None = None
@@ -187,11 +191,7 @@ def _with_given(
     fitting = {
         key: norm for key, norm in given.norms.items() if key in wanted and is_of(norm, wanted[key])
     }
-    return replace(
-        recalled,
-        norms={**recalled.norms, **cache.better(fitting, recalled.norms)},
-        reasons={**given.content.unmeasurable, **recalled.reasons},
-    )
+    return replace(recalled, norms={**recalled.norms, **cache.better(fitting, recalled.norms)})
 
 
 def identity_of(base: BaseModel) -> cache.Identity:

@@ -150,7 +150,8 @@ def _brought(
     now: datetime,
 ) -> Kept:
     path = cache.entry_path(directory, identity)
-    refused = cache.remember(path, identity, norms, given.content.unmeasurable, now=now)
+    # A weight that is said to have no norm is measured where it can be: nothing is lost by that.
+    refused = cache.remember(path, identity, norms, {}, now=now)
     if refused is not None:
         raise StorageError(refused.message, remedy=refused.remedy)
     content = read(path)
