@@ -112,12 +112,16 @@ WELL = Behaviour()
 
 @dataclass
 class Hub:
-    """The server's state: what it has and what it was asked."""
+    """The server's state: what it has and what it was asked.
+
+    The next `stumbles` answers are 503, and all of them while it is `down`.
+    """
 
     repos: dict[str, Repo]
     url: str = ""
     cdn: str = ""
     down: bool = False
+    stumbles: int = 0
     requests: list[tuple[str, str]] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
@@ -193,7 +197,8 @@ def _handler(hub: Hub, *, on_cdn: bool) -> type[BaseHTTPRequestHandler]:
             hub.requests.append((self.command, path))
             hub.tokens.append(self.headers.get("Authorization", ""))
             match = _API.fullmatch(path) or _TREE.fullmatch(path) or _FILE.fullmatch(path)
-            if hub.down:
+            if hub.down or hub.stumbles > 0:
+                hub.stumbles -= 1
                 self._send(503, b"down", {}, with_body)
                 return
             repo = hub.repos.get(match["repo"]) if match else None

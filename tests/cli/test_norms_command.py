@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -256,6 +257,26 @@ def test_norms_on_the_hub_that_cannot_be_asked_are_not_said_to_be_absent(
     assert done.returncode == 3
     assert "the Hub cannot be reached" in done.stderr
     assert "hf upload" not in done.stderr
+
+
+def test_without_a_network_the_norms_of_a_hub_repository_are_not_waited_for(
+    gradience: Run, base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    gradience("norms", "measure", base)
+    gradience("norms", "export", "base", "--out", "base_norms.json")
+    asked = ("audit", adapter, "--base-norms-from", "org/norms")
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HUB_OFFLINE": "0"}
+    before = monotonic()
+    done = gradience(*asked, **nobody)
+    assert monotonic() - before < 10  # huggingface_hub alone asks for 23 s
+    assert done.returncode == 3
+    assert "the Hub cannot be reached" in done.stderr
+    data = (tmp_path / "base_norms.json").read_bytes()
+    with serve(org__norms=Repo(files={"base_norms.json": data})) as hub:
+        online = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+        hub.stumbles = 2
+        assert gradience(*asked, **online).returncode == 0
+    assert gradience(*asked, **nobody).returncode == 0
 
 
 def test_verify_says_right_wrong_and_proved(gradience: Run, base: Path, tmp_path: Path) -> None:

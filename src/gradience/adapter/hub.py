@@ -22,12 +22,16 @@ from gradience.adapter.layout import (
 )
 from gradience.errors import AdapterNotFoundError
 from gradience.hub_ids import is_repo_id
-from gradience.tensors.remote.session import is_of_disk, transport_errors, unwritable_cache
+from gradience.tensors.remote.session import (
+    answer_seconds,
+    is_of_disk,
+    transport_errors,
+    unwritable_cache,
+)
 
 _HUB_ID = re.compile(r"(?P<repo>[^\s:@]+)(?:@(?P<revision>[^\s:@]+))?(?::(?P<inside>[^\s:@]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _FILE_SUFFIXES = (".safetensors", ".bin", ".json", ".pt", ".pth", ".ckpt", ".gguf")
-_TIMEOUT_SECONDS = 10.0
 
 
 class HubId(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +127,7 @@ def _ask(hub_id: HubId) -> tuple[str, list[str]]:
     from huggingface_hub import HfApi  # noqa: PLC0415 - 0.2 s that a local audit does not need
 
     with _HubErrors(hub_id):
-        info = HfApi().model_info(hub_id.repo, revision=hub_id.revision, timeout=_TIMEOUT_SECONDS)
+        info = HfApi().model_info(hub_id.repo, revision=hub_id.revision, timeout=answer_seconds())
     return str(info.sha), [sibling.rfilename for sibling in info.siblings or ()]
 
 

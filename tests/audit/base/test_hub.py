@@ -5,6 +5,7 @@ Its settings are read when it is imported, so each promise is looked at in a pro
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -236,14 +237,28 @@ def test_what_lies_in_the_cache_is_used_from_there(client: Client) -> None:
 
 
 def test_a_hub_that_is_down_is_an_error_only_where_the_cache_does_not_help(client: Client) -> None:
-    client.hub.down = True
-    error = client.audit()["error"]
+    error = client.audit(HF_ENDPOINT="http://127.0.0.1:1")["error"]
     assert "there is no such file or directory here, and the Hub did not answer" in error
-    client.hub.down = False
     client.download("model.safetensors.index.json", "config.json", *SHARDS)
     online = client.audit()
     client.hub.down = True
     assert client.audit()["norms"] == online["norms"]
+
+
+def test_a_hub_that_stumbles_when_it_is_asked_for_the_model_is_asked_again(client: Client) -> None:
+    client.hub.stumbles = 1
+    assert client.audit()["norms"]
+
+
+def test_a_hub_that_is_silent_when_it_is_asked_for_the_model_is_not_waited_for_for_ever(
+    client: Client,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        # Without the last one the client itself asks for 3 s what else it might tell.
+        environ = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        answer = client.audit(HF_ENDPOINT=address, **environ)
+    assert "the Hub did not answer" in answer["error"]
 
 
 def test_what_is_wrong_with_a_name_is_said_with_the_name(client: Client) -> None:

@@ -7,6 +7,7 @@ said yes.
 """
 
 import re
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,14 @@ from gradience.tensors.index import MAX_INDEX_BYTES, parse_index
 from gradience.tensors.regular import read_regular
 from gradience.tensors.remote.http import REFUSALS, HttpFile
 from gradience.tensors.remote.lookahead import LookAhead
-from gradience.tensors.remote.session import is_of_disk, transport_errors, unwritable_cache
+from gradience.tensors.remote.range_file import OPENING_PAUSES, PAUSES
+from gradience.tensors.remote.session import (
+    answer_seconds,
+    is_of_disk,
+    may_pass,
+    transport_errors,
+    unwritable_cache,
+)
 
 _INDEX = ".bin.index.json"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -131,7 +139,10 @@ def find(
             remedy="Name a model directory, a weights file, or a Hub id such as org/name.",
         )
     online = allow_download and not constants.HF_HUB_OFFLINE
+    tell = progress or (lambda stage, done, total: None)
+    tell(f"asking for {repo}", 0, 1)
     opened = _repo(repo, revision, online)
+    tell(f"asking for {repo}", 1, 1)
     files = weights_files(opened.names)
     if not files:
         raise _nothing_in(opened)
@@ -181,10 +192,9 @@ def _download_whole(
     whole = [name for name in missing if not name.endswith(".safetensors")]
     if not whole:
         return
-    from huggingface_hub import HfApi, constants  # noqa: PLC0415 - only for a Hub id
+    from huggingface_hub import constants  # noqa: PLC0415 - only for a Hub id
 
-    ask = partial(HfApi().model_info, opened.repo, revision=opened.commit, files_metadata=True)
-    siblings = _asked(ask, opened.repo, opened.commit).siblings or ()
+    siblings = _model_info(opened.repo, opened.commit, sizes=True).siblings or ()
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in siblings}
     nbytes = sum(sizes.get(name, 0) for name in whole)
     files = WholeFiles(
@@ -216,13 +226,15 @@ def _repo(repo: str, revision: str, online: bool) -> _Repo:
         return cached
     if not online:
         raise _offline(f"{named} is not in the cache", repo, revision)
-    from huggingface_hub import HfApi  # noqa: PLC0415 - only for a Hub id
+
+    def is_here() -> bool:
+        return cached is not None and _is_complete(cached)
 
     try:
-        info = _asked(partial(HfApi().model_info, repo, revision=revision), repo, revision)
+        info = _model_info(repo, revision, enough=is_here)
     except BaseModelError:
         # A server that is down, or a login that is gone, is no reason to refuse what is here.
-        if cached is not None and _is_complete(cached):
+        if cached is not None and is_here():
             return cached
         raise
     names = [sibling.rfilename for sibling in info.siblings or ()]
@@ -233,6 +245,24 @@ def _repo(repo: str, revision: str, online: bool) -> _Repo:
         names=names,
         online=True,
     )
+
+
+def _model_info(
+    repo: str, revision: str, *, sizes: bool = False, enough: Callable[[], bool] = lambda: False
+) -> Any:
+    """What the Hub says of a model: asked again where it stumbles, unless that was enough."""
+    from huggingface_hub import HfApi  # noqa: PLC0415 - only for a Hub id
+
+    asking = partial(HfApi().model_info, repo, revision=revision, timeout=answer_seconds())
+    ask = partial(asking, files_metadata=sizes)
+    for pause in PAUSES[:OPENING_PAUSES]:
+        try:
+            return _asked(ask, repo, revision)
+        except BaseModelError as error:
+            if not may_pass(error.__cause__) or enough():
+                raise
+        time.sleep(pause)
+    return _asked(ask, repo, revision)
 
 
 def _cached_repo(repo: str, revision: str) -> _Repo | None:

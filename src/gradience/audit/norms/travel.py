@@ -16,7 +16,12 @@ from gradience.errors import ArtifactError, GradienceError, TransferError
 from gradience.hub_ids import is_repo_id
 from gradience.paths import exists, is_directory, is_file, nearest
 from gradience.tensors.regular import read_regular
-from gradience.tensors.remote.session import shown_url
+from gradience.tensors.remote.session import (
+    answer_seconds,
+    is_nobody_there,
+    shown_url,
+    transport_errors,
+)
 
 Notice = Callable[[str], None]
 
@@ -137,7 +142,8 @@ def _from_hub(text: str, notice: Notice) -> bytes:
         )
     notice(f"asking the Hub for {HUB_FILE} of {repo}")
     try:
-        path = hf_hub_download(repo, HUB_FILE, revision=revision or None)
+        cached = _nobody_answers(repo, revision)
+        path = hf_hub_download(repo, HUB_FILE, revision=revision or None, local_files_only=cached)
     except errors.LocalEntryNotFoundError as error:
         # Also an EntryNotFoundError, and of the cache alone: the Hub was not asked, or not reached.
         raise ArtifactError(
@@ -153,6 +159,22 @@ def _from_hub(text: str, notice: Notice) -> bytes:
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
         raise _refused(text, error) from error
     return read_regular(Path(path), limit=LARGEST)
+
+
+def _nobody_answers(repo: str, revision: str) -> bool:
+    """Whether the Hub cannot be reached at all; where it answers, the download says how.
+
+    Asked for once beforehand: a download asks six times more, for half a minute where it is
+    refused, and for minutes where nobody answers.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url  # noqa: PLC0415 - as above
+
+    url = hf_hub_url(repo, HUB_FILE, revision=revision or None)
+    try:
+        get_hf_file_metadata(url, timeout=answer_seconds())
+    except transport_errors() as error:
+        return is_nobody_there(error)
+    return False
 
 
 def _refused(text: str, error: Exception) -> GradienceError:

@@ -19,6 +19,7 @@ from urllib.parse import urljoin
 
 from gradience.errors import RefusedError, TransferError
 from gradience.tensors.remote.range_file import (
+    ABSENT_PAUSES,
     OPENING_PAUSES,
     PAUSES,
     Interrupted,
@@ -28,9 +29,11 @@ from gradience.tensors.remote.range_file import (
     stopped,
 )
 from gradience.tensors.remote.session import (
+    TRANSIENT,
     Answer,
     asked,
     is_http_url,
+    is_nobody_there,
     origin,
     shown_url,
     transport_errors,
@@ -39,7 +42,6 @@ from gradience.tensors.remote.session import (
 _MAX_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REFUSED = frozenset({401, 403, 404, 410})
-_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 # No length of a file has more digits than 2^63.
 _DIGITS = re.compile(r"\d{1,19}", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
@@ -154,6 +156,8 @@ class HttpFile:
                 return act()
             except Interrupted as trouble:
                 self._place = ""
+                if trouble.nobody_there and not self._seen:
+                    patience.pauses = self.pauses[:ABSENT_PAUSES]
                 patience.wait(trouble, progress=False)
 
     def _whole(self, limit: int) -> bytes:
@@ -271,7 +275,7 @@ class HttpFile:
     def _check(self, answer: Answer, *, fresh: bool) -> None:
         """Refuse an answer that is none, and one of another version of the file."""
         status, headers = answer.status, answer.headers
-        if status in _TRANSIENT:
+        if status in TRANSIENT:
             raise Interrupted(f"its server answers {status}", wait=_asked_wait(headers))
         if status in _REFUSED:
             if not fresh:
@@ -344,4 +348,7 @@ def _interruption(error: Exception, name: str) -> Exception:
         )
     # The text of a transport error may hold the address, and that a signature.
     said = "" if "://" in str(error) else f": {' '.join(str(error).split())[:120]}"
-    return Interrupted(f"the connection failed ({type(error).__name__}{said})")
+    return Interrupted(
+        f"the connection failed ({type(error).__name__}{said})",
+        nobody_there=is_nobody_there(error),
+    )

@@ -20,6 +20,9 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 OPENING_PAUSES = 3
 """How many of them a first answer is waited for: someone looks on, and no wrong name gives one."""
 
+ABSENT_PAUSES = 1
+"""How many of them one waits where nobody was ever there: offline, or a wrong host."""
+
 _LONGEST_WAIT = 120.0
 
 
@@ -68,12 +71,18 @@ class RangeFile(Protocol):
 
 
 class Interrupted(Exception):  # noqa: N818 - never leaves this package
-    """A try that failed in a way that another may not; `wait` is what the server asked for."""
+    """A try that failed in a way that another may not; `wait` is what the server asked for.
 
-    def __init__(self, reason: str, *, wait: float | None = None) -> None:
+    `nobody_there` says that no server answered.
+    """
+
+    def __init__(
+        self, reason: str, *, wait: float | None = None, nobody_there: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.wait = wait
+        self.nobody_there = nobody_there
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,6 +16,13 @@ from gradience.errors import StorageError
 
 _CHUNK = 1 << 18
 
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses of an answer that may be another in a moment."""
+
+# Errors by name, of httpx and of requests, which calls both a cut and a refusal `ConnectionError`.
+_NOBODY_THERE = frozenset({"ConnectError", "ConnectTimeout", "ReadTimeout"})
+_CUT = frozenset({"ReadError", "RemoteProtocolError", "WriteError", "ConnectionError"})
+
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """What a server answered, its body still to come.
@@ -62,6 +69,16 @@ def asked(url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
             yield Answer(status=got.status_code, headers=got.headers, chunks=chunks)
 
 
+def answer_seconds() -> float:
+    """How long the Hub may be silent when it is asked what it has: 10 s, or HF_HUB_ETAG_TIMEOUT.
+
+    The session of huggingface_hub waits for ever unless it is told.
+    """
+    from huggingface_hub import constants  # noqa: PLC0415 - as above
+
+    return float(constants.HF_HUB_ETAG_TIMEOUT)
+
+
 def transport_errors() -> tuple[type[Exception], ...]:
     """What the session raises when the network does not do as it should."""
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - as above
@@ -71,6 +88,17 @@ def transport_errors() -> tuple[type[Exception], ...]:
     root = cast("type[Exception]", HfHubHTTPError.__mro__[1])
     library = sys.modules[root.__module__.partition(".")[0]]
     return OSError, root, getattr(library, "InvalidURL", root)
+
+
+def is_nobody_there(error: BaseException) -> bool:
+    """Whether nothing answered at all: no network, no such host, refused, or silence."""
+    return type(error).__name__ in _NOBODY_THERE
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Whether a server stumbled: the connection was cut, or it says that it is busy or down."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status in TRANSIENT or (status is None and type(error).__name__ in _CUT)
 
 
 def is_of_disk(error: BaseException) -> bool:
