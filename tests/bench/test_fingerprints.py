@@ -120,3 +120,4 @@ def test_a_dataset_of_the_hub_is_pinned_to_its_commit() -> None:
         offline = pinned_names(hub.url, HF_HUB_OFFLINE="1")
         hub.down = True
         assert offline == pinned_names(hub.url) == "hub:org/data#sst2:train a.tsv"
+    assert pinned_names("http://127.0.0.1:1") == offline

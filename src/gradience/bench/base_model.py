@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gradience.bench.settings import ModelSettings
 from gradience.errors import BaseModelError
+from gradience.tensors.remote.session import said, transport_errors
 
 PACKAGE = "package:"
 
@@ -48,7 +49,6 @@ def _in_package(name: str) -> Path:
 def _from_hub(model: ModelSettings) -> Path:
     # Imported here: a fifth of a second that a local directory need not pay.
     from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
 
     named = model.id if model.revision is None else f"{model.id}@{model.revision}"
     try:
@@ -60,9 +60,8 @@ def _from_hub(model: ModelSettings) -> Path:
                 ignore_patterns=["*.h5", "*.msgpack", "*.onnx", "onnx/*", "*.gguf", "original/*"],
             )
         )
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except (*transport_errors(), ValueError) as error:
         raise BaseModelError(
-            f"{named} is no directory here, and the Hub does not give it: "
-            f"{str(error).strip().splitlines()[0]}",
+            f"{named} is no directory here, and the Hub does not give it: {said(error)}",
             remedy="Correct `model.id`; offline, download it first with `hf download`.",
         ) from error

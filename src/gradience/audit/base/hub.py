@@ -32,6 +32,7 @@ from gradience.tensors.remote.session import (
     answer_seconds,
     is_of_disk,
     may_pass,
+    said,
     transport_errors,
     unwritable_cache,
 )
@@ -327,7 +328,7 @@ def _why(error: BaseException, revision: str) -> tuple[str, str]:
         reason, remedy = REFUSALS["RepoNotFound"]
         return f"{_NO_PATH}, and {reason}", remedy
     return (
-        f"{_NO_PATH}, and the Hub did not answer: {' '.join(str(error).split())[:200]}",
+        f"{_NO_PATH}, and the Hub did not answer: {said(error)}",
         "Check the path, if one was meant; else try again when the Hub is reached.",
     )
 

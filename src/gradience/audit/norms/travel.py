@@ -19,8 +19,11 @@ from gradience.tensors.regular import read_regular
 from gradience.tensors.remote.session import (
     answer_seconds,
     is_nobody_there,
+    is_of_disk,
+    said,
     shown_url,
     transport_errors,
+    unwritable_cache,
 )
 
 Notice = Callable[[str], None]
@@ -45,7 +48,7 @@ def fetch(source: str | os.PathLike[str], *, notice: Notice = lambda sentence: N
     ArtifactError
         If it is not there, is no file of norms, or holds numbers that make no sense.
     GradienceError
-        If the Hub or the server refuses.
+        If the Hub, the server or the disk refuses.
     """
     text = os.fspath(source)
     if is_directory(text):
@@ -156,7 +159,9 @@ def _from_hub(text: str, notice: Notice) -> bytes:
             remedy=f"Upload one: gradience norms export MODEL --out {HUB_FILE}, then "
             f"hf upload {repo} {HUB_FILE}",
         ) from error
-    except (errors.HfHubHTTPError, OSError, ValueError) as error:
+    except (*transport_errors(), ValueError) as error:
+        if is_of_disk(error):
+            raise unwritable_cache(repo, error) from error
         raise _refused(text, error) from error
     return read_regular(Path(path), limit=LARGEST)
 
@@ -179,6 +184,6 @@ def _nobody_answers(repo: str, revision: str) -> bool:
 
 def _refused(text: str, error: Exception) -> GradienceError:
     return ArtifactError(
-        f"norms of the Hub repository {text} cannot be had: {' '.join(str(error).split())[:200]}",
+        f"norms of the Hub repository {text} cannot be had: {said(error)}",
         remedy="Check the name and your login (hf auth login), or name a local file.",
     )

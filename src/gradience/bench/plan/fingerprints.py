@@ -24,6 +24,7 @@ from gradience.bench.tasks import TASKS
 from gradience.bench.tasks.rows import is_hub, parse_hub
 from gradience.errors import MissingExtraError
 from gradience.tensors.fingerprint import content_digest
+from gradience.tensors.remote.session import answer_seconds, transport_errors
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 """Distributions that every trial's numbers depend on."""
@@ -133,11 +134,12 @@ def _pinned(name: str) -> str:
         return name
     # Imported here: a fifth of a second that local files need not pay.
     from huggingface_hub import HfApi  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError  # noqa: PLC0415
+    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
 
     try:
-        commit = HfApi().dataset_info(hub.path, revision=hub.revision).sha
-    except (HfHubHTTPError, HFValidationError, OSError):  # offline mode is a ConnectionError
+        asked = HfApi().dataset_info(hub.path, revision=hub.revision, timeout=answer_seconds())
+        commit = asked.sha
+    except (*transport_errors(), HFValidationError):  # offline mode is a ConnectionError
         return name
     config = "" if hub.config is None else f"#{hub.config}"
     return name if commit is None else f"hub:{hub.path}@{commit}{config}:{hub.split}"

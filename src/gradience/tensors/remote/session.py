@@ -101,6 +101,17 @@ def may_pass(error: BaseException | None) -> bool:
     return status in TRANSIENT or (status is None and type(error).__name__ in _CUT)
 
 
+def said(error: BaseException) -> str:
+    """What an error says, in one line; what it is where it says nothing.
+
+    Examples
+    --------
+    >>> said(OSError("no\\nanswer")), said(TimeoutError())
+    ('no answer', 'TimeoutError')
+    """
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def is_of_disk(error: BaseException) -> bool:
     """Whether a download failed at the disk it is written to, and not at the network.
 
