@@ -114,7 +114,8 @@ WELL = Behaviour()
 class Hub:
     """The server's state: what it has and what it was asked.
 
-    The next `stumbles` answers are 503, and all of them while it is `down`.
+    The next `stumbles` answers are 503, and all of them while it is `down`. A `page` is answered to
+    everything, as by a network that wants a login.
     """
 
     repos: dict[str, Repo]
@@ -122,6 +123,7 @@ class Hub:
     cdn: str = ""
     down: bool = False
     stumbles: int = 0
+    page: bytes = b""
     requests: list[tuple[str, str]] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
@@ -200,6 +202,9 @@ def _handler(hub: Hub, *, on_cdn: bool) -> type[BaseHTTPRequestHandler]:
             if hub.down or hub.stumbles > 0:
                 hub.stumbles -= 1
                 self._send(503, b"down", {}, with_body)
+                return
+            if hub.page:
+                self._send(200, hub.page, {}, with_body)
                 return
             repo = hub.repos.get(match["repo"]) if match else None
             if match is None or repo is None:

@@ -22,15 +22,14 @@ from gradience.adapter.layout import (
 )
 from gradience.errors import AdapterNotFoundError
 from gradience.hub_ids import is_repo_id
+from gradience.tensors.remote.hub_listing import COMMIT, HubListing, NotTheHubError, hub_listing
 from gradience.tensors.remote.session import (
-    answer_seconds,
     is_of_disk,
     transport_errors,
     unwritable_cache,
 )
 
 _HUB_ID = re.compile(r"(?P<repo>[^\s:@]+)(?:@(?P<revision>[^\s:@]+))?(?::(?P<inside>[^\s:@]+))?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _FILE_SUFFIXES = (".safetensors", ".bin", ".json", ".pt", ".pth", ".ckpt", ".gguf")
 
 
@@ -94,24 +93,24 @@ def fetch_from_hub(hub_id: HubId, *, notice: Notice) -> tuple[AdapterLocation, .
     StorageError
         If the cache cannot be written.
     """
-    if _COMMIT.fullmatch(hub_id.revision):
+    if COMMIT.fullmatch(hub_id.revision):
         cached = _from_cache(hub_id)
         if cached:
             return cached
     try:
-        commit, names = _ask(hub_id)
+        found = _ask(hub_id)
     except _Unreachable as error:
         cached = _from_cache(hub_id)
         if not cached:
             raise _not_cached(hub_id, error.reason) from error
         notice(f"{error.reason}; reading {cached[0].source} from the cache")
         return cached
-    listing = _listing(hub_id, names)
+    listing = _listing(hub_id, list(found.sizes))
     folder = None
     for name in (*listing.weights, *([CONFIG] if listing.config else [])):
-        folder = _download(hub_id, commit, name).parent
+        folder = _download(hub_id, found.commit, name).parent
     assert folder is not None  # a listing without weights was refused
-    return tuple(locate(folder, listing, name=hub_id.repo, source=f"{hub_id.repo}@{commit}"))
+    return tuple(locate(folder, listing, name=hub_id.repo, source=f"{hub_id.repo}@{found.commit}"))
 
 
 class _Unreachable(Exception):  # noqa: N818 - never leaves this module
@@ -122,13 +121,10 @@ class _Unreachable(Exception):  # noqa: N818 - never leaves this module
         self.reason = reason
 
 
-def _ask(hub_id: HubId) -> tuple[str, list[str]]:
+def _ask(hub_id: HubId) -> HubListing:
     """The commit that a revision is now, and the files of the repository there."""
-    from huggingface_hub import HfApi  # noqa: PLC0415 - 0.2 s that a local audit does not need
-
     with _HubErrors(hub_id):
-        info = HfApi().model_info(hub_id.repo, revision=hub_id.revision, timeout=answer_seconds())
-    return str(info.sha), [sibling.rfilename for sibling in info.siblings or ()]
+        return hub_listing(hub_id.repo, hub_id.revision, enough=lambda: bool(_from_cache(hub_id)))
 
 
 def _download(hub_id: HubId, commit: str, name: str) -> Path:
@@ -270,7 +266,8 @@ def _translate(hub_id: HubId, error: BaseException) -> Exception | None:
     if is_of_disk(error):
         return unwritable_cache(hub_id.repo, error)
     if isinstance(error, transport_errors()):
-        return _Unreachable(f"the Hub cannot be reached ({type(error).__name__})")
+        why = str(error) if isinstance(error, NotTheHubError) else type(error).__name__
+        return _Unreachable(f"the Hub cannot be reached ({why})")
     return None
 
 

@@ -51,6 +51,7 @@ def _from_hub(model: ModelSettings) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415
 
     named = model.id if model.revision is None else f"{model.id}@{model.revision}"
+    refused: tuple[type[Exception], ...] = (*transport_errors(), ValueError)
     try:
         return Path(
             snapshot_download(
@@ -60,7 +61,7 @@ def _from_hub(model: ModelSettings) -> Path:
                 ignore_patterns=["*.h5", "*.msgpack", "*.onnx", "onnx/*", "*.gguf", "original/*"],
             )
         )
-    except (*transport_errors(), ValueError) as error:
+    except refused as error:
         raise BaseModelError(
             f"{named} is no directory here, and the Hub does not give it: {said(error)}",
             remedy="Correct `model.id`; offline, download it first with `hf download`.",

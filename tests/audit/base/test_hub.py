@@ -261,6 +261,38 @@ def test_a_hub_that_is_silent_when_it_is_asked_for_the_model_is_not_waited_for_f
     assert "the Hub did not answer" in answer["error"]
 
 
+@pytest.mark.parametrize(
+    ("page", "commit"),
+    [
+        (b"<html>Log in to this network</html>", COMMIT),
+        (b"{}", COMMIT),
+        (b'{"id": "org/tiny", "sha": "%s", "siblings": [{"rfilename": 5}]}' % COMMIT.encode(), ""),
+        (b"", "main"),  # no commit: what lies under it may change, and norms are kept under it
+    ],
+)
+def test_what_is_not_the_hub_is_not_believed(page: bytes, commit: str, client: Client) -> None:
+    client.hub.page = page
+    client.hub.repos["org/tiny"] = Repo(model_files(), commit=commit)
+    error = client.audit()["error"]
+    assert f"the Hub did not answer: what answers at {client.hub.url} is not the Hub" in error or (
+        f"what {client.hub.url} answers is not what the Hub would" in error
+    )
+
+
+def test_a_commit_is_not_another_because_a_server_says_so(client: Client) -> None:
+    other = Repo(model_files(), revisions=("main", "0" * 40))
+    client.hub.repos["org/tiny"] = other
+    assert "is not what the Hub would" in client.audit(f"org/tiny@{'0' * 40}")["error"]
+
+
+def test_a_file_of_unknown_size_is_not_downloaded_whatever_was_said(client: Client) -> None:
+    page = {"id": "org/tiny", "sha": COMMIT, "siblings": [{"rfilename": "pytorch_model.bin"}]}
+    client.hub.page = json.dumps(page).encode()
+    answer = client.audit(YES="1")
+    assert "does not say how large it is" in answer["error"]
+    assert "hf download org/tiny pytorch_model.bin" in answer["remedy"]
+
+
 def test_what_is_wrong_with_a_name_is_said_with_the_name(client: Client) -> None:
     assert "no model of that name" in client.audit("org/other")["error"]
     assert "no revision v2" in client.audit("org/tiny@v2")["error"]

@@ -6,8 +6,6 @@ by range: they are downloaded whole, through huggingface_hub and into its cache,
 said yes.
 """
 
-import re
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -26,19 +24,16 @@ from gradience.hub_ids import is_repo_id
 from gradience.tensors.index import MAX_INDEX_BYTES, parse_index
 from gradience.tensors.regular import read_regular
 from gradience.tensors.remote.http import REFUSALS, HttpFile
+from gradience.tensors.remote.hub_listing import COMMIT, hub_listing
 from gradience.tensors.remote.lookahead import LookAhead
-from gradience.tensors.remote.range_file import OPENING_PAUSES, PAUSES
 from gradience.tensors.remote.session import (
-    answer_seconds,
     is_of_disk,
-    may_pass,
     said,
     transport_errors,
     unwritable_cache,
 )
 
 _INDEX = ".bin.index.json"
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 # A path that exists never comes here; one that was mistyped looks like the id of a model.
 _NO_PATH = "there is no such file or directory here"
 
@@ -195,9 +190,9 @@ def _download_whole(
         return
     from huggingface_hub import constants  # noqa: PLC0415 - only for a Hub id
 
-    siblings = _model_info(opened.repo, opened.commit, sizes=True).siblings or ()
-    sizes = {sibling.rfilename: sibling.size or 0 for sibling in siblings}
-    nbytes = sum(sizes.get(name, 0) for name in whole)
+    ask = partial(hub_listing, opened.repo, opened.commit, sizes=True)
+    sizes = _asked(ask, opened.repo, opened.commit).sizes
+    nbytes = sum(_size(opened, name, sizes.get(name)) for name in whole)
     files = WholeFiles(
         model=opened.repo,
         revision=opened.revision,
@@ -217,9 +212,20 @@ def _download_whole(
         progress(f"download {opened.repo}", len(wanted), len(wanted))
 
 
+def _size(opened: _Repo, name: str, said: int | None) -> int:
+    """Bytes of a file that would be downloaded: what nobody knows cannot be agreed to."""
+    if said is not None:
+        return said
+    raise BaseModelError(
+        f"base model {opened.repo}: {name} can only be had whole, and its server does not say how "
+        "large it is",
+        remedy=f"Download it: {hf_download(opened.repo, opened.revision, name)}",
+    )
+
+
 def _repo(repo: str, revision: str, online: bool) -> _Repo:
     """Resolve the revision to a commit: from the cache where that is certain, else by asking."""
-    pinned = _COMMIT.fullmatch(revision) is not None
+    pinned = COMMIT.fullmatch(revision) is not None
     named = f"revision {revision} of {repo}" if revision else repo
     revision = revision or "main"
     cached = _cached_repo(repo, revision)
@@ -232,38 +238,19 @@ def _repo(repo: str, revision: str, online: bool) -> _Repo:
         return cached is not None and _is_complete(cached)
 
     try:
-        info = _model_info(repo, revision, enough=is_here)
+        found = _asked(partial(hub_listing, repo, revision, enough=is_here), repo, revision)
     except BaseModelError:
         # A server that is down, or a login that is gone, is no reason to refuse what is here.
         if cached is not None and is_here():
             return cached
         raise
-    names = [sibling.rfilename for sibling in info.siblings or ()]
     return _Repo(
         repo=repo,
         revision=revision,
-        commit=info.sha or "",
-        names=names,
+        commit=found.commit,
+        names=found.sizes.keys(),
         online=True,
     )
-
-
-def _model_info(
-    repo: str, revision: str, *, sizes: bool = False, enough: Callable[[], bool] = lambda: False
-) -> Any:
-    """What the Hub says of a model: asked again where it stumbles, unless that was enough."""
-    from huggingface_hub import HfApi  # noqa: PLC0415 - only for a Hub id
-
-    asking = partial(HfApi().model_info, repo, revision=revision, timeout=answer_seconds())
-    ask = partial(asking, files_metadata=sizes)
-    for pause in PAUSES[:OPENING_PAUSES]:
-        try:
-            return _asked(ask, repo, revision)
-        except BaseModelError as error:
-            if not may_pass(error.__cause__) or enough():
-                raise
-        time.sleep(pause)
-    return _asked(ask, repo, revision)
 
 
 def _cached_repo(repo: str, revision: str) -> _Repo | None:
@@ -274,7 +261,7 @@ def _cached_repo(repo: str, revision: str) -> _Repo | None:
     ref = folder / "refs" / revision
     commit = ref.read_text().strip() if ref.is_file() else revision
     snapshot = folder / "snapshots" / commit
-    if not _COMMIT.fullmatch(commit) or not snapshot.is_dir():
+    if not COMMIT.fullmatch(commit) or not snapshot.is_dir():
         return None
     names = local.listing(snapshot)
     return _Repo(

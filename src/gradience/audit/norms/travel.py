@@ -143,6 +143,7 @@ def _from_hub(text: str, notice: Notice) -> bytes:
             if close
             else "Name a file, a URL, or a Hub id such as org/name.",
         )
+    refused: tuple[type[Exception], ...] = (*transport_errors(), ValueError)
     notice(f"asking the Hub for {HUB_FILE} of {repo}")
     try:
         cached = _nobody_answers(repo, revision)
@@ -159,7 +160,7 @@ def _from_hub(text: str, notice: Notice) -> bytes:
             remedy=f"Upload one: gradience norms export MODEL --out {HUB_FILE}, then "
             f"hf upload {repo} {HUB_FILE}",
         ) from error
-    except (*transport_errors(), ValueError) as error:
+    except refused as error:
         if is_of_disk(error):
             raise unwritable_cache(repo, error) from error
         raise _refused(text, error) from error

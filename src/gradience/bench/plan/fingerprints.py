@@ -134,12 +134,13 @@ def _pinned(name: str) -> str:
         return name
     # Imported here: a fifth of a second that local files need not pay.
     from huggingface_hub import HfApi  # noqa: PLC0415
-    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
 
+    # Offline mode is a ConnectionError; the others are what is no answer of the Hub.
+    refused: tuple[type[Exception], ...] = (*transport_errors(), ValueError, KeyError, TypeError)
     try:
         asked = HfApi().dataset_info(hub.path, revision=hub.revision, timeout=answer_seconds())
         commit = asked.sha
-    except (*transport_errors(), HFValidationError):  # offline mode is a ConnectionError
+    except refused:
         return name
     config = "" if hub.config is None else f"#{hub.config}"
     return name if commit is None else f"hub:{hub.path}@{commit}{config}:{hub.split}"
