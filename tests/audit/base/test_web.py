@@ -19,6 +19,7 @@ from gradience.audit.base.known import Settings
 from gradience.audit.base.norms import BaseNorms, base_norms
 from gradience.audit.base.source import open_base
 from gradience.audit.base.terms import Terms, WholeFiles
+from gradience.audit.norms import keep
 from gradience.audit.run import audit_lora_peft_dir
 from gradience.blas import one_thread
 from gradience.errors import (
@@ -26,6 +27,7 @@ from gradience.errors import (
     DownloadRefusedError,
     GradienceError,
     MissingExtraError,
+    StorageError,
     TransferError,
 )
 from hub_server import WELL, Asked, Behaviour, Hub, Repo, serve
@@ -192,6 +194,21 @@ def test_what_was_measured_before_a_failure_is_kept(hub: Hub, tmp_path: Path) ->
         norms_of(folder(hub), tmp_path / "norms")
     hub.misbehave = lambda asked: WELL
     assert norms_of(folder(hub), tmp_path / "norms").bytes_read == 2 * NBYTES
+
+
+def test_what_can_be_kept_nowhere_is_not_measured_to_its_end(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"no directory")
+    told: list[int] = []
+    settings = Settings(
+        tmp_path / "file", NOW, progress=lambda stage, done, total: told.append(done)
+    )
+    with (
+        one_thread(os.environ),
+        open_base(folder(hub)) as base,
+        pytest.raises(StorageError, match="cannot be created"),
+    ):
+        keep.measure_base(base, settings)
+    assert told == [1]
 
 
 def test_a_header_that_lies_about_its_file_is_refused(hub: Hub, tmp_path: Path) -> None:

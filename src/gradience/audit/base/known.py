@@ -17,6 +17,7 @@ from gradience.audit.base.norms_only import GivenNorms, NormsOnly
 from gradience.audit.base.source import BaseModel
 from gradience.audit.base.spectral_norm import DEFAULT_GOAL, Goal
 from gradience.audit.base.weights import BaseWeight
+from gradience.errors import StorageError
 from gradience.findings import Finding
 
 Progress = Callable[[str, int, int], None]
@@ -75,7 +76,7 @@ def recalled_or_measured(
     settings: Settings,
     *,
     again: Sequence[BaseWeight] = (),
-    on_word: bool = True,
+    to_keep: bool = False,
 ) -> Known:
     """Recall what can be believed, measure the rest, remember it step by step.
 
@@ -87,19 +88,22 @@ def recalled_or_measured(
     settings : Settings
     again : sequence of BaseWeight
         Those that are read once more afterwards, by whoever asks.
-    on_word : bool
-        Whether a norm that a file told, and nobody checked, may stand. Else it is measured.
+    to_keep : bool
+        Whether they are wanted for later: then a norm that a file told, and nobody checked, is
+        measured, and a cache that cannot be written ends the work.
 
     Raises
     ------
     DownloadRefusedError
         If more would come over the network than may.
+    StorageError
+        If what is to be kept cannot be.
     """
     identity = identity_of(base)
     path = cache.entry_path(settings.cache_dir, identity)
     recalled = _with_given(cache.recall(path, identity, wanted.values()), wanted, settings.given)
     goal = settings.goal
-    told = {} if on_word else _told(recalled.norms, wanted)
+    told = _told(recalled.norms, wanted) if to_keep else {}
     todo = [
         w
         for w in wanted.values()
@@ -130,6 +134,8 @@ def recalled_or_measured(
             forget=recalled.distrusted | measured.reasons.keys(),
             now=settings.now,
         )
+        if refused and to_keep:
+            raise StorageError(refused.message, remedy=refused.remedy)
     doubt = cache.corrupt(path, recalled.doubts) if recalled.doubts else None
     findings = tuple(f for f in (doubt, refused) if f is not None)
     return Known(norms, reasons, findings, nbytes, replaced=told)

@@ -8,7 +8,6 @@ from msgspec.structs import replace
 
 from gradience.audit.base import cache
 from gradience.audit.base.base_norm import BaseNorm
-from gradience.audit.base.finding_kinds import BASE_NORMS_CACHE_UNWRITABLE
 from gradience.audit.base.known import Known, Settings, identity_of, recalled_or_measured
 from gradience.audit.base.norms_file import believable
 from gradience.audit.base.norms_only import GivenNorms
@@ -34,16 +33,14 @@ def measure_base(base: BaseModel, settings: Settings) -> Kept:
         If the cache cannot be written: the work would be lost.
     """
     weights, left_out = matrices(base.tensors)
-    known = recalled_or_measured(weights, base, settings, on_word=False)
+    known = recalled_or_measured(weights, base, settings, to_keep=True)
     identity = identity_of(base)
     path = cache.entry_path(settings.cache_dir, identity)
-    refused = [f for f in known.findings if f.code == BASE_NORMS_CACHE_UNWRITABLE.code]
-    if known.norms and not refused and not path.exists():
+    if known.norms and not path.exists():
         # All of it was known under another name of the same content.
-        lost = cache.remember(path, identity, known.norms, known.reasons, now=settings.now)
-        refused = [] if lost is None else [lost]
-    for finding in refused:
-        raise StorageError(finding.message, remedy=finding.remedy)
+        refused = cache.remember(path, identity, known.norms, known.reasons, now=settings.now)
+        if refused is not None:
+            raise StorageError(refused.message, remedy=refused.remedy)
     # A file may tell a reason of a weight that has a norm all the same.
     reasons = {k: why for k, why in known.reasons.items() if k in weights.keys() - known.norms}
     return Kept(
