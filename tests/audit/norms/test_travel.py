@@ -440,6 +440,13 @@ def test_right_norms_are_verified_and_proved(base_path: Path, tmp_path: Path) ->
     assert {one.outcome for one in found.checked} == {"agrees"}
 
 
+def test_a_matrix_of_one_row_is_proved_though_its_bound_is_its_norm(tmp_path: Path) -> None:
+    write_base(tmp_path / "base", {"score.weight": (1, 4096), "model.proj.weight": (64, 4096)})
+    found = check(exported(tmp_path / "base", tmp_path), tmp_path / "base", prove=2)
+    assert [one.proved for one in found.checked] == [True, True]
+    assert found.numbers_agree
+
+
 def test_another_seed_is_another_sample(base_path: Path, tmp_path: Path) -> None:
     path = exported(base_path, tmp_path)
     one, other = (check(path, base_path, sample=3, seed=seed) for seed in (1, 2))

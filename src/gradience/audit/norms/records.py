@@ -80,7 +80,7 @@ class WeightCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     reason : str
         Why it does not agree.
     proved : bool or None
-        Whether the upper bound was proved; None where that was not asked.
+        Whether the upper bound was proved, to 1e-7 of it; None where that was not asked.
     """
 
     key: str
