@@ -347,6 +347,7 @@ def test_a_hub_repository_carries_norms_and_a_base_is_known_from_the_hub_cache(
     with serve(
         org__norms=Repo(files={"base_norms.json": (tmp_path / "base_norms.json").read_bytes()}),
         org__none=Repo(files={"README.md": b"nothing"}),
+        org__huge=Repo(files={"base_norms.json": bytes(70_000_000)}),
         org__model=Repo(files={"model.safetensors": save(weights), "config.json": b"{}"}),
     ) as hub:
         online = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
@@ -356,6 +357,12 @@ def test_a_hub_repository_carries_norms_and_a_base_is_known_from_the_hub_cache(
         done = gradience("audit", adapter, "--base-norms-from", "org/none", **online)
         assert done.returncode == 3
         assert "holds no base_norms.json" in done.stderr
+        done = gradience("audit", adapter, "--base-norms-from", "org/norms@v9", **online)
+        assert "cannot be had: it has no such revision" in done.stderr
+        done = gradience("audit", adapter, "--base-norms-from", "org/huge", **online)
+        assert done.returncode == 3
+        assert "base_norms.json of org/huge has 70.0 MB" in done.stderr
+        assert not (tmp_path / "hub" / "models--org--huge").exists()
         refused = gradience("norms", "measure", "org/model", "--max-download", "1KB", **online)
         assert refused.returncode == 5
         assert "more than the 1.00 KB that may" in refused.stderr

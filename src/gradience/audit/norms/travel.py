@@ -16,6 +16,7 @@ from gradience.errors import ArtifactError, GradienceError, TransferError
 from gradience.hub_ids import is_repo_id
 from gradience.paths import exists, is_directory, is_file, nearest
 from gradience.tensors.regular import read_regular
+from gradience.tensors.remote.http import REFUSALS
 from gradience.tensors.remote.session import (
     answer_seconds,
     is_nobody_there,
@@ -25,6 +26,7 @@ from gradience.tensors.remote.session import (
     transport_errors,
     unwritable_cache,
 )
+from gradience.units import format_size
 
 Notice = Callable[[str], None]
 
@@ -171,20 +173,33 @@ def _nobody_answers(repo: str, revision: str) -> bool:
     """Whether the Hub cannot be reached at all; where it answers, the download says how.
 
     Asked for once beforehand: a download asks six times more, for half a minute where it is
-    refused, and for minutes where nobody answers.
+    refused, and for minutes where nobody answers; and it writes whatever is there.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is too large to be one of norms.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url  # noqa: PLC0415 - as above
 
     url = hf_hub_url(repo, HUB_FILE, revision=revision or None)
     try:
-        get_hf_file_metadata(url, timeout=answer_seconds())
+        nbytes = get_hf_file_metadata(url, timeout=answer_seconds()).size or 0
     except transport_errors() as error:
         return is_nobody_there(error)
+    if nbytes > LARGEST:
+        raise ArtifactError(
+            f"{HUB_FILE} of {repo} has {format_size(nbytes)}, more than the {format_size(LARGEST)} "
+            "of such a file",
+            remedy="Check the repository: `gradience norms export` writes a few hundred KB.",
+        )
     return False
 
 
 def _refused(text: str, error: Exception) -> GradienceError:
+    code = getattr(getattr(error, "response", None), "headers", {}).get("X-Error-Code", "")
+    default = "Check the name and your login (hf auth login), or name a local file."
+    reason, remedy = REFUSALS.get(code, (said(error), default))
     return ArtifactError(
-        f"norms of the Hub repository {text} cannot be had: {said(error)}",
-        remedy="Check the name and your login (hf auth login), or name a local file.",
+        f"norms of the Hub repository {text} cannot be had: {reason}", remedy=remedy
     )
