@@ -236,6 +236,16 @@ def test_what_lies_in_the_cache_is_used_from_there(client: Client) -> None:
     assert (pinned["fingerprint"], pinned["norms"]) == (found["fingerprint"], found["norms"])
 
 
+def test_a_part_that_lies_alone_in_the_cache_is_not_the_model(client: Client) -> None:
+    client.download(FIRST)
+    found = client.audit(f"org/tiny@{COMMIT}")
+    assert sorted(found["norms"]) == [f"model.layers.{at}.self_attn.q_proj" for at in range(2)]
+    offline = client.audit(f"org/tiny@{COMMIT}", HF_HUB_OFFLINE="1", norms="other")
+    assert f"it holds {FIRST}, which is a part of a model" in offline["error"]
+    (client.home / "hf/hub/models--org--tiny/refs/main").write_bytes(b"\xff")
+    assert client.audit()["norms"] == found["norms"]
+
+
 def test_a_hub_that_is_down_is_an_error_only_where_the_cache_does_not_help(client: Client) -> None:
     error = client.audit(HF_ENDPOINT="http://127.0.0.1:1")["error"]
     assert "there is no such file or directory here, and the Hub did not answer" in error

@@ -259,7 +259,10 @@ def _cached_repo(repo: str, revision: str) -> _Repo | None:
 
     folder = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
     ref = folder / "refs" / revision
-    commit = ref.read_text().strip() if ref.is_file() else revision
+    try:
+        commit = ref.read_text().strip()
+    except (OSError, ValueError):  # no such branch or tag, no leave to read it, or no text
+        commit = revision
     snapshot = folder / "snapshots" / commit
     if not COMMIT.fullmatch(commit) or not snapshot.is_dir():
         return None

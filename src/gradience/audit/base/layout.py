@@ -102,8 +102,16 @@ def _gguf_models(names: Collection[str]) -> list[str]:
     return sorted({(split_names(name) or (name,))[0] for name in found})
 
 
+# "of 00001" is all there is.
+_PART = re.compile(r".*-\d{5}-of-(?!00001)\d{5}\.(safetensors|bin)")
+
+
 def _choose(names: Collection[str]) -> str:
-    """The weights in one folder: the usual name, else a variant of it, else the only one."""
+    """The weights in one folder: the usual name, else a variant of it, else the only one.
+
+    One shard is never a model: where it lies alone the others and the index were not downloaded.
+    """
+    names = [name for name in names if _PART.fullmatch(name) is None]
     for name in PLAIN_NAMES:
         if name in names:
             return name
@@ -156,6 +164,11 @@ def why_none(names: Collection[str]) -> NoWeights:
             remedy="Name the model of its `base_model_name_or_path`.",
         )
     weights = [name for name in sorted(names) if name.endswith((".safetensors", ".bin"))]
+    if weights and all(map(_PART.fullmatch, weights)):
+        return NoWeights(
+            reason=f"it holds {weights[0]}, which is a part of a model, and no index of the parts",
+            remedy="Download the model again, whole; or name the part itself by its path.",
+        )
     if weights:
         return NoWeights(
             reason=f"none of its {len(weights)} weights files is named as a model's: {weights[0]}",
