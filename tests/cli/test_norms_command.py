@@ -413,6 +413,25 @@ def test_norms_are_removed_after_a_yes_and_only_from_the_cache(
     assert gradience("norms", "rm", "base", "--yes").returncode == 2
 
 
+def test_a_model_of_which_a_part_is_here_is_not_taken_for_the_whole(
+    gradience: Run, tmp_path: Path
+) -> None:
+    names = {f"model-0000{at}-of-00002.safetensors": f"w{at}.weight" for at in (1, 2)}
+    index = {"weight_map": {tensor: name for name, tensor in names.items()}}
+    snapshot = tmp_path / "hub" / "models--org--part" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    for name, tensor in names.items():
+        save_file({tensor: np.ones((4, 4), np.float32)}, snapshot / name)
+    assert gradience("norms", "measure", f"org/part@{COMMIT}").returncode == 0
+    (snapshot / "model-00002-of-00002.safetensors").unlink()
+    for command in ("measure", "verify"):
+        done = gradience("norms", command, f"org/part@{COMMIT}")
+        assert done.returncode == 3
+        assert "model-00002-of-00002.safetensors, which holds w2.weight, is not" in done.stderr
+        assert "hf download org/part" in done.stderr
+
+
 def test_match_takes_norms_from_where_an_audit_takes_them(
     gradience: Run, base: Path, adapter: Path, tmp_path: Path
 ) -> None:

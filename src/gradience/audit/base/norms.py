@@ -20,10 +20,8 @@ from gradience.audit.base.norms_file import in_full, named
 from gradience.audit.base.norms_only import NormsOnly
 from gradience.audit.base.rows import StoredRows, TransposedRows, rows
 from gradience.audit.base.source import BaseModel, KnownBy
-from gradience.audit.base.terms import hf_download
 from gradience.audit.base.unpack import stands_for
 from gradience.audit.base.weights import BaseWeight, Matches
-from gradience.errors import BaseModelError
 from gradience.findings import Finding, FindingKind
 
 
@@ -161,12 +159,7 @@ def _check_complete(layers: Sequence[LoraLayer], base: BaseModel, matches: Match
         why = matches.unmatched.get(layer.label)
         shard = absent.get(ending(f"{layer.name}.{layer.parameter}"))
         if shard and why and why.reason in ("no_tensor", "not_this_base"):
-            raise BaseModelError(
-                f"base model {base.model}: {shard}, which holds the weight of {layer.label}, is "
-                "not in the cache, and nothing may be downloaded",
-                remedy="Go online (unset HF_HUB_OFFLINE), or run: "
-                f"{hf_download(base.model, base.revision)}",
-            )
+            raise base.not_here(shard, f"the weight of {layer.label}")
 
 
 def _read_again(layers: Sequence[LoraLayer], matches: Matches) -> list[BaseWeight]:

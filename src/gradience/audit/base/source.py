@@ -17,7 +17,7 @@ from blake3 import blake3
 from gradience.audit.base import local
 from gradience.audit.base.packed.format import PackedWeight
 from gradience.audit.base.shards import Found, Progress, Shard
-from gradience.audit.base.terms import BYTES_STAGE, Terms
+from gradience.audit.base.terms import BYTES_STAGE, Terms, hf_download
 from gradience.audit.base.unpack import aliases, notes, unpack
 from gradience.audit.base.weights import BaseWeight, Part, TensorFacts
 from gradience.errors import BaseModelError, TensorFileError
@@ -156,6 +156,15 @@ class BaseModel:
             return self._shards[name].tensor(name)
         except TensorFileError as error:
             raise _of_base(self.model, error) from error
+
+    def not_here(self, shard: str, what: str) -> BaseModelError:
+        """The error of a shard that holds something, is not here, and may not be fetched."""
+        return BaseModelError(
+            f"base model {self.model}: {shard}, which holds {what}, is not in the cache, and "
+            "nothing may be downloaded",
+            remedy="Go online (unset HF_HUB_OFFLINE), or run: "
+            f"{hf_download(self.model, self.revision)}",
+        )
 
     def check_same(self) -> None:
         """Refuse files that were written to since they were opened: the fingerprint is not theirs.

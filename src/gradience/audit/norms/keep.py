@@ -32,6 +32,8 @@ def measure_base(base: BaseModel, settings: Settings) -> Kept:
     StorageError
         If the cache cannot be written: the work would be lost.
     """
+    for name, shard in base.absent.items():
+        raise base.not_here(shard, name)
     weights, left_out = matrices(base.tensors)
     known = recalled_or_measured(weights, base, settings, to_keep=True)
     identity = identity_of(base)

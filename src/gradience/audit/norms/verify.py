@@ -79,6 +79,8 @@ def verify(given: GivenNorms, base: BaseModel, how: Check) -> Verification:
     if how.sample is not None and how.sample < len(keys):
         keys = sorted(random.Random(how.seed).sample(keys, how.sample))
     weights = {key: weight_of(key, given.norms[key], base.tensors) for key in keys}
+    for key in base.absent.keys() & keys:
+        raise base.not_here(base.absent[key], key)
     present = {key: weight for key, weight in weights.items() if weight is not None}
     numbers = sum(w.stored_shape[0] * w.stored_shape[1] for w in present.values())
     work = _Work(given, base, how, how.devices.device(numbers))
