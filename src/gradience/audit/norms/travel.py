@@ -147,13 +147,15 @@ def _from_hub(text: str, notice: Notice) -> bytes:
         )
     refused: tuple[type[Exception], ...] = (*transport_errors(), ValueError)
     notice(f"asking the Hub for {HUB_FILE} of {repo}")
+    why = _why_unreachable(repo, revision)
     try:
-        cached = _nobody_answers(repo, revision)
-        path = hf_hub_download(repo, HUB_FILE, revision=revision or None, local_files_only=cached)
+        path = hf_hub_download(
+            repo, HUB_FILE, revision=revision or None, local_files_only=bool(why)
+        )
     except errors.LocalEntryNotFoundError as error:
         # Also an EntryNotFoundError, and of the cache alone: the Hub was not asked, or not reached.
         raise ArtifactError(
-            f"the Hub cannot be reached, and its cache holds no {HUB_FILE} of {text}",
+            f"the Hub cannot be reached{why}, and its cache holds no {HUB_FILE} of {text}",
             remedy="Go online (unset HF_HUB_OFFLINE), or name a local file.",
         ) from error
     except errors.EntryNotFoundError as error:
@@ -169,8 +171,8 @@ def _from_hub(text: str, notice: Notice) -> bytes:
     return read_regular(Path(path), limit=LARGEST)
 
 
-def _nobody_answers(repo: str, revision: str) -> bool:
-    """Whether the Hub cannot be reached at all; where it answers, the download says how.
+def _why_unreachable(repo: str, revision: str) -> str:
+    """Why the Hub cannot be reached at all; empty where it answers: the download says how.
 
     Asked for once beforehand: a download asks six times more, for half a minute where it is
     refused, and for minutes where nobody answers; and it writes whatever is there.
@@ -186,14 +188,14 @@ def _nobody_answers(repo: str, revision: str) -> bool:
     try:
         nbytes = get_hf_file_metadata(url, timeout=answer_seconds()).size or 0
     except transport_errors() as error:
-        return is_nobody_there(error)
+        return f" ({said(error)})" if is_nobody_there(error) else ""
     if nbytes > LARGEST:
         raise ArtifactError(
             f"{HUB_FILE} of {repo} has {format_size(nbytes)}, more than the {format_size(LARGEST)} "
             "of such a file",
             remedy="Check the repository: `gradience norms export` writes a few hundred KB.",
         )
-    return False
+    return ""
 
 
 def _refused(text: str, error: Exception) -> GradienceError:
