@@ -25,6 +25,7 @@ from gradience.hub_ids import is_repo_id
 from gradience.tensors.remote.hub_listing import COMMIT, HubListing, NotTheHubError, hub_listing
 from gradience.tensors.remote.session import (
     is_of_disk,
+    told_if_slow,
     transport_errors,
     unwritable_cache,
 )
@@ -98,7 +99,8 @@ def fetch_from_hub(hub_id: HubId, *, notice: Notice) -> tuple[AdapterLocation, .
         if cached:
             return cached
     try:
-        found = _ask(hub_id)
+        with told_if_slow(notice, f"waiting for the Hub to say what {hub_id} is"):
+            found = _ask(hub_id)
     except _Unreachable as error:
         cached = _from_cache(hub_id)
         if not cached:

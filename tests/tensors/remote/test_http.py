@@ -1,6 +1,7 @@
 """Ranges of a file on a web server: the right bytes, or an error; never other bytes."""
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ import pytest
 
 from gradience.errors import RefusedError, TransferError
 from gradience.tensors.remote.http import HttpFile
+from gradience.tensors.remote.session import told_if_slow
 from hub_server import WELL, Asked, Behaviour, Hub, Repo, serve
 
 DATA = np.random.default_rng(0).integers(0, 256, 200_000, np.uint8).tobytes()
@@ -276,3 +278,14 @@ def test_a_reader_that_gives_up_ends_the_transfer(hub: Hub) -> None:
     stop = Event()
     with pytest.raises(TransferError, match="was stopped"):
         file.read_into(1, memoryview(bytearray(150_000)), told=lambda nbytes: stop.set(), stop=stop)
+
+
+def test_a_wait_is_told_when_it_is_long_and_only_then() -> None:
+    said: list[str] = []
+    with told_if_slow(said.append, "quick"):
+        pass
+    with told_if_slow(said.append, "slow", seconds=0.01):
+        deadline = time.monotonic() + 5
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert said == ["slow"]

@@ -5,8 +5,9 @@ The session is httpx's since huggingface_hub 1.0 and requests' before; here both
 
 import errno
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import Timer
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,6 +16,7 @@ import msgspec
 from gradience.errors import StorageError
 
 _CHUNK = 1 << 18
+_SLOW_SECONDS = 2.0
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses of an answer that may be another in a moment."""
@@ -77,6 +79,20 @@ def answer_seconds() -> float:
     from huggingface_hub import constants  # noqa: PLC0415 - as above
 
     return float(constants.HF_HUB_ETAG_TIMEOUT)
+
+
+@contextmanager
+def told_if_slow(
+    notice: Callable[[str], None], sentence: str, *, seconds: float = _SLOW_SECONDS
+) -> Iterator[None]:
+    """Say in a sentence what is waited for, once it has taken long; nothing where it is quick."""
+    timer = Timer(seconds, notice, [sentence])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def transport_errors() -> tuple[type[Exception], ...]:
