@@ -253,6 +253,14 @@ def test_a_value_that_is_not_finite_is_refused_by_name(
             spectral_norm(W)
 
 
+def test_a_nan_that_signals_is_refused_as_any_other() -> None:
+    """One flipped bit makes it of an infinity; numpy warns where it is widened."""
+    W = np.ones((200, 200), dtype=np.float32)
+    W.view(np.uint32)[7, 7] = 0x7F800001
+    with pytest.raises(UnmeasurableError, match="1 NaN"):
+        spectral_norm(W)
+
+
 def test_a_matrix_of_nothing_but_nan_is_not_taken_for_zero() -> None:
     with pytest.raises(UnmeasurableError, match="40000 NaN"):
         spectral_norm(np.full((200, 200), np.nan, dtype=np.float32))

@@ -187,7 +187,7 @@ class GramStream:
         """
         largest, nans, infinities = 0.0, 0, 0
         for block in self._blocks(self.matrix):
-            wide = block.astype(np.float64)
+            wide = _in_double(block)
             bad = int(np.count_nonzero(~np.isfinite(wide)))
             nan = int(np.count_nonzero(np.isnan(wide))) if bad else 0
             nans, infinities = nans + nan, infinities + bad - nan
@@ -225,7 +225,7 @@ class GramStream:
         so much that a product overflows, the first pass says so and `rescale` looks at all of W.
         """
         for block in self.matrix.blocks(max(8, _BUFFER_ELEMENTS // (4 * self.shape[1]))):
-            largest = float(np.abs(block.astype(np.float64)).max(initial=0.0))
+            largest = float(np.abs(_in_double(block)).max(initial=0.0))
             if largest != 0.0:
                 return frexp(largest)[1] if isfinite(largest) else 0
         self.passes += 1
@@ -235,7 +235,7 @@ class GramStream:
     def _widened(self, block: Array, buffer: Array) -> Iterator[Array]:
         """A few rows at a time in the dtype of the buffer, scaled where the vectors cannot be."""
         if self._free_exponent != self.exponent:
-            block = np.ldexp(block.astype(np.float64), -self.exponent)
+            block = np.ldexp(_in_double(block), -self.exponent)
         as_it_lies = _usable(block, buffer.dtype)
         for start in range(0, len(block), len(buffer)):
             rows = block[start : start + len(buffer)]
@@ -276,6 +276,12 @@ def _spans(matrix: RowBlocks, threads: int) -> list[RowBlocks]:
         return [matrix]
     cuts = [k * m // parts for k in range(parts + 1)]
     return [matrix.between(a, b) for a, b in pairwise(cuts)]
+
+
+def _in_double(block: Array) -> Array:
+    """A block in float64; a signalling NaN, as a flipped bit makes it, is no reason to warn."""
+    with np.errstate(invalid="ignore"):
+        return block.astype(np.float64)
 
 
 def _usable(block: Array, dtype: np.dtype[Any]) -> bool:
