@@ -165,8 +165,9 @@ def test_the_hub_is_asked_once_where_it_does_not_answer(hub, tmp_path):
     assert len([path for _, path in hub.requests if "org/base" in path]) == 1
 
 
-def test_a_hub_that_does_not_answer_is_said_and_nothing_is_guessed(hub, tmp_path):
-    hub.down = True
+@pytest.mark.parametrize("page", ["", "<html>Log in to this network</html>", "{}"])
+def test_a_hub_that_does_not_answer_is_said_and_nothing_is_guessed(hub, page, tmp_path):
+    hub.down, hub.page = not page, page.encode()
     code, found = run(tmp_path, *LORA, url=hub.url)
     assert (code, found["verdict"]) == (1, "unknown")
     assert sizes(found)["model download"] is None

@@ -24,7 +24,7 @@ from gradience.bench.tasks import TASKS
 from gradience.bench.tasks.rows import is_hub, parse_hub
 from gradience.errors import MissingExtraError
 from gradience.tensors.fingerprint import content_digest
-from gradience.tensors.remote.session import answer_seconds, transport_errors
+from gradience.tensors.remote.session import NO_ANSWER, answer_seconds, transport_errors
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 """Distributions that every trial's numbers depend on."""
@@ -135,8 +135,8 @@ def _pinned(name: str) -> str:
     # Imported here: a fifth of a second that local files need not pay.
     from huggingface_hub import HfApi  # noqa: PLC0415
 
-    # Offline mode is a ConnectionError; the others are what is no answer of the Hub.
-    refused: tuple[type[Exception], ...] = (*transport_errors(), ValueError, KeyError, TypeError)
+    # Offline mode is a ConnectionError, a name that cannot be a ValueError.
+    refused: tuple[type[Exception], ...] = (*transport_errors(), *NO_ANSWER)
     try:
         asked = HfApi().dataset_info(hub.path, revision=hub.revision, timeout=answer_seconds())
         commit = asked.sha

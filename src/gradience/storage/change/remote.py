@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, cast
+from typing import Literal
+
+from gradience.tensors.remote.session import NO_ANSWER, transport_errors
 
 Fate = Literal["served", "gated", "private", "gone", "unknown"]
 Revision = tuple[str, str, str]  # repo_type, name, commit
@@ -53,20 +55,18 @@ def _ask(repo_type: str, name: str, commit: str) -> Fate:
     from huggingface_hub import HfApi  # noqa: PLC0415
     from huggingface_hub.errors import (  # noqa: PLC0415
         GatedRepoError,
-        HfHubHTTPError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    # The transport's own base class: httpx since huggingface_hub 1.0, requests before.
-    transport = cast("type[Exception]", HfHubHTTPError.__mro__[1])
+    no_answer: tuple[type[Exception], ...] = (*transport_errors(), *NO_ANSWER)
     try:
         info = HfApi().repo_info(name, repo_type=repo_type, revision=commit, timeout=_SECONDS)
     except GatedRepoError:
         return "gated"
     except (RepositoryNotFoundError, RevisionNotFoundError):
         return "gone"
-    except (transport, OSError, ValueError):
+    except no_answer:
         return "unknown"
     if getattr(info, "private", False):
         return "private"

@@ -9,9 +9,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from gradience.storage.verify.expected import read_listing
+from gradience.tensors.remote.session import NO_ANSWER, said, transport_errors
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -150,8 +151,12 @@ def _asked(ask: Callable[[], T]) -> tuple[T | None, str]:
     """The Hub's answer, or one sentence on why there is none."""
     from huggingface_hub import errors  # noqa: PLC0415 - only for the Hub
 
-    # The transport's own base class: httpx since huggingface_hub 1.0, requests before.
-    transport = cast("type[Exception]", errors.HfHubHTTPError.__mro__[1])
+    no_answer: tuple[type[Exception], ...] = (
+        *transport_errors(),
+        *NO_ANSWER,
+        errors.EntryNotFoundError,
+        errors.SafetensorsParsingError,
+    )
     try:
         return ask(), ""
     except errors.GatedRepoError:
@@ -160,8 +165,8 @@ def _asked(ask: Callable[[], T]) -> tuple[T | None, str]:
         return None, "the Hub has no such revision of it"
     except errors.RepositoryNotFoundError:
         return None, "the Hub has nothing of that name, or it is private"
-    except (OSError, transport, errors.EntryNotFoundError, errors.SafetensorsParsingError) as error:
-        return None, f"the Hub did not answer: {' '.join(str(error).split())[:120]}"
+    except no_answer as error:
+        return None, f"the Hub did not answer: {said(error)}"
 
 
 def _snapshot(folder: Path, revision: str) -> Path | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gradience.tensors.remote.range_file import OPENING_PAUSES, PAUSES
-from gradience.tensors.remote.session import answer_seconds, may_pass, transport_errors
+from gradience.tensors.remote.session import NO_ANSWER, answer_seconds, may_pass, transport_errors
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -74,7 +74,7 @@ def _asked(repo: str, revision: str, sizes: bool) -> HubListing:
         found = {file.rfilename: file.size for file in info.siblings or ()}
     except HFValidationError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except NO_ANSWER as error:
         raise NotTheHubError(f"what answers at {constants.ENDPOINT} is not the Hub") from error
     meant = COMMIT.fullmatch(revision) is None or commit == revision
     if meant and COMMIT.fullmatch(commit) and all(map(_is_file, found.items())):

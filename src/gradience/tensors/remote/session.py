@@ -21,6 +21,9 @@ _SLOW_SECONDS = 2.0
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses of an answer that may be another in a moment."""
 
+NO_ANSWER = (ValueError, KeyError, TypeError, AttributeError)
+"""What huggingface_hub raises where an answer is not one of the Hub: it reads it without a look."""
+
 # Errors by name, of httpx and of requests, which calls both a cut and a refusal `ConnectionError`.
 _NOBODY_THERE = frozenset({"ConnectError", "ConnectTimeout", "ReadTimeout"})
 _CUT = frozenset({"ReadError", "RemoteProtocolError", "WriteError", "ConnectionError"})
