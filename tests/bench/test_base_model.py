@@ -77,5 +77,8 @@ def test_a_hub_model_is_fetched_at_its_revision_and_found_again_offline(tmp_path
         assert first == f"{COMMIT} ['config.json', 'model.safetensors']"
         assert "org/none is no directory here, and the Hub does not give it" in refused
         assert "tf_model.h5" not in hub.fetched()
+        hub.page = b"{}"  # as a network answers that wants a login
+        _, refused = ask(tmp_path / "hf", hub.url)
+        assert "org/none is no directory here, and the Hub does not give it" in refused
     offline, _ = ask(tmp_path / "hf", "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
     assert offline == first

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gradience.bench.settings import ModelSettings
 from gradience.errors import BaseModelError
-from gradience.tensors.remote.session import said, transport_errors
+from gradience.tensors.remote.session import NO_ANSWER, said, transport_errors
 
 PACKAGE = "package:"
 
@@ -51,7 +51,7 @@ def _from_hub(model: ModelSettings) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415
 
     named = model.id if model.revision is None else f"{model.id}@{model.revision}"
-    refused: tuple[type[Exception], ...] = (*transport_errors(), ValueError)
+    refused: tuple[type[Exception], ...] = (*transport_errors(), *NO_ANSWER)
     try:
         return Path(
             snapshot_download(

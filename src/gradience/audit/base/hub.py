@@ -212,10 +212,10 @@ def _download_whole(
         progress(f"download {opened.repo}", len(wanted), len(wanted))
 
 
-def _size(opened: _Repo, name: str, said: int | None) -> int:
+def _size(opened: _Repo, name: str, told: int | None) -> int:
     """Bytes of a file that would be downloaded: what nobody knows cannot be agreed to."""
-    if said is not None:
-        return said
+    if told is not None:
+        return told
     raise BaseModelError(
         f"base model {opened.repo}: {name} can only be had whole, and its server does not say how "
         "large it is",
