@@ -102,7 +102,7 @@ def _gguf_models(names: Collection[str]) -> list[str]:
     return sorted({(split_names(name) or (name,))[0] for name in found})
 
 
-# "of 00001" is all there is.
+# One "of 00001" is all there is.
 _PART = re.compile(r".*-\d{5}-of-(?!00001)\d{5}\.(safetensors|bin)")
 
 
@@ -111,7 +111,6 @@ def _choose(names: Collection[str]) -> str:
 
     One shard is never a model: where it lies alone the others and the index were not downloaded.
     """
-    names = [name for name in names if _PART.fullmatch(name) is None]
     for name in PLAIN_NAMES:
         if name in names:
             return name
@@ -121,13 +120,14 @@ def _choose(names: Collection[str]) -> str:
             n
             for n in sorted(names)
             if n.startswith(f"{base}.") and n.endswith((f".{suffix}", f".{suffix}{_INDEX}"))
+            if not _PART.fullmatch(n)
         ]
         if variants:
             return variants[0]
     indices = [n for n in names if n.endswith(f".safetensors{_INDEX}")]
     single = [n for n in names if n.endswith(".safetensors") and not n.startswith("adapter_")]
     for group in (indices, single, _gguf_models(names)):
-        if len(group) == 1:
+        if len(group) == 1 and not _PART.fullmatch(group[0]):
             return group[0]
     return ""
 
