@@ -246,6 +246,14 @@ def test_a_part_that_lies_alone_in_the_cache_is_not_the_model(client: Client) ->
     assert client.audit()["norms"] == found["norms"]
 
 
+def test_a_folder_of_a_pipeline_that_is_not_in_the_cache_is_not_missing(client: Client) -> None:
+    unet, encoder = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
+    files = {unet: save({"w": np.ones((4, 4), np.float32)}), encoder: model_files()[FIRST]}
+    client.hub.repos["org/tiny"] = Repo(files)
+    client.download(unet)
+    assert len(client.audit(f"org/tiny@{COMMIT}", layers="0")["norms"]) == 1
+
+
 def test_a_hub_that_is_down_is_an_error_only_where_the_cache_does_not_help(client: Client) -> None:
     error = client.audit(HF_ENDPOINT="http://127.0.0.1:1")["error"]
     assert "there is no such file or directory here, and the Hub did not answer" in error

@@ -229,7 +229,7 @@ def _repo(repo: str, revision: str, online: bool) -> _Repo:
     named = f"revision {revision} of {repo}" if revision else repo
     revision = revision or "main"
     cached = _cached_repo(repo, revision)
-    if cached is not None and (not online or (pinned and _is_complete(cached))):
+    if cached is not None and (not online or (pinned and _is_certainly_all(cached))):
         return cached
     if not online:
         raise _offline(f"{named} is not in the cache", repo, revision)
@@ -282,6 +282,12 @@ def _is_complete(cached: _Repo) -> bool:
     return bool(files) and all(
         cached.cached(name) for file in files for name in _shards(cached, file)
     )
+
+
+def _is_certainly_all(cached: _Repo) -> bool:
+    """Whether no weights file can be missing; of a pipeline a whole folder may be."""
+    pipeline = any(file.prefix for file in weights_files(cached.names))
+    return not pipeline and _is_complete(cached)
 
 
 def _shards(opened: _Repo, file: WeightsFile) -> dict[str, frozenset[str] | None]:
