@@ -338,3 +338,8 @@ def test_a_read_only_disk_is_refused(tmp_path):
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         with pytest.raises(StorageError, match="read-only"):
             planned(old, disk / "hub")
+
+
+def test_what_lies_directly_below_the_root_has_the_name_that_a_second_try_asks_for(old, tmp_path):
+    (action,) = planned(old, tmp_path / "new").actions
+    assert msgspec.structs.replace(action, root="/", path="data").where == "/data"

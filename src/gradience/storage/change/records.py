@@ -155,7 +155,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def where(self) -> str:
         """The absolute path, as `text_of` writes."""
-        return f"{self.root}/{self.path}"
+        return f"{self.root.rstrip('/')}/{self.path}"
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
