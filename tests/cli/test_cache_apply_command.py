@@ -297,3 +297,28 @@ def test_a_plan_that_is_not_there_is_no_plan_and_no_refusal_of_the_disk(gradienc
         done = gradience("apply", file)
         assert done.returncode == 3
         assert f"{file} cannot be read" in said(done)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"target": "{root}/new/../hf/hub/in"}, id="detour_into_it"),
+        pytest.param({"target": "{root}/link/in"}, id="link_into_it"),
+        pytest.param({"target": "{root}/%00"}, id="no_name"),
+        pytest.param({"target": "/"}, id="root"),
+        pytest.param({"path": "hub/../../precious"}, id="detour_out_of_the_cache"),
+    ],
+)
+def test_a_move_of_a_plan_goes_where_the_command_would_go_and_no_other_way(
+    gradience, hub, tmp_path, change
+):
+    gradience("move", hub.hub, tmp_path / "new" / "hub", "--plan", "p.json")
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "link").symlink_to(hub.hub)
+    change = {key: value.format(root=tmp_path) for key, value in change.items()}
+    edit(tmp_path / "p.json", lambda plan: plan["actions"][0].update(change))
+    done = gradience("apply", "p.json", "--yes")
+    assert done.returncode in (2, 3), said(done)
+    assert done.stderr.startswith("error: "), done.stderr
+    assert (hub.hub.is_dir(), hub.hub.is_symlink()) == (True, False)
+    assert (tmp_path / "precious").is_dir()

@@ -282,3 +282,12 @@ def test_only_caches_of_the_hub_are_merged(gradience, tmp_path):
     done = merged(gradience, old, new, "--yes")
     assert (done.returncode, "does not look like a cache of the Hub" in done.stderr) == (2, True)
     assert (old / "token").exists()
+
+
+@pytest.mark.parametrize("way", ["move", "merge"])
+def test_the_root_directory_is_neither_moved_nor_a_new_place(gradience, hub, way):
+    HubMaker(hub).add("org/m", "a", FILES)
+    for places in ((hub, "/"), ("/", hub)):
+        done = gradience("cache", way, *places, "--yes")
+        assert (done.returncode, "one lies in the other" in done.stderr) == (2, True)
+    assert hub.is_dir()

@@ -12,7 +12,7 @@ import click
 from gradience.cli.acting import all_roots, read_plan, settle, settle_roots
 from gradience.cli.cache import places
 from gradience.cli.cache_dedupe import OLLAMA, ollama_stores
-from gradience.errors import ArtifactError, ExitCode, StorageError, UsageError
+from gradience.errors import ArtifactError, ExitCode, StorageError, UsageError, shown
 
 if TYPE_CHECKING:
     from gradience.storage.change.records import Plan
@@ -100,6 +100,7 @@ def apply_plan(
         offline=offline,
     )
     check_id(asked.plan)
+    _check_places(asked.plan, plan_file)
     _check_reach(asked, plan_file)
     if not asked.plan.actions:
         raise UsageError(f"{plan_file} lists nothing to do", remedy="Make a new plan.")
@@ -142,12 +143,29 @@ def _check_reach(asked: _Asked, plan_file: Path) -> None:
                 f"{plan_file}: {action.where} belongs to no item", remedy="Make the plan again."
             )
         # A change of the cache's own directory (its rights, its place) is bounded by the one above.
-        where = f"{os.path.realpath(path_of(action.root))}/{action.name}"
+        where = os.path.join(os.path.realpath(path_of(action.root)), action.name)  # noqa: PTH118
         if not any(where == root or where.startswith(f"{root}/") for root in known):
             raise UsageError(
                 f"{plan_file} would change {action.where}, which is no part of a cache of this "
                 "environment",
                 remedy="If it is one, name it with --at KIND=DIR or --project DIR.",
+            )
+
+
+def _check_places(plan: "Plan", plan_file: Path) -> None:
+    """Every path is written as plans have them, so that what is checked is what is meant."""
+    from gradience.storage.change.records import is_place  # noqa: PLC0415
+
+    places = [action.where for action in plan.actions]
+    if plan.title in ("move", "merge"):
+        places += [action.target for action in plan.actions]
+    if plan.title == "share":
+        places += [item.name for item in plan.items]
+    for place in places:
+        if not is_place(place):
+            raise ArtifactError(
+                f"{plan_file}: {shown(place)} is no place as a plan has it",
+                remedy="Make the plan again.",
             )
 
 
@@ -195,18 +213,19 @@ def _dedupe(asked: _Asked) -> "Plan":
 
 
 def _move(asked: _Asked) -> "Plan":
-    from gradience.cli.cache_move import plan_for  # noqa: PLC0415
+    from gradience.cli.cache_move import places_of, plan_for  # noqa: PLC0415
     from gradience.storage.change.records import path_of  # noqa: PLC0415
     from gradience.storage.change.renew import renewed  # noqa: PLC0415
 
     action = asked.plan.actions[0]  # a plan of the same title has no second one
     way = asked.plan.title
-    if action.verb != way or not action.target.startswith("/"):
+    both = path_of(action.where), path_of(action.target)
+    if action.verb != way or places_of(way, *map(Path, both)) != both:
         raise ArtifactError(
-            f"the act on {action.where} is no {way} to an absolute place",
+            f"the act on {action.where} is no {way} to {action.target} as the command plans it",
             remedy="Make the plan again.",
         )
-    return renewed(asked.plan, plan_for(way, path_of(action.where), path_of(action.target)))
+    return renewed(asked.plan, plan_for(way, *both))
 
 
 def _share(asked: _Asked) -> "Plan":

@@ -41,7 +41,7 @@ def move(
 
     Exit codes: 0 done; 1 it stayed where it was; 2 usage; 5 in use, no room, the disk refused.
     """
-    return _carry("move", _place(old), _place(new), abandon=abandon, **asked)
+    return _carry("move", *places_of("move", old, new), abandon=abandon, **asked)
 
 
 @click.command(short_help="Bring a hub cache into another, and leave a link.")
@@ -69,7 +69,7 @@ def merge(
 
     Exit codes: 0 done; 1 it stayed where it was; 2 usage; 5 in use, no room, the disk refused.
     """
-    source, target = _place(old), os.path.realpath(new)
+    source, target = places_of("merge", old, new)
     if source == target and os.path.lexists(target):
         click.echo(visible(f"{old} and {new} are one directory already"), err=True)
         return int(ExitCode.OK)
@@ -128,7 +128,12 @@ def plan_for(way: str, source: str, target: str) -> "Plan":
     )
 
 
+def places_of(way: str, old: Path, new: Path) -> tuple[str, str]:
+    """The two places of a move or a merge, absolute; a merge goes into what a link leads to."""
+    return _place(old), os.path.realpath(new) if way == "merge" else _place(new)
+
+
 def _place(path: Path) -> str:
-    """Absolute, the links above resolved, the last part as it is."""
+    """The links above resolved, the last part as it is."""
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow the last part
     return str(Path(os.path.realpath(absolute.parent)) / absolute.name)

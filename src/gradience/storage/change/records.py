@@ -6,6 +6,7 @@ Names that are no UTF-8 are written with their bytes escaped (`text_of`), so tha
 still names the file.
 """
 
+import posixpath
 import re
 from collections.abc import Iterator
 from typing import Literal
@@ -41,6 +42,23 @@ def path_of(text: str) -> str:
     True
     """
     return _ESCAPED.sub(lambda m: "%" if m[1] == "25" else chr(0xDC00 + int(m[1], 16)), text)
+
+
+def is_place(text: str) -> bool:
+    """Whether a text is an absolute path as `text_of` writes it, without detours.
+
+    Examples
+    --------
+    >>> [is_place(text) for text in ("/a/50%25", "/a/%00", "/a/../b", "b")]
+    [True, False, False, False]
+    """
+    path = path_of(text)
+    return (
+        text.startswith("/")
+        and "\0" not in path
+        and posixpath.normpath(path) == path
+        and text_of(path) == text
+    )
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):

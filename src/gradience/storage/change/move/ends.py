@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from gradience import artifacts
-from gradience.errors import ArtifactError, StorageError
+from gradience.errors import ArtifactError, StorageError, UsageError
 from gradience.files.below import Below, Removed
 from gradience.storage.change.move.tree import look
 from gradience.storage.change.records import PLAN_SCHEMA, Action, Plan, Tree, text_of
@@ -256,13 +256,24 @@ def opened(old: str, new: str) -> Iterator[Ends]:
 
     Raises
     ------
+    UsageError
+        If one lies in the other.
     StorageError
         If one of them cannot be opened.
     """
+    _check_apart(old, new)
     with contextlib.ExitStack() as stack:
         source, target = (stack.enter_context(_below(_above(place))) for place in (old, new))
         top, name = (os.path.relpath(place, _above(place)) for place in (old, new))
         yield Ends(source, top, target, name)
+
+
+def _check_apart(old: str, new: str) -> None:
+    if os.path.commonpath((old, new)) in (old, new):
+        raise UsageError(
+            f"{text_of(new)} and {text_of(old)} are one, or one lies in the other",
+            remedy="Name another place, outside of it.",
+        )
 
 
 def _above(place: str) -> str:

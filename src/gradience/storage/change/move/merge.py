@@ -13,7 +13,6 @@ from gradience.storage.change.move.plan import (
     SHOWN,
     act,
     alone,
-    apart,
     check_owners,
     check_room,
     check_source,
@@ -54,7 +53,6 @@ def plan_merge(
     StorageError
         If files of one name differ, or what a move is refused for.
     """
-    apart(old, new)
     with opened(old, new) as ends:
         check_source(ends)
         if _lacking(ends):

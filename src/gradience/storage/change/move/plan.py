@@ -48,7 +48,6 @@ def plan_move(
     StorageError
         If it is in use, does not fit, or cannot be moved without losing something.
     """
-    apart(old, new)
     with opened(old, new) as ends:
         check_source(ends)
         if not ends.lacking():
@@ -192,20 +191,6 @@ def _data_bytes(below: Below, top: str, nodes: Sequence[Node]) -> dict[str, int]
             finally:
                 os.close(descriptor)
     return found
-
-
-def apart(old: str, new: str) -> None:
-    """Refuse a directory that lies in the other.
-
-    Raises
-    ------
-    UsageError
-    """
-    if old == new or new.startswith(f"{old}/") or old.startswith(f"{new}/"):
-        raise UsageError(
-            f"{text_of(new)} and {text_of(old)} are one, or one lies in the other",
-            remedy="Name another place, outside of it.",
-        )
 
 
 def look_at(ends: Ends, holders: Holders) -> tuple[list[Node], Tree]:
