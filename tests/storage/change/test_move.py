@@ -14,7 +14,7 @@ from factories_changes import carry_out as clean
 from factories_changes import holding, nobody, plan_of, top
 from factories_disks import btrfs_with_quota, ext4, overlay, second_disk, tmpfs
 from factories_moves import again, at, carry_out, dies, facts, fill, fill_few, planned
-from gradience.errors import ArtifactError, StorageError, UsageError
+from gradience.errors import ArtifactError, ExitCode, StorageError, UsageError
 from gradience.storage.change.move.resume import abandon, resume
 
 
@@ -309,11 +309,32 @@ def test_a_disk_that_fills_up_half_way_leaves_all_as_it_was(tmp_path, kind):
                     pass
             os.truncate(small / "filler", (small / "filler").stat().st_size - 3_000_000)
 
-        receipt = carry_out(planned(old, small / "hub"), reached=at("begun", fills))
-        assert receipt.outcomes[0].state == "undone"
-        assert "the copy was removed again" in receipt.outcomes[0].reasons[0]
+        with pytest.raises(StorageError, match="the copy was removed again") as caught:
+            carry_out(planned(old, small / "hub"), reached=at("begun", fills))
+        assert str(caught.value).startswith(f"{small}: ")
+        assert caught.value.exit_code == ExitCode.STORAGE_REFUSED
         assert top(small) == ["filler"]
     assert facts(old) == before
+
+
+@pytest.mark.root
+def test_an_old_disk_without_room_for_the_link_is_named(tmp_path, disk):
+    with tmpfs(tmp_path / "old", "size=8m,nr_inodes=40") as small:
+        old = fill_few(small / "hub")
+        before = facts(old)
+
+        def fills() -> None:
+            with contextlib.suppress(OSError):
+                for number in range(40):
+                    (small / str(number)).touch()
+
+        with pytest.raises(StorageError, match=f"^{small}: No space left") as caught:
+            carry_out(planned(old, disk / "hub"), reached=at("placed", fills))
+        assert "what is copied is kept" in str(caught.value)
+        assert facts(old) == before
+        (small / "0").unlink()
+        again(old, disk / "hub")
+        assert facts(disk / "hub") == before
 
 
 @pytest.mark.root

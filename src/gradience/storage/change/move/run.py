@@ -21,7 +21,7 @@ from pathlib import Path
 
 from gradience import artifacts, files
 from gradience.errors import ArtifactError, GradienceError, StorageError
-from gradience.files.below import Removed
+from gradience.files.below import Below, Removed
 from gradience.storage.change import fingerprint
 from gradience.storage.change.apply import free_bytes
 from gradience.storage.change.doubts import words
@@ -89,7 +89,7 @@ def move(
     Raises
     ------
     StorageError
-        If an end is gone, or another process changes it now.
+        If an end is gone, or another process changes it now; if there is no room.
     ArtifactError
         If the plan has other acts too.
     """
@@ -250,21 +250,15 @@ class _Mover:
 
     def _copy_or_leave(self, nodes: list[Node], planned: Tree | None, done: _Done) -> None:
         """Make the copy; where the disk is full it goes again, else it is kept for another try."""
-        ends = self.ends
+        self.way.check_room(nodes)
         try:
-            self.way.check_room(nodes)
             why = self._make_copy(nodes, planned, done)
-        except StorageError as error:
-            raise _LeftError(str(error)) from error
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise self._left(words(error)) from error
-            ends.forget()
+            self.ends.forget()
             self.reached("dropped")
-            done.state = "undone"
-            raise _LeftError(
-                f"{words(error)}: {self.way.filled}, nothing of the old was touched"
-            ) from error
+            raise _full(error, self.ends.target, self.way.filled) from error
         if why:
             raise self._left(why)
 
@@ -277,8 +271,10 @@ class _Mover:
     ) -> None:
         """Put the copy in its place and the link at the old one; take it back on any doubt."""
         ends = self.ends
+        written = ends.target
         try:
             self.way.place(top)
+            written = ends.source
             check(ends, nodes, self.holders())
             # The last thing before the swap, and short: a writer that began since the copy was
             # made may not have had one of its files open just now.
@@ -287,7 +283,10 @@ class _Mover:
         except (OSError, StorageError) as error:
             done.state = "undone"
             unplace(ends, words(error))
-            raise self._left(words(error)) from error
+            left = self._left(words(error))
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise _full(error, written, self.way.kept) from error
+            raise left from error
         self.reached("swapped")
         if why := doubt(ends, planned, self.holders):
             done.state = "undone"
@@ -317,6 +316,13 @@ class _Mover:
     def _sync(self) -> None:
         self.ends.source.sync_dir()
         self.ends.target.sync_dir()
+
+
+def _full(error: OSError, below: Below, kept: str) -> StorageError:
+    return StorageError(
+        f"{text_of(below.root)}: {words(error)}; {kept}, and nothing of the old was touched",
+        remedy="Free some there (gradience cache clean), or name another place.",
+    )
 
 
 def finish(ends: Ends, removed: Removed, reached: Reached = no_step) -> None:
