@@ -93,7 +93,7 @@ def again(planned: "Plan", now: float) -> "Plan":
         group = _group(item.what.removeprefix("group "))
         return plan_group(path_of(item.name), group, change=planned.id, now=now)
     links = [path_of(link.name) for link in planned.items]
-    root = path_of(planned.actions[0].target.partition(">")[2])
+    root = path_of(planned.actions[-1].target.partition(">")[2])
     if not Path(root).is_absolute() or not Path(root).is_dir():
         raise UsageError(f"the plan links to {root!r}, which is no directory", remedy="Plan again.")
     return plan_links(root, links, change=planned.id, now=now)

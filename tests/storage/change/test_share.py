@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from factories_caches import HubMaker
-from factories_changes import carry_out, holding, names_below, plan_of, states
+from factories_changes import carry_out, dies, holding, names_below, nobody, plan_of, states, top
 from factories_disks import as_nobody
 from factories_doctor import facts, use
 from gradience.errors import UsageError
 from gradience.storage.change.records import Plan
+from gradience.storage.change.recover import recover
 from gradience.storage.change.share import Group, back, plan_group, plan_links
 from gradience.storage.doctor import places
 from gradience.storage.doctor.questions import LOGIN
@@ -130,6 +131,20 @@ def test_what_is_in_use_or_was_changed_stays_as_a_whole(home):
     assert states(carry_out(plan)) == ["skipped"]
     (home / "hub").chmod(before["hub"][1])
     assert rights(home) == before
+
+
+@pytest.mark.parametrize("steps", range(2, 12))
+def test_an_empty_directory_is_there_again_if_its_link_is_taken_back(home, tmp_path, steps):
+    empty = tmp_path / "a" / "hub"
+    empty.mkdir(parents=True)
+    empty.chmod(0o750)
+    killed = dies(plan_links(str(home / "hub"), [str(empty)], change="test", now=0.0), steps)
+    recover(str(tmp_path), nobody)
+    if killed and not empty.is_symlink():
+        assert stat.S_IMODE(empty.stat().st_mode) == 0o750
+    else:
+        assert empty.readlink() == home / "hub"
+    assert top(empty.parent) == ["hub"]
 
 
 def test_projects_get_links_and_content_is_never_replaced(home, tmp_path):

@@ -5,8 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from gradience.files.below import Below
 from gradience.storage.change import fingerprint
 from gradience.storage.change.candidates import Candidate, within
@@ -294,8 +292,7 @@ def _print(below: Below, name: str, piece: Piece, holders: Holders) -> tuple[Fin
     """The fingerprint of a name, and what removing it would give back."""
     if piece.verb == "prune":
         status = below.status(name)
-        rights = fingerprint.rights(status)
-        found = msgspec.structs.replace(fingerprint.of_status(status), rights=rights)
+        found = fingerprint.with_rights(status)
         return found, status.st_blocks * BLOCK
     frees = 0
 

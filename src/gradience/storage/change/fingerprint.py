@@ -6,6 +6,8 @@ import struct
 import zlib
 from collections.abc import Callable, Container
 
+import msgspec
+
 from gradience.files.below import Below
 from gradience.storage.change.records import Fingerprint, Tree
 
@@ -48,6 +50,11 @@ def of_status(status: os.stat_result, tree: Tree | None = None) -> Fingerprint:
 def rights(status: os.stat_result) -> tuple[int, int, int]:
     """User, group and permissions."""
     return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
+
+
+def with_rights(status: os.stat_result) -> Fingerprint:
+    """The fingerprint of a directory that goes while it is empty, and can be made again."""
+    return msgspec.structs.replace(of_status(status), rights=rights(status))
 
 
 def same_inode(status: os.stat_result, planned: Fingerprint) -> bool:

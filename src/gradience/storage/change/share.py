@@ -113,8 +113,6 @@ def plan_links(root: str, links: Sequence[str], *, change: str, now: float) -> P
         if os.path.realpath(link) == root:
             continue
         _check_link(link, above, root)
-        top, project = os.path.split(os.path.realpath(above))
-        status = os.lstat(os.path.join(top, project))  # noqa: PTH118
         number = len(items)
         items.append(
             Item(
@@ -124,19 +122,33 @@ def plan_links(root: str, links: Sequence[str], *, change: str, now: float) -> P
                 reasons=(f"to {text_of(root)}; `rm` of the link takes it back",),
             )
         )
-        actions.append(
-            Action(
-                verb="link",
-                root=text_of(top),
-                path=text_of(project),
-                fingerprint=fingerprint.of_status(status),
-                item=number,
-                unit=number,
-                group=number,
-                target=f"{text_of(name)}>{text_of(root)}",
-            )
-        )
+        actions += _link_acts(os.path.realpath(above), name, root, number)
     return Plan(id=change, title="share", made=now, items=tuple(items), actions=tuple(actions))
+
+
+def _link_acts(above: str, name: str, root: str, number: int) -> Iterator[Action]:
+    """The link; an empty directory of its name goes before, and comes back where that fails."""
+    top, project = os.path.split(above)
+    link = Action(
+        verb="link",
+        root=text_of(top),
+        path=text_of(project),
+        fingerprint=fingerprint.of_status(os.lstat(above)),
+        item=number,
+        unit=number,
+        group=number,
+        target=f"{text_of(name)}>{text_of(root)}",
+    )
+    empty = os.path.join(above, name)  # noqa: PTH118
+    if os.path.lexists(empty):
+        yield msgspec.structs.replace(
+            link,
+            verb="prune",
+            path=text_of(f"{project}/{name}"),
+            fingerprint=fingerprint.with_rights(os.lstat(empty)),
+            target="",
+        )
+    yield link
 
 
 def _check_link(link: str, above: str, root: str) -> None:

@@ -1,6 +1,7 @@
 """Link: a name in a directory becomes a link to a directory elsewhere; never over content.
 
-The action is on the directory that gets the link, since the name itself need not be there yet.
+The action is on the directory that gets the link, since the name itself need not be there yet. An
+empty directory of that name is another act before it, of the same unit: `prune`.
 """
 
 import errno
@@ -17,7 +18,7 @@ class _Link(AtOnce):
     exact = False
 
     def do(self, action: Action, site: Site) -> Removed:
-        """Remove an empty directory of that name, and make the link.
+        """Make the link.
 
         Raises
         ------
@@ -28,8 +29,7 @@ class _Link(AtOnce):
         if site.below.exists(name):
             if _says(name, site) == target:
                 return Removed()
-            if _says(name, site) or not site.below.remove_empty(name):
-                raise OSError(errno.EEXIST, "something is there", name)
+            raise OSError(errno.EEXIST, "something is there", name)
         site.below.symlink(target, name)
         return Removed()
 
