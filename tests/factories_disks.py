@@ -124,7 +124,7 @@ def fuse_without_locks(
 ) -> contextlib.AbstractContextManager[Path]:
     """A FUSE mount whose flock fails with this errno; "" for one whose flock works.
 
-    All on it `looks` "nobody's" or "everybody's", where that is given.
+    All on it `looks` "nobody's", "everybody's" or "unlinked", where that is given.
     """
     pytest.importorskip("mfusepy", exc_type=ImportError)
     return _served(where, Path(__file__).with_name("lockless_server.py"), refusal, looks)

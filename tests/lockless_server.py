@@ -9,6 +9,8 @@ import mfusepy as fuse
 
 LOOKS = {"nobody's": ("st_uid", 65534, 0), "everybody's": ("st_mode", 0, 0o777)}
 """What a mount without owners, or without modes, says of everything: which fact, bits put to it."""
+UNLINKED = "unlinked"
+"""Looks of a mount where each name of a file has an inode number of its own, as with sshfs."""
 STAT = ("st_mode", "st_nlink", "st_size", "st_uid", "st_gid", "st_blocks", "st_ino")
 
 
@@ -29,13 +31,18 @@ class PassThrough(fuse.Operations):
             raise fuse.FuseOSError(error.errno) from error
         times = {f"st_{t}time": getattr(found, f"st_{t}time_ns") for t in "amc"}
         facts = {key: getattr(found, key) for key in STAT} | times
-        if self.looks:
+        if self.looks in LOOKS:
             key, value, bits = LOOKS[self.looks]
             facts[key] = value or facts[key] | bits
         return facts
 
-    def readdir(self, path: str, fh: int) -> list[str]:
-        return [".", "..", *os.listdir(self.at(path))]
+    def readdir(self, path: str, fh: int) -> list[tuple[str, dict[str, Any], int]]:
+        with os.scandir(self.at(path)) as found:
+            below = [
+                (entry.name, entry.inode(), entry.stat(follow_symlinks=False)) for entry in found
+            ]
+        known = [(name, {"st_ino": inode, "st_mode": s.st_mode}, 0) for name, inode, s in below]
+        return [*((name, {"st_ino": 1, "st_mode": 0o40755}, 0) for name in (".", "..")), *known]
 
     def create(self, path: str, mode: int, fi: object = None) -> int:
         return os.open(self.at(path), os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode)
@@ -102,7 +109,8 @@ def main(source: str, mount: str, refusal: str = "", looks: str = "") -> None:
     if refusal:
         served = Lockless(source, getattr(errno, refusal), looks)
     # Else libfuse gives a file another inode number whenever the kernel is short of memory.
-    fuse.FUSE(served, mount, foreground=True, nothreads=False, allow_other=True, noforget=True)
+    kept = {"noforget": True, "use_ino": looks != UNLINKED}
+    fuse.FUSE(served, mount, foreground=True, nothreads=False, allow_other=True, **kept)
 
 
 if __name__ == "__main__":

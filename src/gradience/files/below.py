@@ -16,8 +16,10 @@ from types import TracebackType
 from gradience.files import at, held, soft_lock
 from gradience.files.at import Removed
 
-__all__ = ["Below", "Removed"]
+__all__ = ["NO_EXCHANGE", "Below", "Removed"]
 
+NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+"""What a kernel, FUSE or NFS says where two names cannot be swapped in one step."""
 _KEPT_OPEN = 32
 _TRIES = 100  # each is another process that came and went just in between
 _MARKER = 1024  # bytes; more than any marker of a lock file has
@@ -180,13 +182,21 @@ class Below:
         """Rename, also below another directory; refused with EEXIST where something is there."""
         self._rename(old, new, other or self, exchange=False)
 
+    def replace(self, old: str, new: str) -> None:
+        """Rename over a file or a link that is there, in one step.
+
+        Two names of one file both stay, as rename(2) has it.
+        """
+        with self._two(old, new, self) as (from_dir, name, to_dir, last):
+            os.rename(name, last, src_dir_fd=from_dir, dst_dir_fd=to_dir)
+
     def exchange(self, one: str, second: str, other: "Below | None" = None) -> None:
         """Swap two names in one step, whatever they are; the second may be below another directory.
 
         Raises
         ------
         OSError
-            EINVAL or ENOSYS where the file system or the kernel cannot.
+            One of `NO_EXCHANGE` where the file system or the kernel cannot.
         """
         self._rename(one, second, other or self, exchange=True)
 

@@ -14,7 +14,7 @@ import pytest
 
 from factories_caches import HubMaker, commit_of
 from factories_changes import carry_out, dedupe_plan, holding, nobody, states
-from factories_disks import btrfs_with_quota, tmpfs
+from factories_disks import btrfs_with_quota, fuse_without_locks, tmpfs
 from gradience import system
 from gradience.files import contents, sharing
 from gradience.storage.change.journal import BEGUN, DiskJournal
@@ -78,6 +78,25 @@ def test_two_caches_and_ollama_come_to_share_one_inode_and_a_second_run_finds_no
     loads(one, two)
     assert not dedupe_plan(one, two, ollama=(store,)).actions
     assert not (one / ".gradience").exists()
+
+
+def test_where_names_cannot_be_swapped_they_come_to_share_one_inode_too(tmp_path):
+    with fuse_without_locks(tmp_path / "m") as mount:
+        one, two = two_hubs(mount)
+        receipt = carry_out(dedupe_plan(one, two))
+        assert receipt.complete, receipt
+        assert blob(one).samefile(blob(two))
+        assert not dedupe_plan(one, two).actions
+        assert not (two / ".gradience").exists()
+
+
+def test_where_a_hard_link_is_not_told_from_a_copy_it_stays_and_says_so(tmp_path):
+    with fuse_without_locks(tmp_path / "m", looks="unlinked") as mount:
+        one, two = two_hubs(mount)
+        receipt = carry_out(dedupe_plan(one, two))
+        assert "this mount cannot swap names" in str(receipt.outcomes[0].reasons)
+        assert blob(two).read_bytes() == DATA
+        assert not (two / ".gradience").exists()
 
 
 def test_a_name_that_lies_about_its_content_is_found_out_and_nothing_is_lost(tmp_path):

@@ -56,8 +56,6 @@ def far() -> Iterator[Path]:
 @pytest.mark.parametrize("change", CHANGES)
 def test_killed_at_any_step_nothing_is_lost_and_the_next_command_ends_it(pool, disk, far, change):
     kind, near = disk
-    if (kind, change) == ("fuse", "dedupe"):
-        pytest.skip("a hard link takes a name by a swap, which FUSE has not")
     steps = itertools.count(0, EVERY[kind])
     while True:
         some = list(itertools.islice(steps, 2 * SIDE_BY_SIDE))

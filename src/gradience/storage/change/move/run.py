@@ -21,7 +21,7 @@ from pathlib import Path
 
 from gradience import artifacts, files
 from gradience.errors import ArtifactError, GradienceError, StorageError
-from gradience.files.below import Below, Removed
+from gradience.files.below import NO_EXCHANGE, Below, Removed
 from gradience.storage.change import fingerprint
 from gradience.storage.change.apply import free_bytes
 from gradience.storage.change.doubts import words
@@ -50,7 +50,6 @@ from gradience.storage.environment import profile
 from gradience.system.holders import Holders
 
 _CHANGED = "it changed while it was copied"
-_NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 class _LeftError(Exception):
@@ -206,7 +205,7 @@ class _Mover:
                 ends.target.remove(ends.name, Removed())
                 if error.errno == errno.EXDEV:
                     return False  # two subvolumes, or a directory of an image's layer
-                if error.errno not in _NO_EXCHANGE:
+                if error.errno not in NO_EXCHANGE:
                     raise
                 self._rename_and_link()
         except OSError as error:
@@ -307,7 +306,7 @@ class _Mover:
             ends.source.exchange(ends.top, ends.aside)
         except OSError as error:
             ends.source.remove(ends.aside, Removed())
-            if error.errno not in _NO_EXCHANGE:
+            if error.errno not in NO_EXCHANGE:
                 raise
             ends.source.move(ends.top, ends.aside)
             self.reached("renamed")
@@ -387,7 +386,7 @@ def take_back(ends: Ends, why: str) -> None:
         ends.source.exchange(ends.top, ends.aside)
         ends.source.unlink(ends.aside)
     except OSError as error:
-        if error.errno not in _NO_EXCHANGE:
+        if error.errno not in NO_EXCHANGE:
             raise _both(ends, ends.aside, why) from error
         ends.source.unlink(ends.top)
         ends.source.move(ends.aside, ends.top)

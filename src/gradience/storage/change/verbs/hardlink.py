@@ -11,11 +11,15 @@ import os
 from collections.abc import Iterator
 
 from gradience.files import attributes, contents
-from gradience.files.below import Removed
+from gradience.files.below import NO_EXCHANGE, Removed
+from gradience.storage.change import fingerprint
 from gradience.storage.change.records import Action, path_of
 from gradience.storage.change.site import Site
 from gradience.storage.change.verbs.verb import SetAside
 
+_NO_INODES = (
+    "this mount cannot swap names, nor does it tell hard links from copies: it stays a copy"
+)
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -40,9 +44,11 @@ class _Hardlink(SetAside):
             site.below.link_open(original, aside)
             try:
                 site.below.exchange(action.name, aside)
-            except OSError:
+            except OSError as error:
                 site.below.remove(aside, Removed())
-                raise
+                if error.errno not in NO_EXCHANGE:
+                    raise
+                _replace(action, site, original, aside)
         return Removed()
 
     def where(self, action: Action, site: Site) -> str:
@@ -57,10 +63,38 @@ class _Hardlink(SetAside):
         """Swap back; a link that was not swapped yet goes."""
         aside = site.aside(action.name)
         if self.where(action, site):
-            site.below.exchange(action.name, aside)
-        with contextlib.suppress(FileNotFoundError):
-            site.below.remove(aside, Removed())
+            try:
+                site.below.exchange(action.name, aside)
+            except OSError as error:
+                if error.errno not in NO_EXCHANGE:
+                    raise
+                site.below.replace(aside, action.name)
+        for name in (aside, _new(site)):
+            with contextlib.suppress(FileNotFoundError):
+                site.below.remove(name, Removed())
         return Removed()
+
+
+def _new(site: Site) -> str:
+    """Where the link is made before it replaces the old name."""
+    return f"{site.own}/new"
+
+
+def _replace(action: Action, site: Site, original: int, aside: str) -> None:
+    """What a swap comes to on FUSE and NFS, which have none: a second name for the old, aside, and
+    then the link over the first one, in one step.
+    """
+    new = _new(site)
+    site.below.link_open(original, new)
+    try:
+        site.below.link(action.name, aside)
+        if not fingerprint.same_inode(site.below.status(aside), action.fingerprint):
+            raise OSError(errno.ENOTSUP, _NO_INODES)
+        site.below.replace(new, action.name)
+    except OSError:
+        for name in (aside, new):
+            site.below.unlink(name)
+        raise
 
 
 @contextlib.contextmanager
