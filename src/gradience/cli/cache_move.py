@@ -60,8 +60,9 @@ def merge(
 
     Nothing in DST is changed, only added: on one disk by links, without a copied byte; to another
     disk by copies. Then everything of SRC must be in DST with the same bytes, or SRC stays as it is
-    and the difference is named. Of a ref, which names a commit, that of DST stands. Cut off, the
-    same command goes on. Where nothing is at DST it is a move.
+    and the difference is named. Of a ref, which names a commit, that of DST stands, unless
+    only that of SRC leads to a revision. Cut off, the same command goes on. Where nothing is at DST
+    it is a move.
 
     \b
     gradience cache merge ~/.cache/huggingface/hub /data/hf/hub

@@ -79,6 +79,31 @@ def test_afterwards_the_other_has_all_of_it_and_the_old_name_leads_there(
     assert (top(old.parent), top(new.parent)) == (["hub"], ["hub"])
 
 
+@pytest.mark.parametrize("theirs", [b"e" * 40, b"", b"../../x"], ids=["absent", "torn", "odd"])
+def test_a_ref_that_leads_nowhere_gives_way_to_one_that_leads_to_a_revision(old, new, theirs):
+    mine = two_hubs(old, new)
+    ref = new / "models--org--both/refs/main"
+    ref.write_bytes(theirs)
+    (new / "models--org--theirs/refs/main").write_bytes(theirs)  # nothing better comes
+    plan = planned(old, new, merges=True)
+    (note,) = [note for note in plan.notes if "lead to no revision" in note]
+    assert f"models--org--both/refs/main at aaaaaaaa, not {theirs[:8].decode()}" in note
+    again(old, new, merges=True)
+    assert ref.read_text() == "a" * 40
+    assert (new / "models--org--theirs/refs/main").read_bytes() == theirs
+    assert content(new).items() >= mine.items()
+
+
+def test_a_ref_stands_if_its_revision_comes_with_the_merge(old, new):
+    two_hubs(old, new)
+    shutil.rmtree(new / "models--org--both/snapshots")
+    plan = planned(old, new, merges=True)
+    assert any("stay as they are: models--org--both/refs/main at bbbbbbbb" in n for n in plan.notes)
+    assert carry_out(plan).complete
+    assert (new / "models--org--both/refs/main").read_text() == "b" * 40
+    sound(new)
+
+
 def test_on_one_disk_no_byte_is_copied_and_times_and_modes_stay(tmp_path, old):
     new = tmp_path / "new" / "hub"
     two_hubs(old, new)

@@ -14,7 +14,7 @@ from gradience.files.below import Below
 from gradience.storage.change.meter import Meter, Progress
 from gradience.storage.change.move.copy import bytes_of, held_open
 from gradience.storage.change.move.ends import Ends
-from gradience.storage.change.move.parts import HOPS, Part, final, is_ref, parts_of
+from gradience.storage.change.move.parts import HOPS, Part, final, is_ref, parts_of, revision_of
 from gradience.storage.change.move.tree import Node
 from gradience.storage.change.records import text_of
 
@@ -90,8 +90,8 @@ class Both:
         kept = [node for node in self.meant() if self.parts[node.name] is not Part.POINTER]
         return [n for n in kept if self.target.exists(self.new(n)) and self._is_other(n)]
 
-    def other_refs(self) -> list[str]:
-        """Refs that name another commit at the new place, where they stay; in words."""
+    def other_refs(self) -> list["OtherRef"]:
+        """Refs that name another commit at the new place; that stands if it leads to a revision."""
         found = []
         for name in filter(is_ref, self.by_name):
             node = self.by_name[name]
@@ -99,9 +99,15 @@ class Both:
                 mine = self.source.read(self.old(node), _COMMIT_BYTES)
                 theirs = self.target.read(self.new(node), _COMMIT_BYTES)
                 if mine != theirs:
-                    commits = [os.fsdecode(text)[:8] for text in (theirs, mine)]
-                    found.append(text_of(f"{name} at {commits[0]}, not {commits[1]}"))
+                    goes = self._leads(name, mine) and not self._leads(name, theirs)
+                    found.append(OtherRef(node=node, mine=mine, theirs=theirs, goes=goes))
         return found
+
+    def _leads(self, ref: str, commit: bytes) -> bool:
+        """Whether the revision that a ref names is at the new place in the end."""
+        name = revision_of(ref, os.fsdecode(commit))
+        brought = name in self.by_name and self.by_name[name].is_dir
+        return bool(name) and (brought or self.target.exists(f"{self.into}/{name}"))
 
     def unused(self) -> list[Node]:
         """Files with content that are not brought: nothing uses them."""
@@ -172,6 +178,26 @@ class Both:
             with contextlib.suppress(OSError):
                 contents.drop_cached(other)
             return contents.same(original, other, node.status.st_size, meter.add)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherRef:
+    """A ref of the old place, and what stands in each; `goes` if the old one takes the new place.
+
+    Else a client without a network would not find the revision that was brought.
+    """
+
+    node: Node
+    mine: bytes
+    theirs: bytes
+    goes: bool
+
+    @property
+    def words(self) -> str:
+        """Which commit it has in the end, and which not."""
+        both = (self.mine, self.theirs) if self.goes else (self.theirs, self.mine)
+        first, second = (os.fsdecode(text)[:8] for text in both)
+        return text_of(f"{self.node.name} at {first}, not {second}")
 
 
 def _one_mount(one: Below, other: Below) -> bool:

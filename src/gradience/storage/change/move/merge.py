@@ -2,11 +2,11 @@
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gradience.errors import StorageError, UsageError
-from gradience.storage.change.move.both import Both
+from gradience.storage.change.move.both import Both, OtherRef
 from gradience.storage.change.move.ends import Ends, opened
 from gradience.storage.change.move.parts import STORE_MARKER, is_hub, may_be_hub
 from gradience.storage.change.move.plan import (
@@ -86,7 +86,7 @@ def plan_merge(
             notes=(
                 *notes(ends, nodes, room, environ, home),
                 *_left_out(both.unused()),
-                *_staying(ends, refs),
+                *_refs(ends, refs),
                 *_shared_with(ends),
             ),
             frees_bytes=frees,
@@ -126,11 +126,15 @@ def _left_out(unused: Sequence[Node]) -> list[str]:
     return [f"{size} in {plural(len(unused), 'file')} that nothing uses are not brought, and go."]
 
 
-def _staying(ends: Ends, refs: Sequence[str]) -> list[str]:
-    if not refs:
-        return []
-    more = f" and {len(refs) - SHOWN} more" if len(refs) > SHOWN else ""
-    return [f"In {text_of(ends.new)} stay as they are: {', '.join(refs[:SHOWN])}{more}."]
+def _refs(ends: Ends, refs: Sequence[OtherRef]) -> Iterator[str]:
+    for goes, what in (
+        (False, "stay as they are"),
+        (True, "lead to no revision, and are set to one that is brought"),
+    ):
+        found = [ref.words for ref in refs if ref.goes == goes]
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        if found:
+            yield f"In {text_of(ends.new)} {what}: {', '.join(found[:SHOWN])}{more}."
 
 
 def _shared_with(ends: Ends) -> list[str]:

@@ -25,6 +25,7 @@ _STORED = re.compile(r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}")
 _USER = re.compile(rf"{_REPO}/blobs/[^/]+")
 _COMMIT = re.compile(rf"({_REPO}/snapshots/[^/]+)(?:/.+)?", re.DOTALL)
 _LINKING = re.compile(rf"{_REPO}/(?:blobs/[^/]+|snapshots/.+)", re.DOTALL)
+_HASH = re.compile(r"[0-9a-f]{40}")
 _REF = re.compile(rf"{_REPO}/refs/.+", re.DOTALL)
 _POINTER = re.compile(
     rf"{_REF.pattern}|{_REPO}/trees/[^/]+\.json|CACHEDIR\.TAG|version\.txt", re.DOTALL
@@ -40,7 +41,7 @@ class Part(enum.Enum):
     """What becomes of a name."""
 
     CONTENT = "it is in both afterwards, with the same bytes"
-    POINTER = "a name of a commit, a list of its files, a tag: what is there already stands"
+    POINTER = "a name of a commit, a list of its files, a tag: what is there stands if it leads on"
     LEFT_OUT = "nothing that is missed: locks and lists of the Hub, half a download, a broken link"
 
 
@@ -141,6 +142,11 @@ class Stage(enum.IntEnum):
 def is_ref(name: str) -> bool:
     """Whether it names a commit."""
     return _REF.fullmatch(name) is not None
+
+
+def revision_of(ref: str, commit: str) -> str:
+    """The directory of the revision that a ref names; "" if that is no commit."""
+    return f"{ref.partition('/')[0]}/snapshots/{commit}" if _HASH.fullmatch(commit) else ""
 
 
 def stage_of(node: Node, part: Part) -> Stage:

@@ -1,9 +1,9 @@
 """Bring what a hub cache holds into another that has content.
 
-Nothing at the new place is changed or removed, only added: a file under its name when it is whole,
-a revision when all of it is there, and what is named before what names it, so that whoever reads
-there meanwhile sees a cache that is sound. On one disk a file gets a second name there, and no byte
-is copied.
+Nothing at the new place is changed or removed, only added, but for a ref that leads nowhere: a file
+under its name when it is whole, a revision when all of it is there, and what is named before what
+names it, so that whoever reads there meanwhile sees a cache that is sound. On one disk a file gets
+a second name there, and no byte is copied.
 """
 
 import contextlib
@@ -67,6 +67,7 @@ class Pour:
         self._each((*stages[Stage.FILE], *stages[Stage.LINK]), meter)
         self._revisions(stages[Stage.REVISION], meter)
         self._each(stages[Stage.POINTER], meter)
+        self._refs(meter)
         taken = self._finish(stages[Stage.DIRECTORY])
         with held_open(target, self.both.into, directory=True) as new:
             contents.sync_file_system(new)
@@ -156,6 +157,14 @@ class Pour:
             self._each(nodes, meter)
         self.reached("brought")
         self._finish([node for node in nodes if node.is_dir])
+
+    def _refs(self, meter: Meter) -> None:
+        """The refs that lead nowhere there, and do here."""
+        for ref in self.both.other_refs():
+            if ref.goes:
+                self._put(ref.node, f"{self.staged}/ref", meter)
+                self.both.target.replace(f"{self.staged}/ref", self.both.new(ref.node))
+                self.reached("brought")
 
     def _put(
         self,
