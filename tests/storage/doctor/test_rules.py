@@ -648,6 +648,33 @@ def test_parts_of_another_user_are_given_back() -> None:
     assert finding.remedy == f"sudo chown -R me:me {HUB}"
 
 
+@pytest.mark.parametrize(
+    ("mode", "remedy"),
+    [
+        (0o2775, "sudo usermod -aG ml me  # then log in again; or ask ada, whose cache it is"),
+        (0o775, "sudo usermod -aG ml me  # then log in again; or ask ada, whose cache it is"),
+        (0o2755, f'sudo "$(command -v gradience)" cache share {HUB} --group ml'),
+        (0o755, f"sudo chown -R me:me {Path(HUB).parent}"),
+    ],
+)
+def test_a_cache_of_a_team_stays_the_teams(mode: int, remedy: str) -> None:
+    team = place(HUB, writable=False, mine=False, owner="ada", group="ml", mode=mode)
+    [finding] = found(facts(places={HUB: team}), "directory_unwritable")
+    assert finding.remedy == remedy
+
+
+def test_parts_that_one_of_a_team_left_closed_are_shared_with_the_team() -> None:
+    team = place(HUB, mine=False, owner="ada", group="ml", mode=0o2775)
+    [finding] = found(facts(places={HUB: team}, parts=(part(),)), "foreign_owner")
+    assert finding.remedy == f'sudo "$(command -v gradience)" cache share {HUB} --group ml'
+
+
+def test_what_everybody_of_a_users_own_group_may_write_is_no_cache_of_a_team() -> None:
+    own = place(HUB, writable=False, mine=False, owner="ada", group="ada", mode=0o775)
+    [finding] = found(facts(places={HUB: own}), "directory_unwritable")
+    assert finding.remedy == f"sudo chown -R me:me {Path(HUB).parent}"
+
+
 def test_a_directory_that_is_not_there_is_made_and_its_parent_left_alone() -> None:
     hub = "/data/hf/hub"
     ill = facts(

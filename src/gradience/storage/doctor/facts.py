@@ -152,6 +152,11 @@ class Place:
         """The directory itself says that a group shares it: group-writable and setgid."""
         return self.exists and self.mode & _SHARED == _SHARED
 
+    @property
+    def of_team(self) -> bool:
+        """Whether others use what exists by design: a group has a right, and is no user's own."""
+        return bool(self.mode & _SHARED) and self.group not in (self.owner, "root")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:

@@ -15,6 +15,7 @@ from gradience.storage.doctor import finding_kinds as kinds
 from gradience.storage.doctor.facts import FORMER, Facts
 from gradience.storage.doctor.merges import bring, merge
 from gradience.storage.doctor.questions import MODELS
+from gradience.storage.doctor.rules_rights import given
 from gradience.storage.doctor.values import TRUE, listed, quoted, version_of
 from gradience.storage.inventory.records import Cache, Damage, Entry
 from gradience.storage.inventory.selection import settled
@@ -311,6 +312,5 @@ def unreadable(facts: Facts) -> Iterator[Finding]:
                 f"{plural(cache.unreadable_count, 'part')} of {cache.root} could not be read, "
                 f"first {first.path}: {first.reason}",
                 # A directory of one's own may be closed by its mode alone.
-                remedy=f"sudo chown -R {facts.user}:{facts.group} {quoted(cache.root)} && "
-                f"chmod -R u+rwX {quoted(cache.root)}",
+                remedy=given(Path(cache.root), facts, opened=True),
             )

@@ -79,10 +79,20 @@ def _let_in(root: Path, uses: list[Use], place: Place, facts: Facts) -> str:
         return f"mv {quoted(place.existing)} {quoted(aside)} && mkdir -p {quoted(place.existing)}"
     if place.mine:
         return f"chmod u+rwx {quoted(place.existing)}"
+    return _of_another(root, place, facts)
+
+
+def _of_another(root: Path, place: Place, facts: Facts) -> str:
+    """Make it this user's; what a team shares stays its owner's, who lets in one more."""
     owner = f"{facts.user}:{facts.group}"
-    if inside(place.existing, root):
+    if not inside(place.existing, root):
+        return f"sudo mkdir -p {quoted(root)} && sudo chown {owner} {quoted(root)}"
+    if not place.of_team:
         return f"sudo chown -R {owner} {quoted(root)}"
-    return f"sudo mkdir -p {quoted(root)} && sudo chown {owner} {quoted(root)}"
+    if not place.mode & _GROUP_WRITE:
+        return share(place.existing, place.group, mine=False)
+    command = f"sudo usermod -aG {place.group} {facts.user}"
+    return f"{command}  # then log in again; or ask {place.owner}, whose cache it is"
 
 
 def _writable(facts: Facts) -> Path:
@@ -97,16 +107,21 @@ def foreign(facts: Facts) -> Iterator[Finding]:
             continue
         owners = listed(f"{p.owner}:{p.group}" for p in parts)
         mine = all(p.owner == facts.user for p in parts)
-        change = (
-            f"chmod -R u+rwX {quoted(cache)}"
-            if mine
-            else f"sudo chown -R {facts.user}:{facts.group} {quoted(cache)}"
-        )
+        change = f"chmod -R u+rwX {quoted(cache)}" if mine else given(cache, facts)
         yield kinds.FOREIGN_PARTS.found(
             f"in {cache}, {listed(str(p.path.relative_to(cache)) for p in parts)} cannot be "
             f"written by {facts.user or 'this user'} (owned by {owners}).",
             remedy=change,
         )
+
+
+def given(cache: Path, facts: Facts, *, opened: bool = False) -> str:
+    """The command that lets the user at all of a cache; one that a team shares stays the team's."""
+    place = next((p for p in facts.places.values() if p.existing == cache), None)
+    if place is not None and place.of_team:
+        return share(cache, place.group, mine=False)
+    modes = f" && chmod -R u+rwX {quoted(cache)}" if opened else ""
+    return f"sudo chown -R {facts.user}:{facts.group} {quoted(cache)}{modes}"
 
 
 def group_sharing(facts: Facts) -> Iterator[Finding]:
@@ -122,11 +137,11 @@ def group_sharing(facts: Facts) -> Iterator[Finding]:
                 f"{cache} is shared with the group {place.group}, but "
                 f"{listed(_closed(p, cache) for p in closed)}: others of the group get "
                 "'permission denied'.",
-                remedy=_share(cache, place.group, mine=all(p.owner == facts.user for p in closed)),
+                remedy=share(cache, place.group, mine=all(p.owner == facts.user for p in closed)),
             )
 
 
-def _share(cache: Path, group: str, *, mine: bool) -> str:
+def share(cache: Path, group: str, *, mine: bool) -> str:
     """The command that shares all of it, but for a login; only root may do so for others."""
     command = "gradience" if mine else 'sudo "$(command -v gradience)"'
     return f"{command} cache share {quoted(cache)} --group {group}"
