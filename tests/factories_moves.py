@@ -188,6 +188,12 @@ def dies(plan: Plan, steps: int) -> bool:
     return in_a_child(act)
 
 
+def killed_at(plan: Plan, step: str) -> bool:
+    """Carry out a move in a child that is killed at a step of that name; whether it came so far."""
+    die = at(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    return in_a_child(lambda: carry_out(plan, reached=die))
+
+
 def again(old: Path, new: Path, *, merges: bool = False) -> None:
     """What the same command does after a kill."""
     resume(str(old), str(new), nobody)

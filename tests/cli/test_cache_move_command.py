@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from factories_caches import HubMaker, commit_of
 from factories_changes import top
 from factories_disks import second_disk
+from factories_moves import killed_at, planned
 from hub_server import Repo, serve
 
 FILES = {"w.safetensors": b"w" * 200_000, "config.json": b"{}"}
@@ -291,3 +292,31 @@ def test_the_root_directory_is_neither_moved_nor_a_new_place(gradience, hub, way
         done = gradience("cache", way, *places, "--yes")
         assert (done.returncode, "one lies in the other" in done.stderr) == (2, True)
     assert hub.is_dir()
+
+
+@pytest.mark.parametrize("step", ["brought", "swapped"])
+def test_a_merge_that_was_cut_off_is_named_with_the_command_that_ends_it(
+    gradience, hub, disk, step
+):
+    HubMaker(hub).add("org/m", "a", FILES)
+    HubMaker(disk / "hub").add("org/n", "b", {"n": b"n" * 9000})
+    assert killed_at(planned(hub, disk / "hub", merges=True), step)
+    command = f"gradience cache merge {hub} {disk / 'hub'}"
+    for words in (("ls",), ("clean", "--dry-run"), ("merge", hub, disk / "hub", "--dry-run")):
+        done = gradience("cache", *words, HF_HUB_CACHE=str(disk / "hub"))
+        assert done.returncode == 0, done.stderr
+        assert f"is of an unfinished merge of {hub}\n" in done.stderr
+        assert command in done.stderr
+        assert "already" not in done.stderr
+
+
+def test_a_move_whose_copy_has_its_place_is_named_by_a_dry_run_and_not_called_taken(
+    gradience, hub, disk
+):
+    HubMaker(hub).add("org/m", "a", FILES)
+    assert killed_at(planned(hub, disk / "hub"), "placed")
+    done = gradience("cache", "move", hub, disk / "hub", "--dry-run")
+    assert (done.returncode, f"an unfinished move of {hub}\n" in done.stderr) == (0, True)
+    assert "not an empty directory" not in done.stderr
+    assert "KB" in gradience("cache", "move", hub, disk / "hub", "--abandon").stderr
+    assert (top(disk), top(hub.parent)) == ([], ["hub"])

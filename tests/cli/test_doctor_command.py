@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from factories_disks import second_disk
+from factories_moves import fill_few, killed_at, planned
 from gradience.storage.doctor.finding_kinds import DOCTOR
 from gradience.storage.doctor.gather import Machine, gather
 
@@ -100,6 +102,15 @@ def test_each_wait_is_told_when_it_begins(tmp_path: Path) -> None:
         ("looking at disks and rights", 0, 1),
         ("looking at disks and rights", 1, 1),
     ]
+
+
+def test_a_move_that_was_cut_off_is_found(tmp_path: Path) -> None:
+    with second_disk(tmp_path) as disk:
+        old, new = fill_few(tmp_path / "hub"), disk / "hub"
+        assert killed_at(planned(old, new), "swapped")
+        said = doctor(tmp_path, "--json", HF_HUB_CACHE=str(old))
+    found = {f["code"]: f["remedy"] for f in json.loads(said.stdout)["content"]["findings"]}
+    assert found["unfinished_move"] == f"gradience cache move {old} {new}"
 
 
 def test_a_path_that_is_no_text_is_shown_with_its_bytes(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from gradience.errors import ArtifactError, ExitCode, StorageError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from gradience.storage.change.move.ends import Unfinished
     from gradience.storage.change.records import Plan, Receipt
 
 
@@ -132,12 +133,32 @@ def encoded(schema: str, record: object) -> bytes:
 
 def all_roots(also: tuple[str, ...], projects: tuple[Path, ...]) -> list[str]:
     """The directories that commands which change may touch, without links."""
+    return [os.path.realpath(path) for path in _all_named(also, projects)]
+
+
+def _all_named(also: tuple[str, ...], projects: tuple[Path, ...]) -> list[Path]:
     from gradience.storage.inventory.places import places  # noqa: PLC0415
 
     machine, named = host_and_places(also)
     known = places(machine["environ"], machine["home"], host=machine["host"])
     wanted = [*(place.path for place in (*named, *known)), *(p.absolute() for p in projects)]
-    return [os.path.realpath(path) for path in dict.fromkeys(wanted)]
+    return list(dict.fromkeys(wanted))
+
+
+def tell_unfinished(also: tuple[str, ...], projects: tuple[Path, ...]) -> None:
+    """Say which moves and merges of the directories of a command were cut off."""
+    unfinished_at(map(str, _all_named(also, projects)))
+
+
+def unfinished_at(places: "Iterable[str]") -> "list[Unfinished]":
+    """Say which moves and merges from or to these places were cut off."""
+    from gradience.storage.change.move.unfinished import find  # noqa: PLC0415
+
+    found = find(places)
+    for one in found:
+        click.echo(visible(one.words), err=True)
+        click.echo(visible(f"hint: {one.remedy}"), err=True)
+    return found
 
 
 def settle_roots(roots: "Iterable[str]") -> None:

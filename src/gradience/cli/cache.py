@@ -220,11 +220,13 @@ def host_and_places(
 
 def _take(also: tuple[str, ...], projects: tuple[Path, ...], kinds: tuple[str, ...]) -> "Inventory":
     from gradience import paths, uses  # noqa: PLC0415
+    from gradience.cli.acting import tell_unfinished  # noqa: PLC0415 - which imports this module
     from gradience.storage.inventory.take import take  # noqa: PLC0415
 
     machine, named = host_and_places(also)
     machine["uses"] = uses.recall(paths.cache_dir(os.environ, Path.home()))
     absolute = [project.absolute() for project in projects]
+    tell_unfinished(also, projects)
     if sys.stderr.isatty():
         from gradience.cli.progress import progress_bar  # noqa: PLC0415
 

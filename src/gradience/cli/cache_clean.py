@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gradience.cli.acting import acting, all_roots, new_id, settle, settle_roots
+from gradience.cli.acting import acting, all_roots, new_id, settle, settle_roots, tell_unfinished
 from gradience.cli.cache import host_and_places, places
 from gradience.cli.sections import Sectioned
 from gradience.cli.whole import Whole
@@ -154,6 +154,7 @@ def clean(*, names: tuple[str, ...], emergency: bool, pick: bool, **options: Any
     wish = _wish(names, emergency=emergency, **options)
     if not (acts["dry_run"] or acts["plan_file"]):
         settle_roots(all_roots(wish.also, wish.projects))
+    tell_unfinished(wish.also, wish.projects)
     plan = _pick(wish) if pick else _plan(wish)
     return settle(plan, in_place=emergency, **acts)
 

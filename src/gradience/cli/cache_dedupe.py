@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from gradience.cli.acting import Asked, acting, all_roots, new_id, settle, settle_roots
+from gradience.cli.acting import (
+    Asked,
+    acting,
+    all_roots,
+    new_id,
+    settle,
+    settle_roots,
+    tell_unfinished,
+)
 from gradience.cli.cache import host_and_places, places
 
 if TYPE_CHECKING:
@@ -50,6 +58,7 @@ def dedupe(
     stores = ollama_stores(ollama)
     if not (asked["dry_run"] or asked["plan_file"]):
         settle_roots([*all_roots(also, projects), *map(os.path.realpath, stores)])
+    tell_unfinished(also, projects)
     return settle(plan_for(also, projects, stores), **asked)
 
 

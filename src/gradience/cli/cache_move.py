@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from gradience.cli.acting import Asked, acting, new_id, settle
+from gradience.cli.acting import Asked, acting, new_id, settle, unfinished_at
 from gradience.cli.visible import visible
 from gradience.errors import ExitCode
 
@@ -80,33 +80,39 @@ def merge(
 def _carry(way: str, source: str, target: str, *, abandon: bool, **asked: Unpack[Asked]) -> int:
     """Go on with what was cut off, or give it up; else plan, ask, carry out."""
     if abandon:
-        return _abandon(source, target)
+        return _abandon(way, source, target)
     if _over(source, target, settles=not (asked["dry_run"] or asked["plan_file"])):
         return int(ExitCode.OK)
     return settle(plan_for(way, source, target), **asked)
 
 
-def _abandon(source: str, target: str) -> int:
+def _abandon(way: str, source: str, target: str) -> int:
     from gradience.storage.change.move import resume  # noqa: PLC0415
     from gradience.units import format_size  # noqa: PLC0415
 
     freed = resume.abandon(source, target)
-    click.echo(f"removed the unfinished copy: {format_size(freed)}", err=True)
+    done = f"removed the unfinished copy: {format_size(freed)}"
+    forgotten = f"forgot the unfinished merge: what came to {target} stays"
+    click.echo(visible(forgotten if way == "merge" else done), err=True)
     return int(ExitCode.OK)
 
 
 def _over(source: str, target: str, *, settles: bool) -> bool:
-    """Whether one is a link to the other already; what an earlier try left is settled first."""
+    """Whether one is a link to the other already; what an earlier try left is settled first.
+
+    Else it is named, and where it came so far that nothing can be planned, that is all.
+    """
     from gradience import system  # noqa: PLC0415
     from gradience.storage.change.move import resume  # noqa: PLC0415
 
+    unfinished = [] if settles else unfinished_at((source, target))
     if settles:
         for note in resume.resume(source, target, system.holders):
             click.echo(visible(note), err=True)
     if not (Path(target).parent.is_dir() and Path(source).parent.is_dir()):
         return False
-    over = resume.moved(source, target)
-    if over:
+    over = resume.moved(source, target) or any(found.placed for found in unfinished)
+    if over and not unfinished:
         click.echo(visible(f"{source} is a link to {target} already"), err=True)
     return over
 

@@ -11,8 +11,10 @@ from gradience.cli.fail_on import fail_on_option
 from gradience.errors import ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
+    from gradience.storage.doctor.facts import Unfinished
     from gradience.storage.doctor.gather import Machine
     from gradience.storage.doctor.records import Diagnosis
 
@@ -86,10 +88,18 @@ def doctor(
             only=only,
             use_cache=not no_cache,
             progress=progress or _tell,
+            find_unfinished=_unfinished,
         )
     _show(diagnosis, as_json=as_json, now=now)
     matched = failing(diagnosis.plain_findings(), fail_on)
     return int(ExitCode.BAD_NEWS if matched else ExitCode.OK)
+
+
+def _unfinished(places: "Iterable[str]") -> "list[Unfinished]":
+    from gradience.storage.change.move.unfinished import find  # noqa: PLC0415 - as above
+    from gradience.storage.doctor.facts import Unfinished  # noqa: PLC0415
+
+    return [Unfinished(words=each.words, command=each.command) for each in find(places)]
 
 
 def _tell(stage: str, done: int, total: int) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -13,9 +14,10 @@ import pytest
 from factories_changes import carry_out as clean
 from factories_changes import holding, nobody, plan_of, top
 from factories_disks import btrfs_with_quota, ext4, overlay, second_disk, tmpfs
-from factories_moves import again, at, carry_out, dies, facts, fill, fill_few, planned
+from factories_moves import again, at, carry_out, dies, facts, fill, fill_few, killed_at, planned
 from gradience.errors import ArtifactError, ExitCode, StorageError, UsageError
 from gradience.storage.change.move.resume import abandon, resume
+from gradience.storage.change.move.unfinished import find
 
 
 @pytest.fixture
@@ -359,6 +361,45 @@ def test_a_read_only_disk_is_refused(tmp_path):
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         with pytest.raises(StorageError, match="read-only"):
             planned(old, disk / "hub")
+
+
+@pytest.mark.parametrize("at_step", ["copied", "placed", "linked", "swapped", "removing"])
+def test_what_was_cut_off_is_found_at_the_new_place_with_the_command_that_ends_it(
+    tmp_path, disk, at_step
+):
+    old, new = fill_few(tmp_path / "it's" / "hub"), disk / "hub"
+    assert killed_at(planned(old, new), at_step)
+    (found,) = find([str(new)])
+    assert (found.old, found.new, found.verb) == (str(old), str(new), "move")
+    assert f"unfinished move of {old}" in found.words
+    swapped = at_step in ("swapped", "removing")
+    assert ("--abandon" in found.remedy) == (not swapped)
+    assert shlex.split(found.command) == ["gradience", "cache", "move", str(old), str(new)]
+    assert bool(find([str(old)])) == (at_step in ("linked", "swapped", "removing"))
+    again(old, new)
+    assert find([str(old), str(new)]) == []
+
+
+def test_what_another_user_could_have_left_is_not_repeated(old, disk):
+    assert killed_at(planned(old, disk / "hub"), "copied")
+    (disk / ".hub.gradience-move").chmod(0o777)
+    assert find([str(disk / "hub")]) == []
+
+
+@pytest.mark.parametrize("at_step", ["copied", "placed", "linked"])
+def test_a_move_is_abandoned_with_its_whole_copy_before_the_swap(old, disk, at_step):
+    before = facts(old)
+    assert killed_at(planned(old, disk / "hub"), at_step)
+    abandon(str(old), str(disk / "hub"))
+    assert (top(disk), top(old.parent), facts(old)) == ([], ["hub"], before)
+
+
+def test_a_copy_that_was_written_to_is_not_abandoned(old, disk):
+    assert killed_at(planned(old, disk / "hub"), "placed")
+    (disk / "hub" / "new").write_bytes(b"mine")
+    with pytest.raises(StorageError, match="somebody wrote to"):
+        abandon(str(old), str(disk / "hub"))
+    assert (disk / "hub" / "new").read_bytes() == b"mine"
 
 
 def test_what_lies_directly_below_the_root_has_the_name_that_a_second_try_asks_for(old, tmp_path):

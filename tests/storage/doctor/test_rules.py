@@ -40,6 +40,7 @@ from gradience.storage.doctor.facts import (
     PathLiteral,
     Setting,
     Token,
+    Unfinished,
 )
 from gradience.storage.doctor.finding_kinds import DOCTOR, TROUBLE_OF
 from gradience.storage.doctor.questions import (
@@ -57,6 +58,9 @@ from gradience.storage.inventory.records import Damage, Unreadable
 from gradience.storage.verify.records import Problem, Verification
 
 HUB = "/home/me/.cache/huggingface/hub"
+CUT_OFF = Unfinished(
+    words="/n is of an unfinished merge of /o", command="gradience cache merge /o /n"
+)
 REPO = f"{HUB}/models--o--m"
 TOKEN = f"{HOME}/.cache/huggingface/token"
 OLD = "/old/hub"
@@ -195,6 +199,7 @@ ILL: dict[str, Callable[[], Facts]] = {
             DeadRun(place=Path("/r"), held=(Path("/r/.gradience/ballast"),), bytes=2 * 10**9),
         )
     ),
+    "unfinished_move": lambda: facts(unfinished=(CUT_OFF,)),
     "idle_locks": lambda: facts(idle_locks={HUB: 5000}),
     "broken_checkpoint": lambda: damaged("broken_checkpoint"),
     "cache_unreadable": lambda: facts(
@@ -646,6 +651,11 @@ def test_large_leftovers_are_a_warning() -> None:
 def test_parts_of_another_user_are_given_back() -> None:
     [finding] = found(facts(parts=(part(),)), "foreign_owner")
     assert finding.remedy == f"sudo chown -R me:me {HUB}"
+
+
+def test_a_merge_that_was_cut_off_is_ended_by_its_own_command() -> None:
+    [finding] = found(facts(unfinished=(CUT_OFF,)), "unfinished_move")
+    assert (finding.message, finding.remedy) == (f"{CUT_OFF.words}.", CUT_OFF.command)
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,14 @@ class BadFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """A move or a merge of caches that was cut off, in words, and the command that ends it."""
+
+    words: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadRun:
     """A run that is over, and what still takes room for it: reserves, unfinished saves."""
 
@@ -349,6 +357,7 @@ class Facts:
     set_aside: tuple[Path, ...] = ()
     dead_runs: tuple[DeadRun, ...] = ()
     idle_locks: Mapping[str, int] = field(default_factory=dict)
+    unfinished: tuple[Unfinished, ...] = ()
     program: Program | None = None
     unasked: tuple[str, ...] = ()
 

@@ -130,6 +130,13 @@ DEAD_RUN = _add(
     "gives it back. A warning above 1 GB.",
     "Run it again, or delete what it holds.",
 )
+UNFINISHED = _add(
+    Trouble.SPACE,
+    "unfinished_move",
+    _WARNING,
+    "A move or a merge of a cache was cut off: what came so far takes room twice.",
+    "Give the same command again: it goes on. With --abandon, before the swap, it is given up.",
+)
 IDLE_LOCKS = _add(
     Trouble.SPACE,
     "idle_locks",

@@ -23,6 +23,7 @@ from gradience.storage.doctor.facts import (
     Room,
     Setting,
     Token,
+    Unfinished,
 )
 from gradience.storage.doctor.former import former, looked_at
 from gradience.storage.doctor.locks import idle_lock_files, lock_test
@@ -77,6 +78,11 @@ def may_not_lock(mount: Mount) -> bool:
     return mount.network or mount.fuse
 
 
+def none_unfinished(_: Iterable[str]) -> tuple[Unfinished, ...]:
+    """Nobody was asked."""
+    return ()
+
+
 def gather(
     machine: Machine,
     *,
@@ -88,6 +94,7 @@ def gather(
     use_cache: bool = True,
     progress: Progress | None = None,
     needs_lock_test: Callable[[Mount], bool] = may_not_lock,
+    find_unfinished: Callable[[Iterable[str]], Iterable[Unfinished]] = none_unfinished,
 ) -> Facts:
     """Every fact that the rules ask for.
 
@@ -109,6 +116,8 @@ def gather(
     progress : callable, optional
     needs_lock_test : callable
         The mounts where two processes try a lock.
+    find_unfinished : callable
+        Moves and merges that were cut off at caches; who changes caches knows their traces.
 
     Raises
     ------
@@ -167,6 +176,7 @@ def gather(
         set_aside=contents.set_aside,
         dead_runs=contents.dead_runs,
         idle_locks=contents.idle_locks,
+        unfinished=tuple(find_unfinished(map(str, roots))),
         unasked=(*_computed(program), *contents.unasked, *facts.unasked),
     )
 

@@ -28,6 +28,7 @@ RULES: tuple[Rule, ...] = (
     rules_places.memory,
     rules_places.temporary_missing,
     rules_contents.leftovers,
+    rules_contents.unfinished,
     rules_contents.dead_runs,
     rules_contents.idle_locks,
     rules_rights.unwritable,

@@ -290,6 +290,12 @@ def _step(path: Path) -> int:
     return int(number) if number.isdecimal() else -1
 
 
+def unfinished(facts: Facts) -> Iterator[Finding]:
+    """Moves and merges of caches that were cut off."""
+    for found in facts.unfinished:
+        yield kinds.UNFINISHED.found(f"{found.words}.", remedy=found.command)
+
+
 def idle_locks(facts: Facts) -> Iterator[Finding]:
     """Lock files that the hub never removes."""
     for root, count in facts.idle_locks.items():

@@ -1,9 +1,10 @@
 """Look at the machine and say what is wrong: gather the facts, apply the rules."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from gradience.storage.doctor.gather import Machine, gather, may_not_lock
+from gradience.storage.doctor.facts import Unfinished
+from gradience.storage.doctor.gather import Machine, gather, may_not_lock, none_unfinished
 from gradience.storage.doctor.probe import Progress
 from gradience.storage.doctor.records import Diagnosis
 from gradience.storage.doctor.summary import summarise
@@ -20,6 +21,7 @@ def diagnose(
     use_cache: bool = True,
     progress: Progress | None = None,
     needs_lock_test: Callable[[Mount], bool] = may_not_lock,
+    find_unfinished: Callable[[Iterable[str]], Iterable[Unfinished]] = none_unfinished,
 ) -> Diagnosis:
     """Look at the machine, and say where bytes go and what is wrong.
 
@@ -39,5 +41,6 @@ def diagnose(
         use_cache=use_cache,
         progress=progress,
         needs_lock_test=needs_lock_test,
+        find_unfinished=find_unfinished,
     )
     return summarise(facts)

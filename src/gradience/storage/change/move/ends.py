@@ -12,6 +12,8 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from shlex import quote
 
 import msgspec
 
@@ -19,7 +21,7 @@ from gradience import artifacts
 from gradience.errors import ArtifactError, StorageError, UsageError
 from gradience.files.below import Below, Removed
 from gradience.storage.change.move.tree import look
-from gradience.storage.change.records import PLAN_SCHEMA, Action, Plan, Tree, text_of
+from gradience.storage.change.records import PLAN_SCHEMA, Action, Plan, Tree, path_of, text_of
 from gradience.storage.change.site import Site
 from gradience.storage.change.whose import Stranger, stranger
 from gradience.system.users import user_name
@@ -28,6 +30,58 @@ COPYING, PLACED, SWAPPED, REMOVING = b"c", b"p", b"s", b"r"
 """How far: the copy is made; it has its place; the link has the old place; the old bytes go."""
 _MERGES = "merges"
 """A file beside the state: what is at the new place is no copy of ours, and never taken away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """A move or a merge that was cut off.
+
+    Attributes
+    ----------
+    place : str
+        Where its plan lies.
+    verb : str
+        `move` or `merge`.
+    old, new : str
+        From where to where.
+    state : bytes
+        How far it came.
+    """
+
+    place: str
+    verb: str
+    old: str
+    new: str
+    state: bytes
+
+    @property
+    def placed(self) -> bool:
+        """Whether the new place may have its copy already, so that no second plan can be made."""
+        return self.verb == "move" and self.state != COPYING
+
+    @property
+    def words(self) -> str:
+        """What was found."""
+        return f"{text_of(self.place)} is of an unfinished {self.verb} of {text_of(self.old)}"
+
+    @property
+    def command(self) -> str:
+        """The command that goes on with it."""
+        return f"gradience cache {self.verb} {quote(self.old)} {quote(self.new)}"
+
+    @property
+    def remedy(self) -> str:
+        """How it is ended, or taken back where nothing was swapped yet."""
+        above, name = os.path.split(self.old)
+        aside = Path(above, aside_of(name))
+        swapped = self.state in (SWAPPED, REMOVING) or (aside.is_dir() and not aside.is_symlink())
+        back = "" if swapped else ", or --abandon with it"
+        return f"Give that command again first{back}: {self.command}"
+
+
+def aside_of(name: str) -> str:
+    """Beside an old place: the link before the swap, the old directory after it."""
+    return f".{name}.gradience-moved"
 
 
 @dataclass(slots=True)
@@ -63,7 +117,7 @@ class Ends:
     @property
     def aside(self) -> str:
         """Beside the old place: the link before the swap, the old directory after it."""
-        return f".{self.top}.gradience-moved"
+        return aside_of(self.top)
 
     @property
     def own(self) -> str:
@@ -159,20 +213,12 @@ class Ends:
         ------
         StorageError
         """
-        action = self.planned()
-        if action is not None and (action.where, action.target) != (
-            text_of(self.old),
-            text_of(self.new),
-        ):
-            raise StorageError(
-                f"{text_of(self.target.root)}/{self.own} is of an unfinished {action.verb} of "
-                f"{action.where}",
-                remedy="Give that command again first, or --abandon with it: "
-                f"gradience cache {action.verb} '{action.where}' '{action.target}'",
-            )
+        found = self.unfinished()
+        if found is not None and (found.old, found.new) != (self.old, self.new):
+            raise StorageError(found.words, remedy=found.remedy)
         for below, name in ((self.source, self.top), (self.target, self.name)):
-            left = f".{name}.gradience-moved"
-            if below.exists(left) and action is None and self.state() is None:
+            left = aside_of(name)
+            if below.exists(left) and self.state() is None:
                 raise StorageError(
                     f"{text_of(below.root)}/{text_of(left)} is of an unfinished move of "
                     f"{text_of(below.root)}/{text_of(name)}",
@@ -238,6 +284,19 @@ class Ends:
         except (OSError, ArtifactError):
             return None
         return plan.actions[0] if plan.actions else None
+
+    def unfinished(self) -> "Unfinished | None":
+        """What the plan beside the new place was to do; None where it was not begun, or is over."""
+        action, state = self.planned(), self.state()
+        if action is None or state is None:
+            return None
+        return Unfinished(
+            place=f"{self.target.root}/{self.own}",
+            verb=action.verb,
+            old=path_of(action.where),
+            new=path_of(action.target),
+            state=state,
+        )
 
     def forget(self) -> None:
         """The move is over, or taken back: remove plan, state and what is left of a copy."""

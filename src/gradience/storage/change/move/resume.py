@@ -32,8 +32,9 @@ def resume(old: str, new: str, holders: Callable[[], Holders]) -> tuple[str, ...
         if not (left or ends.says(ends.target, ends.name) == ends.new):
             return ()
         with locked(ends):
+            verb = "merge" if ends.merges else "move"
             return tuple(
-                f"An unfinished move to {text_of(new)}: {w}" for w in _settle(ends, holders)
+                f"An unfinished {verb} to {text_of(new)}: {w}" for w in _settle(ends, holders)
             )
 
 
@@ -46,13 +47,17 @@ def abandon(old: str, new: str) -> int:
     ------
     UsageError
         If there is none.
+    StorageError
+        If somebody wrote to the copy, which had its place already.
     """
     with opened(old, new) as ends, locked(ends):
-        if ends.state() is None or ends.source.exists(ends.aside):
+        if ends.state() is None or ends.is_dir(ends.source, ends.aside):
             raise UsageError(
                 f"there is no unfinished move of {text_of(old)} to {text_of(new)} to be abandoned",
                 remedy="Name both places as that move did; after the swap, give it again.",
             )
+        if ends.is_dir(ends.source, ends.top):  # else the new place has what is left of it
+            unplace(ends, "the move was given up")
         removed = Removed()
         ends.target.remove(ends.own, removed)
         return removed.bytes
