@@ -11,7 +11,7 @@ from typing import Any
 from factories_caches import HubMaker, commit_of
 from factories_changes import in_a_child, nobody
 from gradience.storage.change.move.merge import plan_merge
-from gradience.storage.change.move.plan import plan_move
+from gradience.storage.change.move.plan import Wish, plan_move
 from gradience.storage.change.move.resume import resume
 from gradience.storage.change.move.run import move
 from gradience.storage.change.records import Plan, Receipt
@@ -140,15 +140,16 @@ def planned(
     *,
     merges: bool = False,
 ) -> Plan:
-    return (plan_merge if merges else plan_move)(
-        str(old),
-        str(new),
+    wish = Wish(
+        old=str(old),
+        new=str(new),
         change="test",
         now=0.0,
         holders=holders or nobody(),
         environ={},
         home=home or old.parent,
     )
+    return (plan_merge if merges else plan_move)(wish)
 
 
 def carry_out(plan: Plan, home: Path = Path("/nonexistent"), **options: Any) -> Receipt:

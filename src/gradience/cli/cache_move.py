@@ -121,18 +121,19 @@ def plan_for(way: str, source: str, target: str) -> "Plan":
     """The plan of a move or a merge; both places are absolute."""
     from gradience import system  # noqa: PLC0415
     from gradience.storage.change.move.merge import plan_merge  # noqa: PLC0415
-    from gradience.storage.change.move.plan import plan_move  # noqa: PLC0415
+    from gradience.storage.change.move.plan import Wish, plan_move  # noqa: PLC0415
 
     now = datetime.now(UTC)
-    return {"move": plan_move, "merge": plan_merge}[way](
-        source,
-        target,
+    wish = Wish(
+        old=source,
+        new=target,
         change=new_id(now),
         now=now.timestamp(),
         holders=system.holders(),
         environ=os.environ,
         home=Path.home(),
     )
+    return plan_merge(wish) if way == "merge" else plan_move(wish)
 
 
 def places_of(way: str, old: Path, new: Path) -> tuple[str, str]:

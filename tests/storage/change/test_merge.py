@@ -375,7 +375,7 @@ def test_an_unfinished_merge_of_another_cache_is_not_forgotten(tmp_path, old, ne
     aside = killed_after_the_swap(old, new)
     with pytest.raises(StorageError, match="of an unfinished merge of") as caught:
         resume(str(second), str(new), nobody)
-    assert f"gradience cache merge '{old}' '{new}'" in caught.value.remedy
+    assert f"gradience cache merge {old} {new}" in caught.value.remedy
     with pytest.raises(StorageError, match="of an unfinished merge of"):
         planned(second, new, merges=True)
     with pytest.raises(StorageError, match="of an unfinished merge of"):

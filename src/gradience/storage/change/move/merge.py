@@ -2,8 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 from gradience.errors import StorageError, UsageError
 from gradience.storage.change.move.both import Both, OtherRef
@@ -11,6 +10,7 @@ from gradience.storage.change.move.ends import Ends, opened
 from gradience.storage.change.move.parts import STORE_MARKER, is_hub, may_be_hub
 from gradience.storage.change.move.plan import (
     SHOWN,
+    Wish,
     act,
     alone,
     check_owners,
@@ -24,27 +24,12 @@ from gradience.storage.change.move.plan import (
 )
 from gradience.storage.change.move.tree import Node
 from gradience.storage.change.records import Plan, text_of
-from gradience.system.holders import Holders
 from gradience.system.users import group_name
 from gradience.units import format_size, plural
 
 
-def plan_merge(
-    old: str,
-    new: str,
-    *,
-    change: str,
-    now: float,
-    holders: Holders,
-    environ: Mapping[str, str],
-    home: Path,
-) -> Plan:
+def plan_merge(wish: Wish) -> Plan:
     """The plan that makes two caches one; a move where nothing is at the new place.
-
-    Parameters
-    ----------
-    old, new : str
-        Absolute. The new place is the other cache itself.
 
     Raises
     ------
@@ -53,20 +38,12 @@ def plan_merge(
     StorageError
         If files of one name differ, or what a move is refused for.
     """
-    with opened(old, new) as ends:
+    with opened(wish.old, wish.new) as ends:
         check_source(ends)
         if _lacking(ends):
-            return plan_move(
-                old,
-                new,
-                change=change,
-                now=now,
-                holders=holders,
-                environ=environ,
-                home=home,
-            )
+            return plan_move(wish)
         _check_target(ends)
-        nodes, tree = look_at(ends, holders)
+        nodes, tree = look_at(ends, wish.holders)
         check_owners(ends, nodes)
         try:
             both = Both.of(ends, nodes)
@@ -74,17 +51,17 @@ def plan_merge(
             absent, refs = both.absent(), both.other_refs()
         except OSError as error:
             raise _unreadable(ends, error) from error
-        room = "" if both.links else check_room(ends, absent, environ, home)
+        room = "" if both.links else check_room(ends, absent, wish.environ, wish.home)
         linked = {node.name for node in absent} if both.links else set()
         frees = alone([node for node in nodes if node.name not in linked])
         return Plan(
-            id=change,
+            id=wish.change,
             title="merge",
-            made=now,
+            made=wish.now,
             items=(item(ends, nodes, _way(both, absent)),),
             actions=(act(ends, "merge", tree, frees),),
             notes=(
-                *notes(ends, nodes, room, environ, home),
+                *notes(ends, nodes, room, wish),
                 *_left_out(both.unused()),
                 *_refs(ends, refs),
                 *_shared_with(ends),

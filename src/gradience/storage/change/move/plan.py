@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from gradience.errors import StorageError, UsageError
 from gradience.files import contents
@@ -24,22 +26,33 @@ _RENAMED = "one rename, since both places are on one disk: nothing is copied, an
 _COPIED = "copied, compared byte by byte, swapped with a link; then the old bytes go"
 
 
-def plan_move(
-    old: str,
-    new: str,
-    *,
-    change: str,
-    now: float,
-    holders: Holders,
-    environ: Mapping[str, str],
-    home: Path,
-) -> Plan:
-    """The plan of a move of one directory; it looks at everything below and changes nothing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is to be moved or merged, and what it is planned with.
 
-    Parameters
+    Attributes
     ----------
     old, new : str
         Absolute. The new place is the directory itself, not one to put it in.
+    change : str
+        A name for it.
+    now : float
+        Seconds since 1970, UTC.
+    holders : Holders
+        Who has which files open.
+    """
+
+    old: str
+    new: str
+    change: str
+    now: float
+    holders: Holders
+    environ: Mapping[str, str]
+    home: Path
+
+
+def plan_move(wish: Wish) -> Plan:
+    """The plan of a move of one directory; it looks at everything below and changes nothing.
 
     Raises
     ------
@@ -48,25 +61,27 @@ def plan_move(
     StorageError
         If it is in use, does not fit, or cannot be moved without losing something.
     """
-    with opened(old, new) as ends:
+    with opened(wish.old, wish.new) as ends:
         check_source(ends)
         if not ends.lacking():
             raise UsageError(
-                f"{text_of(new)} is there already, and not an empty directory",
-                remedy=f"Name the new place itself, such as {text_of(f'{new}/{ends.top}')}, or "
-                f"make the two one: gradience cache merge '{text_of(old)}' '{text_of(new)}'",
+                f"{text_of(wish.new)} is there already, and not an empty directory",
+                remedy=f"Name the new place itself, such as {text_of(f'{wish.new}/{ends.top}')}, "
+                f"or make the two one: gradience cache merge {quote(wish.old)} {quote(wish.new)}",
             )
-        nodes, tree = look_at(ends, holders)
+        nodes, tree = look_at(ends, wish.holders)
         one_disk = ends.source.device == ends.target.device
-        room = "" if one_disk else check_room(ends, nodes, environ, home, copied_bytes(ends))
+        room = (
+            "" if one_disk else check_room(ends, nodes, wish.environ, wish.home, copied_bytes(ends))
+        )
         frees = 0 if one_disk else alone(nodes)
         return Plan(
-            id=change,
+            id=wish.change,
             title="move",
-            made=now,
+            made=wish.now,
             items=(item(ends, nodes, _RENAMED if one_disk else _COPIED),),
             actions=(act(ends, "move", tree, frees),),
-            notes=tuple(notes(ends, nodes, room, environ, home)),
+            notes=tuple(notes(ends, nodes, room, wish)),
             frees_bytes=frees,
         )
 
@@ -263,9 +278,7 @@ def unmovable(
     return StorageError(f"{text_of(ends.old)} cannot be moved: {why}", remedy=remedy)
 
 
-def notes(
-    ends: Ends, nodes: Sequence[Node], room: str, environ: Mapping[str, str], home: Path
-) -> Sequence[str]:
+def notes(ends: Ends, nodes: Sequence[Node], room: str, wish: Wish) -> Sequence[str]:
     """What else is to be known before somebody agrees."""
     new = text_of(ends.new)
     told = [f"{text_of(ends.old)} becomes a link to {new}: what uses the old name goes on."]
@@ -285,5 +298,5 @@ def notes(
         told.append(f"Links in it name {text_of(ends.old)}: they need that link to stay.")
     return told + [
         f"{path} names the old place, and will name {new}."
-        for path in profile.naming(ends.old, environ, home)
+        for path in profile.naming(ends.old, wish.environ, wish.home)
     ]

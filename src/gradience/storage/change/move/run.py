@@ -32,7 +32,7 @@ from gradience.storage.change.move.copy import Reached, no_step
 from gradience.storage.change.move.ends import Ends, locked, opened
 from gradience.storage.change.move.plan import check
 from gradience.storage.change.move.tree import Node, look
-from gradience.storage.change.move.ways import Copying, Pouring, Way
+from gradience.storage.change.move.ways import Bring, Copying, Pouring, Way
 from gradience.storage.change.records import (
     PLAN_SCHEMA,
     Action,
@@ -240,18 +240,17 @@ class _Mover:
         ends.reach(state.COPYING)
         self.reached("begun")
 
-    def _make_copy(self, nodes: list[Node], planned: Tree | None, done: _Done) -> str:
+    def _make_copy(self, bring: Bring, planned: Tree | None, done: _Done) -> str:
         """Copy and verify; why the copy is not what is there, "" if it is."""
         self._begin()
-        why, done.taken = self.way.bring(nodes)
+        why, done.taken = bring()
         _, after = look(self.ends.source, self.ends.top)
         return why if after == planned else _CHANGED
 
     def _copy_or_leave(self, nodes: list[Node], planned: Tree | None, done: _Done) -> None:
         """Make the copy; where the disk is full it goes again, else it is kept for another try."""
-        self.way.check_room(nodes)
         try:
-            why = self._make_copy(nodes, planned, done)
+            why = self._make_copy(self.way.ready(nodes), planned, done)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise self._left(words(error)) from error

@@ -4,7 +4,7 @@ As a copy that is given its name when it is whole, or poured into the cache that
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,9 @@ from gradience.storage.change.move.plan import check_room, copied_bytes
 from gradience.storage.change.move.pour import Pour
 from gradience.storage.change.move.tree import Node
 from gradience.storage.change.records import text_of
+
+Bring = Callable[[], tuple[str, int]]
+"""How the new place differs then, "" if it does not, and bytes of the old disk taken for it."""
 
 
 class Way(Protocol):
@@ -43,18 +46,12 @@ class Way(Protocol):
         """Why it cannot go there by now; "" if it can."""
         ...
 
-    def check_room(self, nodes: list[Node]) -> None:
-        """Refuse what does not fit.
+    def ready(self, nodes: list[Node]) -> Bring:
+        """Refuse what does not fit; what brings and compares it.
 
         Raises
         ------
         StorageError
-        """
-        ...
-
-    def bring(self, nodes: list[Node]) -> tuple[str, int]:
-        """Bring and compare; how the new place differs ("" if it does not), and bytes of the old
-        disk that were taken for it.
         """
         ...
 
@@ -110,12 +107,12 @@ class Copying(_Way):
         """Something has the new name."""
         return "" if self.ends.lacking() else f"something is at {text_of(self.ends.new)} by now"
 
-    def check_room(self, nodes: list[Node]) -> None:
-        """For all that is not copied yet."""
+    def ready(self, nodes: list[Node]) -> Bring:
+        """To copy and compare, if all that is not copied yet fits."""
         check_room(self.ends, nodes, self.environ, self.home, copied_bytes(self.ends))
+        return lambda: self._bring(nodes)
 
-    def bring(self, nodes: list[Node]) -> tuple[str, int]:
-        """Copy and compare."""
+    def _bring(self, nodes: list[Node]) -> tuple[str, int]:
         self.copy.make(nodes)
         return self.copy.verify(nodes), 0
 
@@ -152,15 +149,14 @@ class Pouring(_Way):
         there = self.ends.is_dir(self.ends.target, self.ends.name)
         return "" if there else f"{text_of(self.ends.new)} is gone, or no directory any more"
 
-    def check_room(self, nodes: list[Node]) -> None:
-        """For what is not there yet, where that is copied."""
+    def ready(self, nodes: list[Node]) -> Bring:
+        """To add what is not there, and compare all, if what is to be copied fits."""
         both = Both.of(self.ends, nodes)
         if not both.links:
             check_room(self.ends, both.absent(), self.environ, self.home)
+        return lambda: self._bring(both)
 
-    def bring(self, nodes: list[Node]) -> tuple[str, int]:
-        """Add what is not there, and compare all."""
-        both = Both.of(self.ends, nodes)
+    def _bring(self, both: Both) -> tuple[str, int]:
         taken = Pour(both, self.ends.copy, self.progress, self.reached).make()
         why = both.verify(self.progress)
         if why:
