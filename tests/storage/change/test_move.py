@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from factories_caches import HubMaker
 from factories_changes import carry_out as clean
 from factories_changes import holding, nobody, plan_of, top
 from factories_disks import btrfs_with_quota, ext4, overlay, second_disk, tmpfs
@@ -378,6 +379,21 @@ def test_what_was_cut_off_is_found_at_the_new_place_with_the_command_that_ends_i
     assert bool(find([str(old)])) == (at_step in ("linked", "swapped", "removing"))
     again(old, new)
     assert find([str(old), str(new)]) == []
+
+
+@pytest.mark.parametrize("merges", [True, False])
+def test_the_new_place_of_what_is_unfinished_is_not_moved_on(tmp_path, disk, merges):
+    old, new = HubMaker(tmp_path / "hub"), disk / "hub"
+    old.add("org/m", "a", {"w": b"w" * 9000})
+    if merges:
+        HubMaker(new).add("org/n", "b", {"x": b"x" * 9000})
+    assert killed_at(planned(old.hub, new, merges=merges), "swapped")
+    with pytest.raises(StorageError, match=f"unfinished m.* of {old.hub}") as caught:
+        planned(new, tmp_path / "third")
+    assert f"{old.hub} {new}" in caught.value.remedy
+    resume(str(old.hub), str(new), nobody)
+    assert carry_out(planned(new, tmp_path / "third")).complete
+    assert top(tmp_path) == ["hub", "third"]
 
 
 def test_what_another_user_could_have_left_is_not_repeated(old, disk):

@@ -213,9 +213,10 @@ class Ends:
         ------
         StorageError
         """
-        found = self.unfinished()
-        if found is not None and (found.old, found.new) != (self.old, self.new):
-            raise StorageError(found.words, remedy=found.remedy)
+        to_the_old = Ends(self.source, self.top, self.source, self.top).unfinished()
+        for found in (self.unfinished(), to_the_old):
+            if found is not None and (found.old, found.new) != (self.old, self.new):
+                raise StorageError(found.words, remedy=found.remedy)
         for below, name in ((self.source, self.top), (self.target, self.name)):
             left = aside_of(name)
             if below.exists(left) and self.state() is None:
