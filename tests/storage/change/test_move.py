@@ -321,6 +321,34 @@ def test_a_disk_that_fills_up_half_way_leaves_all_as_it_was(tmp_path, kind):
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("at_step", ["noted", "placed", "swapped"])
+def test_a_quota_that_refuses_the_journal_too_ends_in_an_error_and_the_command_goes_on(
+    tmp_path, at_step
+):
+    old = fill_few(tmp_path / "hub")
+    before = facts(old)
+    with btrfs_with_quota(tmp_path / "disk", 8 * 2**20) as disk:
+        new = disk / "hub"
+
+        def fills() -> None:
+            with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+                while file.write(os.urandom(2**16)):
+                    pass
+
+        with pytest.raises(StorageError, match="quota exceeded"):
+            carry_out(planned(old, new), reached=at(at_step, fills))
+        assert facts(old) == before  # by the old name
+        (disk / "filler").unlink()
+        subprocess.run(["sync", "-f", str(disk)], check=True)
+        again(old, new)
+        assert (facts(new), top(disk), top(tmp_path)) == (
+            before,
+            ["hub"],
+            ["disk", "disk.img", "hub"],
+        )
+
+
+@pytest.mark.root
 def test_an_old_disk_without_room_for_the_link_is_named(tmp_path, disk):
     with tmpfs(tmp_path / "old", "size=8m,nr_inodes=40") as small:
         old = fill_few(small / "hub")

@@ -290,7 +290,8 @@ class _Mover:
             done.state = "undone"
             take_back(ends, why)
             raise self._left(f"{why}{self.way.late()}")
-        ends.reach(state.SWAPPED)
+        with contextlib.suppress(OSError):  # full by now: the disks themselves say it
+            ends.reach(state.SWAPPED)
         self._sync()
 
     def _unchanged(self, planned: Tree | None) -> None:
@@ -324,20 +325,23 @@ def _full(error: OSError, below: Below, kept: str) -> StorageError:
 
 
 def finish(ends: Ends, removed: Removed, reached: Reached = no_step) -> None:
-    """Let the old bytes go, and forget the move."""
-    ends.reach(state.REMOVING)
-    reached("removing")
-    ends.inner.close()
-    if ends.source.exists(ends.aside):
-        try:
+    """Let the old bytes go, and forget the move.
+
+    Not before that is written down: half of them is not what a later look would know again.
+    """
+    try:
+        ends.reach(state.REMOVING)
+        reached("removing")
+        ends.inner.close()
+        if ends.source.exists(ends.aside):
             ends.source.remove(ends.aside, removed)
-        except OSError as error:
-            raise StorageError(
-                f"{text_of(ends.old)} is a link to {text_of(ends.new)} now, but what was there "
-                f"cannot be removed: {words(error)}",
-                remedy=f"Remove {text_of(ends.source.root)}/{text_of(ends.aside)} as its owner; "
-                "the same command goes on too.",
-            ) from error
+    except OSError as error:
+        raise StorageError(
+            f"{text_of(ends.old)} is a link to {text_of(ends.new)} now, but what was there "
+            f"cannot be removed: {words(error)}",
+            remedy="Give the same command again when that is mended; or remove "
+            f"{text_of(ends.source.root)}/{text_of(ends.aside)} as its owner.",
+        ) from error
     reached("removed")
     ends.forget()
     reached("forgotten")
@@ -410,7 +414,8 @@ def unplace(ends: Ends, why: str) -> None:
         if not ends.copy_untouched():
             raise _both(ends, ends.top, why)
         ends.target.move(ends.name, ends.copy)
-    ends.reach(state.COPYING)
+    with contextlib.suppress(OSError):  # as above
+        ends.reach(state.COPYING)
 
 
 def _both(ends: Ends, name: str, why: str) -> StorageError:
