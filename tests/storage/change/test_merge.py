@@ -104,6 +104,35 @@ def test_a_ref_stands_if_its_revision_comes_with_the_merge(old, new):
     sound(new)
 
 
+@pytest.mark.parametrize("other", ["old", "new", "both"])
+def test_a_store_of_a_version_that_is_not_known_is_left_alone(old, new, other):
+    two_hubs(old, new, old_store=True, new_store=True)
+    for hub in {"old": (old,), "new": (new,), "both": (old, new)}[other]:
+        marker = hub / "blobs/.huggingface-shared-blobs"
+        marker.chmod(0o644)
+        marker.write_text("2\n")
+    with pytest.raises(StorageError, match="a version that this release does not know"):
+        planned(old, new, merges=True)
+
+
+@pytest.mark.root
+def test_a_merge_by_root_that_is_left_changes_nobodys_groups(tmp_path, old):
+    if os.geteuid() != 0:
+        pytest.skip("gives files away")
+    new = tmp_path / "new" / "hub"
+    two_hubs(old, new)
+    for hub, group in ((old, 1234), (new, 4321)):
+        for path in (hub, *hub.rglob("*")):
+            os.chown(path, 65534, group, follow_symlinks=False)
+    before = facts(old)
+    assert not merge(old, new, reached=at("brought", (old / "late").touch)).complete
+    (old / "late").unlink()
+    after = facts(old)
+    assert {name: fact[:3] for name, fact in after.items()} == {
+        name: fact[:3] for name, fact in before.items()
+    }
+
+
 def test_on_one_disk_no_byte_is_copied_and_times_and_modes_stay(tmp_path, old):
     new = tmp_path / "new" / "hub"
     two_hubs(old, new)

@@ -77,6 +77,11 @@ class Both:
         """The name at the old place."""
         return f"{self.top}/{node.name}"
 
+    def heir_of(self, node: Node) -> tuple[int, int] | None:
+        """To whom a name is given; nothing that is theirs already: one file may be in both."""
+        theirs = self.heir is not None and node.status.st_uid == self.heir[0]
+        return None if theirs else self.heir
+
     def meant(self) -> list[Node]:
         """What has to be at the new place in the end."""
         return [n for n in self.by_name.values() if self.parts[n.name] is not Part.LEFT_OUT]

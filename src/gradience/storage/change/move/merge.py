@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from gradience.errors import StorageError, UsageError
+from gradience.files.below import Below
 from gradience.storage.change.move.both import Both, OtherRef
 from gradience.storage.change.move.ends import Ends, opened
 from gradience.storage.change.move.parts import STORE_MARKER, is_hub, may_be_hub
@@ -24,6 +25,7 @@ from gradience.storage.change.move.plan import (
 )
 from gradience.storage.change.move.tree import Node
 from gradience.storage.change.records import Plan, text_of
+from gradience.storage.inventory.caches.hub_store import KNOWN_VERSION
 from gradience.system.users import group_name
 from gradience.units import format_size, plural
 
@@ -141,6 +143,8 @@ def _check_target(ends: Ends) -> None:
             for below, top in ((ends.source, ends.top), (ends.target, ends.name))
         )
         strange = ends.source.exists(f"{ends.top}/{STORE_MARKER}") and not _may_be_store(ends)
+        for below, top in ((ends.source, ends.top), (ends.target, ends.name)):
+            _check_version(below, top)
     except OSError as error:
         raise _unreadable(ends, error) from error
     for place, fits in ((old, is_hub(mine)), (new, may_be_hub(theirs))):
@@ -161,6 +165,17 @@ def _check_target(ends: Ends) -> None:
                 f"{text_of(place)} cannot be added to: this user may not write there",
                 remedy="Run it as its owner, after: chmod u+rwx",
             )
+
+
+def _check_version(below: Below, top: str) -> None:
+    """Refuse a store of shared blobs whose rules this release does not know."""
+    marker = f"{top}/{STORE_MARKER}"
+    if below.exists(marker) and below.read(marker, 64) != f"{KNOWN_VERSION}\n".encode():
+        raise StorageError(
+            f"{text_of(below.root)}/{text_of(top)}/blobs is a store of shared blobs of a version "
+            "that this release does not know",
+            remedy="pip install -U gradience; until then, leave both as they are.",
+        )
 
 
 def _may_be_store(ends: Ends) -> bool:

@@ -189,8 +189,8 @@ class Pour:
                 if not self._linked(node, new):
                     self._copied(node, new, meter)
                 first[node.inode] = new
-            if self.both.heir is not None:
-                self.both.target.give(new, *self.both.heir)
+            if (heir := self.both.heir_of(node)) is not None:
+                self.both.target.give(new, *heir)
 
     def _linked(self, node: Node, new: str) -> bool:
         if not self.both.links:
@@ -227,7 +227,7 @@ class Pour:
                 extended = attributes.extended(original)
             with held_open(self.both.target, self.both.new(node), directory=True) as descriptor:
                 attributes.keep(descriptor, node.status, extended)
-                if self.both.heir is not None:
-                    os.fchown(descriptor, *self.both.heir)
+                if (heir := self.both.heir_of(node)) is not None:
+                    os.fchown(descriptor, *heir)
                 taken += os.fstat(descriptor).st_blocks * 512
         return taken
