@@ -14,6 +14,8 @@ import pytest
 
 from factories_caches import Caches, HubMaker, commit_of, old_and_new, repos
 from factories_changes import names_below
+from factories_disks import second_disk
+from factories_moves import killed_at, planned
 from hub_server import Repo, serve
 
 FILES = {"w.safetensors": b"w" * 200_000, "config.json": b"{}"}
@@ -297,6 +299,18 @@ def test_a_plan_that_is_not_there_is_no_plan_and_no_refusal_of_the_disk(gradienc
         done = gradience("apply", file)
         assert done.returncode == 3
         assert f"{file} cannot be read" in said(done)
+
+
+@pytest.mark.parametrize("step", ["placed", "swapped"])
+def test_a_move_of_a_plan_that_was_cut_off_is_gone_on_with(gradience, hub, tmp_path, step):
+    with second_disk(tmp_path) as disk:
+        gradience("move", hub.hub, disk / "hub", "--plan", "p.json")
+        assert killed_at(planned(hub.hub, disk / "hub"), step)
+        shown = gradience("apply", "p.json", "--dry-run")
+        assert (shown.returncode, f"of an unfinished move of {hub.hub}" in said(shown)) == (0, True)
+        done = gradience("apply", "p.json", "--yes")
+        assert done.returncode == 0, said(done)
+        assert hub.hub.readlink() == disk / "hub"
 
 
 @pytest.mark.parametrize(

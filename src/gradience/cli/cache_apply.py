@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from gradience.storage.change.records import Plan
 
 
+_MOVES = ("move", "merge")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
     """A plan from a file, and the options of the command that carries it out."""
@@ -109,6 +112,8 @@ def apply_plan(
             f"{plan_file} is a plan of {asked.plan.title!r}, which this release cannot carry out",
             remedy="Make it again with this release.",
         )
+    if asked.plan.title in _MOVES and _was_cut_off(asked.plan, settles=not dry_run):
+        return int(ExitCode.OK)
     if not dry_run:
         settle_roots(dict.fromkeys(os.path.realpath(path) for path in _roots(asked.plan)))
     plan = _AGAIN[asked.plan.title](asked)
@@ -157,7 +162,7 @@ def _check_places(plan: "Plan", plan_file: Path) -> None:
     from gradience.storage.change.records import is_place  # noqa: PLC0415
 
     places = [action.where for action in plan.actions]
-    if plan.title in ("move", "merge"):
+    if plan.title in _MOVES:
         places += [action.target for action in plan.actions]
     if plan.title == "share":
         places += [item.name for item in plan.items]
@@ -212,20 +217,35 @@ def _dedupe(asked: _Asked) -> "Plan":
     return renewed(asked.plan, plan_for(asked.also, asked.projects, asked.ollama))
 
 
+def _was_cut_off(plan: "Plan", *, settles: bool) -> bool:
+    """Whether a move or a merge had been begun, and nothing is left to be planned for."""
+    from gradience.cli.cache_move import over  # noqa: PLC0415
+    from gradience.storage.change.move.unfinished import find  # noqa: PLC0415
+
+    both = _two_places(plan)
+    return bool(find(both)) and over(*both, settles=settles)
+
+
 def _move(asked: _Asked) -> "Plan":
-    from gradience.cli.cache_move import places_of, plan_for  # noqa: PLC0415
-    from gradience.storage.change.records import path_of  # noqa: PLC0415
+    from gradience.cli.cache_move import plan_for  # noqa: PLC0415
     from gradience.storage.change.renew import renewed  # noqa: PLC0415
 
-    action = asked.plan.actions[0]  # a plan of the same title has no second one
-    way = asked.plan.title
+    return renewed(asked.plan, plan_for(asked.plan.title, *_two_places(asked.plan)))
+
+
+def _two_places(plan: "Plan") -> tuple[str, str]:
+    from gradience.cli.cache_move import places_of  # noqa: PLC0415
+    from gradience.storage.change.records import path_of  # noqa: PLC0415
+
+    action = plan.actions[0]  # a plan of the same title has no second one
+    way = plan.title
     both = path_of(action.where), path_of(action.target)
     if action.verb != way or places_of(way, *map(Path, both)) != both:
         raise ArtifactError(
             f"the act on {action.where} is no {way} to {action.target} as the command plans it",
             remedy="Make the plan again.",
         )
-    return renewed(asked.plan, plan_for(way, *both))
+    return both
 
 
 def _share(asked: _Asked) -> "Plan":

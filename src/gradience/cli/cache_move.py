@@ -81,7 +81,7 @@ def _carry(way: str, source: str, target: str, *, abandon: bool, **asked: Unpack
     """Go on with what was cut off, or give it up; else plan, ask, carry out."""
     if abandon:
         return _abandon(way, source, target)
-    if _over(source, target, settles=not (asked["dry_run"] or asked["plan_file"])):
+    if over(source, target, settles=not (asked["dry_run"] or asked["plan_file"])):
         return int(ExitCode.OK)
     return settle(plan_for(way, source, target), **asked)
 
@@ -97,7 +97,7 @@ def _abandon(way: str, source: str, target: str) -> int:
     return int(ExitCode.OK)
 
 
-def _over(source: str, target: str, *, settles: bool) -> bool:
+def over(source: str, target: str, *, settles: bool) -> bool:
     """Whether one is a link to the other already; what an earlier try left is settled first.
 
     Else it is named, and where it came so far that nothing can be planned, that is all.

@@ -19,6 +19,10 @@ from gradience.storage.change.move.tree import Node
 from gradience.storage.change.records import text_of
 
 _COMMIT_BYTES = 64
+_OTHER_BYTES = (
+    "is there with other bytes (`gradience cache verify` tells whether one of the two is broken: "
+    "remove that)"
+)
 _NOTES = (".lock", ".soft", ".refs")
 
 
@@ -153,7 +157,7 @@ class Both:
         mine, theirs = final(node, self.by_name), self._final(self.new(node))
         if mine is None or not mine.is_file or not theirs:
             return "leads elsewhere there"
-        return "" if self._same(mine, theirs, meter) else "is there with other bytes"
+        return "" if self._same(mine, theirs, meter) else _OTHER_BYTES
 
     def _final(self, name: str) -> str:
         """The regular file that a name leads to without leaving the new place; "" if none."""

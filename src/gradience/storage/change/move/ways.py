@@ -158,10 +158,7 @@ class Pouring(_Way):
 
     def _bring(self, both: Both) -> tuple[str, int]:
         taken = Pour(both, self.ends.copy, self.progress, self.reached).make()
-        why = both.verify(self.progress)
-        if why:
-            why += " (`gradience cache verify` tells whether one of the two is broken: remove that)"
-        return why, taken
+        return both.verify(self.progress), taken
 
     def place(self, top: os.stat_result) -> None:
         """It has the new name; only it must be another directory than the old one."""
