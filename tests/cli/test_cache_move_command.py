@@ -318,5 +318,7 @@ def test_a_move_whose_copy_has_its_place_is_named_by_a_dry_run_and_not_called_ta
     done = gradience("cache", "move", hub, disk / "hub", "--dry-run")
     assert (done.returncode, f"an unfinished move of {hub}\n" in done.stderr) == (0, True)
     assert "not an empty directory" not in done.stderr
+    refused = gradience("cache", "move", hub, disk / "hub", "--abandon", "--dry-run")
+    assert (refused.returncode, (disk / "hub").is_dir()) == (2, True)
     assert "KB" in gradience("cache", "move", hub, disk / "hub", "--abandon").stderr
     assert (top(disk), top(hub.parent)) == ([], ["hub"])

@@ -9,7 +9,7 @@ import click
 
 from gradience.cli.acting import Asked, acting, new_id, settle, unfinished_at
 from gradience.cli.visible import visible
-from gradience.errors import ExitCode
+from gradience.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from gradience.storage.change.records import Plan
@@ -79,6 +79,8 @@ def merge(
 
 def _carry(way: str, source: str, target: str, *, abandon: bool, **asked: Unpack[Asked]) -> int:
     """Go on with what was cut off, or give it up; else plan, ask, carry out."""
+    if abandon and (asked["dry_run"] or asked["plan_file"]):
+        raise UsageError("--abandon makes no plan", remedy="Leave one of the two options out.")
     if abandon:
         return _abandon(way, source, target)
     if over(source, target, settles=not (asked["dry_run"] or asked["plan_file"])):

@@ -446,6 +446,21 @@ def test_a_copy_that_was_written_to_is_not_abandoned(old, disk):
     assert (disk / "hub" / "new").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("name", ["n" * 236, "\u00e9" * 120])
+def test_a_name_that_leaves_no_room_for_ours_beside_it_is_refused(old, disk, name):
+    with pytest.raises(UsageError, match="too long"):
+        planned(old, disk / name)
+    with pytest.raises(UsageError, match="too long"):
+        planned(old.rename(old.with_name(name)), disk / "hub")
+
+
+def test_a_file_at_the_new_place_is_not_called_a_cache_to_merge_into(old, disk):
+    (disk / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match="there already, and no directory") as caught:
+        planned(old, disk / "file")
+    assert "merge" not in caught.value.remedy
+
+
 def test_what_lies_directly_below_the_root_has_the_name_that_a_second_try_asks_for(old, tmp_path):
     (action,) = planned(old, tmp_path / "new").actions
     assert msgspec.structs.replace(action, root="/", path="data").where == "/data"

@@ -28,6 +28,8 @@ from gradience.system.users import user_name
 
 COPYING, PLACED, SWAPPED, REMOVING = b"c", b"p", b"s", b"r"
 """How far: the copy is made; it has its place; the link has the old place; the old bytes go."""
+_LONGEST = 255
+"""Bytes that a name may have, on nearly every file system."""
 _MERGES = "merges"
 """A file beside the state: what is at the new place is no copy of ours, and never taken away."""
 
@@ -79,6 +81,11 @@ class Unfinished:
         return f"Give that command again first{back}: {self.command}"
 
 
+def own_of(name: str) -> str:
+    """Beside a new place: plan, state, copy."""
+    return f".{name}.gradience-move"
+
+
 def aside_of(name: str) -> str:
     """Beside an old place: the link before the swap, the old directory after it."""
     return f".{name}.gradience-moved"
@@ -122,7 +129,7 @@ class Ends:
     @property
     def own(self) -> str:
         """Beside the new place: plan, state, copy."""
-        return f".{self.name}.gradience-move"
+        return own_of(self.name)
 
     @property
     def copy(self) -> str:
@@ -317,11 +324,12 @@ def opened(old: str, new: str) -> Iterator[Ends]:
     Raises
     ------
     UsageError
-        If one lies in the other.
+        If one lies in the other, or has a name beside which no longer one can be made.
     StorageError
         If one of them cannot be opened.
     """
     _check_apart(old, new)
+    _check_names(old, new)
     with contextlib.ExitStack() as stack:
         source, target = (stack.enter_context(_below(_above(place))) for place in (old, new))
         top, name = (os.path.relpath(place, _above(place)) for place in (old, new))
@@ -334,6 +342,16 @@ def _check_apart(old: str, new: str) -> None:
             f"{text_of(new)} and {text_of(old)} are one, or one lies in the other",
             remedy="Name another place, outside of it.",
         )
+
+
+def _check_names(*places: str) -> None:
+    most = _LONGEST - len(f"{own_of('')}.lock")
+    for place in places:
+        if len(os.fsencode(os.path.basename(place))) > most:  # noqa: PTH119 - perhaps no UTF-8
+            raise UsageError(
+                f"{text_of(place)} has a name that is too long for those that are made beside it",
+                remedy=f"Rename it, or name a place, so that it has at most {most} bytes.",
+            )
 
 
 def _above(place: str) -> str:

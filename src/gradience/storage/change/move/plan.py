@@ -64,11 +64,7 @@ def plan_move(wish: Wish) -> Plan:
     with opened(wish.old, wish.new) as ends:
         check_source(ends)
         if not ends.lacking():
-            raise UsageError(
-                f"{text_of(wish.new)} is there already, and not an empty directory",
-                remedy=f"Name the new place itself, such as {text_of(f'{wish.new}/{ends.top}')}, "
-                f"or make the two one: gradience cache merge {quote(wish.old)} {quote(wish.new)}",
-            )
+            raise _taken(ends)
         nodes, tree = look_at(ends, wish.holders)
         one_disk = ends.source.device == ends.target.device
         room = (
@@ -84,6 +80,17 @@ def plan_move(wish: Wish) -> Plan:
             notes=tuple(notes(ends, nodes, room, wish)),
             frees_bytes=frees,
         )
+
+
+def _taken(ends: Ends) -> UsageError:
+    new = text_of(ends.new)
+    if not ends.is_dir(ends.target, ends.name):
+        return UsageError(f"{new} is there already, and no directory", remedy="Name another place.")
+    return UsageError(
+        f"{new} is there already, and not an empty directory",
+        remedy=f"Name the new place itself, such as {new}/{text_of(ends.top)}, or make the two "
+        f"one: gradience cache merge {quote(ends.old)} {quote(ends.new)}",
+    )
 
 
 def act(ends: Ends, verb: str, tree: Tree, frees: int) -> Action:
