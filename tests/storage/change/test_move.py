@@ -14,7 +14,7 @@ import pytest
 from factories_caches import HubMaker
 from factories_changes import carry_out as clean
 from factories_changes import holding, nobody, plan_of, top
-from factories_disks import btrfs_with_quota, ext4, overlay, second_disk, tmpfs
+from factories_disks import btrfs_with_quota, ext4, mounted, need, overlay, second_disk, tmpfs
 from factories_moves import again, at, carry_out, dies, facts, fill, fill_few, killed_at, planned
 from gradience.errors import ArtifactError, ExitCode, StorageError, UsageError
 from gradience.storage.change.move.resume import abandon, resume
@@ -452,6 +452,17 @@ def test_a_name_that_leaves_no_room_for_ours_beside_it_is_refused(old, disk, nam
         planned(old, disk / name)
     with pytest.raises(UsageError, match="too long"):
         planned(old.rename(old.with_name(name)), disk / "hub")
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("inside", ["new", "blobs/new"])
+def test_it_is_not_moved_into_itself_through_a_bind_mount(old, tmp_path, inside):
+    need("mount")
+    with (
+        mounted(tmp_path / "bound", "--bind", str(old)) as bound,
+        pytest.raises(UsageError, match="one lies in the other"),
+    ):
+        planned(old, bound / inside)
 
 
 def test_a_file_at_the_new_place_is_not_called_a_cache_to_merge_into(old, disk):

@@ -328,7 +328,8 @@ def opened(old: str, new: str) -> Iterator[Ends]:
     StorageError
         If one of them cannot be opened.
     """
-    _check_apart(old, new)
+    if os.path.commonpath((old, new)) in (old, new):
+        raise not_apart(old, new)
     _check_names(old, new)
     with contextlib.ExitStack() as stack:
         source, target = (stack.enter_context(_below(_above(place))) for place in (old, new))
@@ -336,12 +337,12 @@ def opened(old: str, new: str) -> Iterator[Ends]:
         yield Ends(source, top, target, name)
 
 
-def _check_apart(old: str, new: str) -> None:
-    if os.path.commonpath((old, new)) in (old, new):
-        raise UsageError(
-            f"{text_of(new)} and {text_of(old)} are one, or one lies in the other",
-            remedy="Name another place, outside of it.",
-        )
+def not_apart(old: str, new: str) -> UsageError:
+    """The error for a directory that would be moved into itself."""
+    return UsageError(
+        f"{text_of(new)} and {text_of(old)} are one, or one lies in the other",
+        remedy="Name another place, outside of it.",
+    )
 
 
 def _check_names(*places: str) -> None:

@@ -11,7 +11,7 @@ from gradience.files import contents
 from gradience.files.below import Below
 from gradience.storage.change import fingerprint
 from gradience.storage.change.mounts import is_network
-from gradience.storage.change.move.ends import Ends, opened
+from gradience.storage.change.move.ends import Ends, not_apart, opened
 from gradience.storage.change.move.tree import Node, leading_out, look, need
 from gradience.storage.change.records import Action, Item, Plan, Tree, text_of
 from gradience.storage.environment import profile
@@ -220,13 +220,19 @@ def look_at(ends: Ends, holders: Holders) -> tuple[list[Node], Tree]:
 
     Raises
     ------
+    UsageError
+        If the new place lies in it, by a bind mount.
     StorageError
         If it cannot be read, is in use, or would lose something.
     """
     try:
         nodes, tree = look(ends.source, ends.top)
+        above = os.stat(ends.target.root)  # noqa: PTH116 - perhaps no UTF-8
+        inside = [ends.source.status(ends.top), *(n.status for n in nodes if n.is_dir)]
     except OSError as error:
         raise unmovable(ends, f"{error.filename or ends.old}: {error.strerror}") from error
+    if any(os.path.samestat(above, status) for status in inside):
+        raise not_apart(ends.old, ends.new)
     check(ends, nodes, holders)
     return nodes, tree
 
