@@ -1,5 +1,6 @@
 """Two caches become one: nothing is lost, nothing of the other changes, whatever comes between."""
 
+import codecs
 import contextlib
 import os
 import shutil
@@ -28,6 +29,7 @@ from factories_moves import (
 from gradience.errors import StorageError, UsageError
 from gradience.storage.change import trash
 from gradience.storage.change.move.resume import abandon, resume
+from gradience.storage.change.move.unfinished import find
 
 LAYOUTS = [
     pytest.param(old, new, id=f"{'store' if old else 'per_repo'}-{'store' if new else 'per_repo'}")
@@ -131,6 +133,29 @@ def test_a_merge_by_root_that_is_left_changes_nobodys_groups(tmp_path, old):
     assert {name: fact[:3] for name, fact in after.items()} == {
         name: fact[:3] for name, fact in before.items()
     }
+
+
+@pytest.mark.root
+def test_a_directory_of_ours_that_may_not_go_any_more_is_no_failure_of_the_merge():
+    if os.geteuid() != 0:
+        pytest.skip("acts as another user, which needs root")
+    with second_disk() as disk:
+        old, new = disk / "o" / "hub", disk / "n" / "hub"
+        two_hubs(old, new)
+        for path in (disk, *disk.rglob("*")):
+            os.chown(path, 65534, 65534, follow_symlinks=False)
+
+        def act() -> None:
+            codecs.lookup("ascii")  # what may not be read any more in a moment
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            plan = planned(old, new, merges=True)
+            assert carry_out(plan, reached=at("linked", lambda: new.parent.chmod(0o555))).complete
+
+        assert not in_a_child(act)
+        assert old.readlink() == new
+        assert find([str(new)]) == []
 
 
 def test_on_one_disk_no_byte_is_copied_and_times_and_modes_stay(tmp_path, old):
