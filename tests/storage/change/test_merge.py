@@ -135,6 +135,19 @@ def test_a_merge_by_root_that_is_left_changes_nobodys_groups(tmp_path, old):
     }
 
 
+def test_what_was_exchanged_meanwhile_is_named_where_it_is_left(old, tmp_path):
+    with second_disk(tmp_path) as disk:
+        two_hubs(old, disk / "hub")
+        blob = next((old / "models--org--mine/blobs").glob("[0-9a-f]" * 64))
+
+        def exchange() -> None:
+            shutil.copyfile(blob, tmp_path / "other")
+            (tmp_path / "other").replace(blob)
+
+        receipt = merge(old, disk / "hub", reached=at("begun", exchange))
+    assert f"blobs/{blob.name}: it was replaced" in receipt.outcomes[0].reasons[0]
+
+
 @pytest.mark.root
 def test_a_directory_of_ours_that_may_not_go_any_more_is_no_failure_of_the_merge():
     if os.geteuid() != 0:

@@ -209,7 +209,7 @@ class _Mover:
                     raise
                 self._rename_and_link()
         except OSError as error:
-            raise _LeftError(words(error)) from error
+            raise _LeftError(_why(error)) from error
         self._sync()
         self.reached("swapped")
         return True
@@ -253,7 +253,7 @@ class _Mover:
             why = self._make_copy(self.way.ready(nodes), planned, done)
         except OSError as error:
             if error.errno not in NO_ROOM:
-                raise self._left(words(error)) from error
+                raise self._left(_why(error)) from error
             self.ends.forget()
             self.reached("dropped")
             raise _full(error, self.ends.target, self.way.filled) from error
@@ -280,8 +280,8 @@ class _Mover:
             self._put_link()
         except (OSError, StorageError) as error:
             done.state = "undone"
-            unplace(ends, words(error))
-            left = self._left(words(error))
+            unplace(ends, _why(error))
+            left = self._left(_why(error))
             if isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise _full(error, written, self.way.kept) from error
             raise left from error
@@ -315,6 +315,12 @@ class _Mover:
     def _sync(self) -> None:
         self.ends.source.sync_dir()
         self.ends.target.sync_dir()
+
+
+def _why(error: OSError | StorageError) -> str:
+    """Why, with the name where that is told: of two, the one that was to be made."""
+    name = error.filename2 or error.filename if isinstance(error, OSError) else None
+    return f"{text_of(name)}: {words(error)}" if isinstance(name, str) else words(error)
 
 
 def _full(error: OSError, below: Below, kept: str) -> StorageError:
