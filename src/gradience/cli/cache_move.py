@@ -113,10 +113,10 @@ def over(source: str, target: str, *, settles: bool) -> bool:
             click.echo(visible(note), err=True)
     if not (Path(target).parent.is_dir() and Path(source).parent.is_dir()):
         return False
-    over = resume.moved(source, target) or any(found.placed for found in unfinished)
-    if over and not unfinished:
+    done = resume.moved(source, target) or any(found.placed for found in unfinished)
+    if done and not unfinished:
         click.echo(visible(f"{source} is a link to {target} already"), err=True)
-    return over
+    return done
 
 
 def plan_for(way: str, source: str, target: str) -> "Plan":

@@ -46,20 +46,18 @@ class Unfinished:
         `move` or `merge`.
     old, new : str
         From where to where.
-    state : bytes
-        How far it came.
+    placed : bool
+        The new place may have its copy already, so that no second plan can be made.
+    swapped : bool
+        The old directory lies aside, or is gone.
     """
 
     place: str
     verb: str
     old: str
     new: str
-    state: bytes
-
-    @property
-    def placed(self) -> bool:
-        """Whether the new place may have its copy already, so that no second plan can be made."""
-        return self.verb == "move" and self.state != COPYING
+    placed: bool
+    swapped: bool
 
     @property
     def words(self) -> str:
@@ -74,10 +72,7 @@ class Unfinished:
     @property
     def remedy(self) -> str:
         """How it is ended, or taken back where nothing was swapped yet."""
-        above, name = os.path.split(self.old)
-        aside = Path(above, aside_of(name))
-        swapped = self.state in (SWAPPED, REMOVING) or (aside.is_dir() and not aside.is_symlink())
-        back = "" if swapped else ", or --abandon with it"
+        back = "" if self.swapped else ", or --abandon with it"
         return f"Give that command again first{back}: {self.command}"
 
 
@@ -298,12 +293,15 @@ class Ends:
         action, state = self.planned(), self.state()
         if action is None or state is None:
             return None
+        old = Path(path_of(action.where))
+        aside = old.with_name(aside_of(old.name))
         return Unfinished(
             place=f"{self.target.root}/{self.own}",
             verb=action.verb,
-            old=path_of(action.where),
+            old=str(old),
             new=path_of(action.target),
-            state=state,
+            placed=action.verb == "move" and state != COPYING,
+            swapped=state in (SWAPPED, REMOVING) or (aside.is_dir() and not aside.is_symlink()),
         )
 
     def forget(self) -> None:
@@ -324,7 +322,7 @@ def opened(old: str, new: str) -> Iterator[Ends]:
     Raises
     ------
     UsageError
-        If one lies in the other, or has a name beside which no longer one can be made.
+        If one lies in the other, or has too long a name.
     StorageError
         If one of them cannot be opened.
     """

@@ -5,7 +5,6 @@ Nothing here changes a disk, and another user's words are not repeated: the comm
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterable, Iterator
 
 from gradience.errors import StorageError
@@ -49,4 +48,4 @@ def _beside(ends: Ends) -> Unfinished | None:
         return None
     status = ends.target.hold(ends.own)
     ours = status.st_uid == os.geteuid() and not status.st_mode & _OTHERS
-    return ends.unfinished() if ours and stat.S_ISDIR(status.st_mode) else None
+    return ends.unfinished() if ours else None
