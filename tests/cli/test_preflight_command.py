@@ -103,7 +103,14 @@ claim: {{margin: 0.02}}
 def test_a_bench_is_a_run_whose_steps_are_trials(model, tmp_path):
     write_bench(tmp_path, model)
     done = preflight("bench.yaml", cwd=tmp_path)
-    assert (done.returncode, "save 12 " in done.stdout) == (0, True), done.stderr + done.stdout
+    assert (done.returncode, "save 14 " in done.stdout) == (0, True), done.stderr + done.stdout
+
+
+def test_the_model_of_a_bench_is_looked_for_beside_its_config(model, tmp_path):
+    write_bench(tmp_path, model.name)
+    (tmp_path / "elsewhere").mkdir()
+    done = preflight("../bench.yaml", cwd=tmp_path / "elsewhere")
+    assert (done.returncode, "save 14 " in done.stdout) == (0, True), done.stderr + done.stdout
 
 
 def test_the_model_of_a_bench_may_lie_in_a_package(model, tmp_path):
@@ -111,7 +118,7 @@ def test_the_model_of_a_bench_may_lie_in_a_package(model, tmp_path):
     model.rename(tmp_path / "weights_pkg" / "model")
     write_bench(tmp_path, "package:weights_pkg/model")
     done = preflight("bench.yaml", cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert (done.returncode, "save 12 " in done.stdout) == (0, True), done.stderr + done.stdout
+    assert (done.returncode, "save 14 " in done.stdout) == (0, True), done.stderr + done.stdout
     write_bench(tmp_path, "package:no_such_thing/model")
     done = preflight("bench.yaml", cwd=tmp_path)
     assert done.returncode == 3, done.stderr

@@ -181,7 +181,7 @@ def _read(config: Path, output_dir: str | None) -> "RunSettings":
     from gradience.bench.settings import BenchSettings  # noqa: PLC0415 - as above
 
     settings = as_record(document, BenchSettings, source=str(config), remedy=REMEDY)
-    return as_run(settings, output_dir or "bench_output")
+    return as_run(settings, output_dir or "bench_output", directory=config.parent, home=Path.home())
 
 
 def _names(text: str) -> tuple[str, ...] | str:
