@@ -107,6 +107,16 @@ def test_power_is_that_of_the_plan_with_its_assumptions(
     assert predicted(settings, tmp_path / "out", binary=False).power is None
 
 
+def test_one_seed_is_told_to_be_too_few_whatever_the_items(
+    settings: BenchSettings, tmp_path: Path
+) -> None:
+    alone = predicted(changed(settings, seeds=(0,)), tmp_path / "out")
+    text = " ".join(str(part) for part in page(alone))
+    assert "1 seed at a level" in text
+    assert "nothing can be SAFE: name three seeds or more" in text
+    assert "add test items" not in text
+
+
 def test_targets_that_name_no_weight_are_refused_before_training(
     settings: BenchSettings, tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 from gradience.bench.plan.forecast import Forecast, Power, Row
 from gradience.page import Page, Table, Text, count, percent
-from gradience.units import format_seconds, format_size
+from gradience.units import format_seconds, format_size, plural
 
 
 def page(forecast: Forecast) -> Page:
@@ -94,18 +94,20 @@ def _power(power: Power) -> Text:
     enough = power.power >= power.asked
     told = (
         f"Power: {percent(power.power)} for the test to pass a variant that loses nothing, with "
-        f"{power.items} items and {power.seeds} seeds at a level of {power.level:.3g}"
+        f"{power.items} items and {plural(power.seeds, 'seed')} at a level of {power.level:.3g}"
         f"{_shared(power)}, if {percent(power.discordance)} of the answers differ, "
         f"{percent(power.persistent_share)} of that with every seed, and seeds differ by "
         f"{percent(power.seed_sd)}."
     )
     if enough:
         return Text(text=told, tone="good")
-    return Text(
-        text=f"{told} Below the {percent(power.asked)} that SAFE asks for, the verdict is likely "
-        "to be UNDERPOWERED: add test items first, then seeds.",
-        tone="warn",
+    doubt = (
+        "One seed shows nothing about another, so nothing can be SAFE: name three seeds or more."
+        if power.seeds == 1
+        else f"Below the {percent(power.asked)} that SAFE asks for, the verdict is likely to be "
+        "UNDERPOWERED: add test items first, then seeds."
     )
+    return Text(text=f"{told} {doubt}", tone="warn")
 
 
 def _shared(power: Power) -> str:

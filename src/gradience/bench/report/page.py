@@ -19,7 +19,7 @@ from gradience.bench.report.rows import (
 )
 from gradience.bench.verdict import words
 from gradience.page import Page, Table, Text, Tone, count, number, percent
-from gradience.units import format_seconds, format_size
+from gradience.units import format_seconds, format_size, plural
 
 TONES: dict[str, Tone] = {"SAFE": "good", "NOT SAFE": "bad", "UNDERPOWERED": "warn"}
 
@@ -111,7 +111,7 @@ def _verdicts(report: BenchReport, found: Sequence[Row]) -> Iterator[Table]:
 
 def _counts(verdict: Verdict) -> str:
     clusters = f" in {verdict.clusters} clusters" if verdict.clusters != verdict.items else ""
-    return f"{verdict.seeds} seeds and {verdict.items} items{clusters}"
+    return f"{plural(verdict.seeds, 'seed')} and {verdict.items} items{clusters}"
 
 
 def _reasons(report: BenchReport, *, everything: bool) -> Iterator[Text]:
