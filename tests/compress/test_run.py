@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from gradience.adapter.read import open_adapter
 from gradience.audit.run import audit_lora_peft_dir
 from gradience.compress import rewrite
+from gradience.compress.report import page
 from gradience.compress.run import Wish, compress
 from gradience.errors import UsageError
 
@@ -107,10 +108,35 @@ def test_a_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-@pytest.mark.parametrize("wish", [Wish(), Wish(rank=2, energy=0.9)])
-def test_a_wish_that_says_nothing_or_two_things_is_refused(tmp_path: Path, wish: Wish) -> None:
+@pytest.mark.parametrize(
+    "wish",
+    [
+        Wish(),
+        Wish(rank=2, energy=0.9),
+        Wish(dtype="fp16"),  # type: ignore[arg-type]
+        Wish(energy=0.9, rule="uniform_mean"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_wish_that_says_nothing_two_things_or_what_is_not_known_is_refused(
+    tmp_path: Path, wish: Wish
+) -> None:
     with pytest.raises(UsageError):
         compress(DEMO, tmp_path / "new", wish)
+
+
+def test_the_directory_may_be_named_as_text(tmp_path: Path) -> None:
+    done = compress(DEMO, str(tmp_path / "new"), Wish(rank=2))
+    assert done.output == str(tmp_path / "new")
+    assert (tmp_path / "new" / "adapter_config.json").is_file()
+
+
+def test_the_ranks_before_are_shown_as_those_after(tmp_path: Path) -> None:
+    first = compress(DEMO, tmp_path / "new", Wish(energy=0.9))
+    low, high = min(first.ranks.values()), max(first.ranks.values())
+    again = compress(tmp_path / "new", tmp_path / "newer", Wish(dtype="bf16"))
+    text = str(page(again, top=0)[1])
+    assert low < high
+    assert f"rank {low} to {high} -> {low} to {high}" in text
 
 
 def test_the_command_shows_ranks_bytes_and_the_error(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def check_type(peft_type: str, source: str) -> None:
         return
     if peft_type in UNREAD_TYPES:
         raise UnsupportedAdapterError(
-            f"{source}: a {peft_type} adapter cannot be audited: {UNREAD_TYPES[peft_type]}",
+            f"{source}: adapters of type {peft_type} cannot be audited or compressed: "
+            f"{UNREAD_TYPES[peft_type]}",
             remedy="Convert it to LoRA with peft.save_as_lora, where PEFT supports that type.",
         )
     raise AdapterConfigError(

@@ -1,5 +1,7 @@
 """A compression as a page. Pure."""
 
+from collections.abc import Mapping
+
 from gradience.compress.records import Compression
 from gradience.page import Page, Table, Text, number, percent
 from gradience.units import format_size
@@ -10,7 +12,10 @@ def page(done: Compression, *, top: int) -> Page:
     before, after = max(done.ranks_before.values()), max(done.ranks.values())
     lines: list[Text | Table] = [
         Text(text=f"{done.source} -> {done.output}", tone="title"),
-        Text(text=f"{done.asked}: {len(done.ranks)} modules, rank {before} -> {_ranks(done)}"),
+        Text(
+            text=f"{done.asked}: {len(done.ranks)} modules, rank {_span(done.ranks_before)} -> "
+            f"{_span(done.ranks)}"
+        ),
         Text(
             text=f"file {format_size(done.nbytes_before)} -> {format_size(done.nbytes)} "
             f"({percent(done.nbytes / done.nbytes_before)}); factors "
@@ -29,8 +34,8 @@ def page(done: Compression, *, top: int) -> Page:
     return tuple(lines)
 
 
-def _ranks(done: Compression) -> str:
-    low, high = min(done.ranks.values()), max(done.ranks.values())
+def _span(ranks: Mapping[str, int]) -> str:
+    low, high = min(ranks.values()), max(ranks.values())
     return f"{high}" if low == high else f"{low} to {high}"
 
 

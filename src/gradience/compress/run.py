@@ -79,7 +79,7 @@ class Wish:
 
 def compress(
     target: str | os.PathLike[str],
-    output: Path,
+    output: str | os.PathLike[str],
     wish: Wish,
     *,
     dry_run: bool = False,
@@ -91,7 +91,7 @@ def compress(
     ----------
     target : str or path
         Everything that names one adapter in PEFT's format.
-    output : Path
+    output : str or path
         A directory that is not there, or is empty.
     dry_run : bool
         Compute all of it and write nothing.
@@ -102,21 +102,23 @@ def compress(
     Raises
     ------
     UsageError
-        If nothing is asked for, both rank and energy are, or the directory holds something.
+        If nothing is asked for, both rank and energy are, or what is not known; or the directory
+        holds something.
     UnreadableError
         If the adapter cannot be read, or its rank cannot be changed; names the module.
     StorageError
         If the disk refuses.
     """
-    _check(output, wish)
+    directory = Path(output)
+    _check(directory, wish)
     with opened(find_one(target, notice=notice)) as adapter, one_thread(os.environ):
         for finding in _faults(adapter):
             notice(f"{finding.severity}: {finding.message} [{finding.code}]")
         new = _rewritten(adapter, wish)
-        after = adapter_from_state_dict(new.tensors, new.config, source=str(output))
+        after = adapter_from_state_dict(new.tensors, new.config, source=str(directory))
         return Compression(
             source=adapter.source,
-            output=str(output),
+            output=str(directory),
             asked=wish.words(),
             written=not dry_run,
             ranks_before={layer.label: layer.rank for layer in adapter.layers},
@@ -124,7 +126,7 @@ def compress(
             factor_bytes_before=factor_bytes(adapter),
             factor_bytes=factor_bytes(after),
             nbytes_before=Path(adapter.files[0]).stat().st_size,
-            nbytes=len(weights_bytes(new.tensors)) if dry_run else write_peft(output, new),
+            nbytes=len(weights_bytes(new.tensors)) if dry_run else write_peft(directory, new),
             predicted=dict(new.errors),
             predicted_error=new.relative_error if new.errors else None,
             relative_error=_measured(adapter, after),
@@ -141,6 +143,13 @@ def _check(output: Path, wish: Wish) -> None:
             f"rank {wish.rank} and energy {wish.energy} are both asked for",
             remedy="Give one of --rank and --energy.",
         )
+    if wish.dtype not in (None, "bf16"):
+        raise UsageError(
+            f"{wish.dtype!r} is no type that factors are stored in",
+            remedy="Give bf16, or leave the type as it is.",
+        )
+    if wish.rule not in _RULES:
+        raise UsageError(f"{wish.rule!r} is no rule", remedy=f"Known: {', '.join(_RULES)}.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(
             f"{output} is there already", remedy="Name a directory that is not there, or is empty."
