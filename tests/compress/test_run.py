@@ -139,6 +139,20 @@ def test_the_ranks_before_are_shown_as_those_after(tmp_path: Path) -> None:
     assert f"rank {low} to {high} -> {low} to {high}" in text
 
 
+def test_modules_that_lose_are_named_where_the_largest_rank_stays(tmp_path: Path) -> None:
+    done = compress(DEMO, tmp_path / "new", Wish(energy=0.99), dry_run=True)
+    assert max(done.ranks.values()) == max(done.ranks_before.values())
+    assert "Modules that lose most" in str(page(done, top=1))
+
+
+@pytest.mark.parametrize("wish", [Wish(dtype="bf16"), Wish(energy=0.9)])
+def test_what_makes_nothing_smaller_says_so_of_what_was_asked(tmp_path: Path, wish: Wish) -> None:
+    least = compress(DEMO, tmp_path / "least", Wish(rank=1, dtype="bf16"))
+    again = compress(least.output, tmp_path / "again", wish, dry_run=True)
+    said = f"Nothing is smaller: every module meets {wish.words()} already."
+    assert said in str(page(again, top=0))
+
+
 def test_the_command_shows_ranks_bytes_and_the_error(tmp_path: Path) -> None:
     done = gradience("compress", DEMO, "--out", tmp_path / "new", "--rank", 3)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,6 @@ from gradience.units import format_size
 
 def page(done: Compression, *, top: int) -> Page:
     """What was made, what it costs, and the modules that lose most."""
-    before, after = max(done.ranks_before.values()), max(done.ranks.values())
     lines: list[Text | Table] = [
         Text(text=f"{done.source} -> {done.output}", tone="title"),
         Text(
@@ -23,11 +22,12 @@ def page(done: Compression, *, top: int) -> Page:
         ),
         *_error(done),
     ]
-    if done.ranks == done.ranks_before and done.factor_bytes == done.factor_bytes_before:
+    cut = done.ranks != done.ranks_before
+    if not cut and done.factor_bytes == done.factor_bytes_before:
         lines.append(
-            Text(text=f"Nothing is smaller: no module has more than {done.asked}.", tone="warn")
+            Text(text=f"Nothing is smaller: every module meets {done.asked} already.", tone="warn")
         )
-    if done.predicted and after < before:
+    if done.predicted and cut:
         lines.append(_worst(done, top))
     if not done.written:
         lines.append(Text(text="Nothing was written (--dry-run).", tone="dim"))
