@@ -40,6 +40,14 @@ def test_the_summary_holds_the_curves_the_gap_and_the_pace():
     assert (found.status, found.step, found.max_steps) == ("running", 4, 1000)
 
 
+def test_the_gap_is_that_of_its_time_while_the_loss_falls():
+    steps = make_steps([0.7, 0.6, 0.5, 0.4])
+    evaluated = make_eval(2, 0.6), make_eval(4, 0.45)
+    assert read(make_start(), *steps, *evaluated).gap == pytest.approx(0)
+    rare = make_eval(3, 0.5), make_eval(4, 0.45), make_eval(5, 0.45)
+    assert read(make_start(), *steps, *rare).gap == pytest.approx(0.05)
+
+
 def test_a_loss_that_the_trainer_made_up_beside_a_nan_gradient_does_not_count():
     made_up = make_line(TrainStep, 3, 3, loss=0.0, not_finite={"grad_norm": "nan"})
     assert read(make_start(), *make_steps([2.0, 1.5]), made_up).train.best == (2, 1.5)

@@ -187,8 +187,15 @@ class Monitor:
         last = self._evals[-1] if self._evals else None
         if last is None or last.loss is None:
             return None
-        before = [e.loss for e in self._steps if e.loss is not None and _at_most(e.step, last.step)]
-        return last.loss - median(before[-_RECENT:]) if before else None
+        seen = [e for e in self._steps if e.loss is not None and _at_most(e.step, last.step)]
+        recent = seen[-_RECENT:]
+        if (
+            len(self._evals) > 1
+        ):  # while the loss falls, what was before that evaluation is too high
+            earlier = self._evals[-2].step
+            recent = [e for e in recent if not _at_most(e.step, earlier)] or recent[-1:]
+        losses = [e.loss for e in recent if e.loss is not None]
+        return last.loss - median(losses) if losses else None
 
     def _tokens(self) -> float | None:
         """Per second, from the first to the last count of this process; evaluations included."""

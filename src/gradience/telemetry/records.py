@@ -175,7 +175,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parts : int
         Processes that trained it: one more than it was resumed.
     gap : float or None
-        Last evaluation loss less the training loss at that time.
+        Last evaluation loss less the training loss at that time: the median of the last ten values
+        logged since the evaluation before it.
     grad_norm_median, grad_norm_max : float or None
     steps_per_second, tokens_per_second : float or None
         Median over the logged steps, without evaluations and saves.
