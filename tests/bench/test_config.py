@@ -133,6 +133,22 @@ def test_what_cannot_be_meant_is_refused_with_the_remedy(
     assert told in problems(project, override)
 
 
+def test_what_was_set_on_the_command_line_is_not_blamed_on_a_line_of_the_file(
+    project: Path,
+) -> None:
+    told = problems(project, "variants.0.ranks=[8]", "train.stesp=5", "seeds")
+    assert "bench.yaml --set variants.0.ranks=[8] --set train.stesp=5 --set seeds has" in told
+    assert "line" not in told
+    assert "line 15, $.rnak: unknown" in problems(project, "seeds=[1]", text=GOOD + "rnak: 1\n")
+
+
+@pytest.mark.parametrize("override", ["seeds=0,1,2", "variants.0.ranks=4"])
+def test_a_value_in_the_place_of_a_list_is_told_how_a_list_is_written(
+    project: Path, override: str
+) -> None:
+    assert "is no list; write it in brackets" in problems(project, override)
+
+
 def test_a_key_that_stands_twice_is_refused(project: Path) -> None:
     assert "line 15: $.seeds stands twice" in problems(project, text=GOOD + "seeds: [7]\n")
 

@@ -86,6 +86,8 @@ def _why(value: object, kind: Any, error: msgspec.ValidationError) -> str:
     known = [name for part in (kind, *get_args(kind)) for name in _choices(part)]
     if known and isinstance(value, str):
         return f"{value!r} is none of its values; {meant(value, known)}"
+    if get_origin(kind) is tuple and not isinstance(value, list):
+        return f"{value!r} is no list; write it in brackets, with commas: [a, b]"
     text = str(error).replace("`", "")
     return f"{value!r}: {text[:1].lower()}{text[1:]}"
 

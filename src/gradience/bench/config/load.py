@@ -6,6 +6,7 @@ a config can be run from anywhere. What is returned holds absolute paths.
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, home: Path, cwd: Path) ->
     data, problems = document.data, []
     for override in overrides:
         problems += override_in(data, override, home=home, cwd=cwd)
+    lines = _of_the_file(document.lines, overrides)
     decoded = decode(data, BenchSettings)
     parts = decoded.parts
     problems += decoded.problems
@@ -66,7 +68,8 @@ def load(path: Path, overrides: Sequence[str] = (), *, home: Path, cwd: Path) ->
     model = _model(parts.get("$.model"), where, problems)
     task = _task(parts.get("$.task"), where, problems)
     problems += _executor(parts.get("$.executor"))
-    refuse(problems, str(path), document.lines, remedy=_remedy(problems, document.head))
+    source = " --set ".join([str(path), *overrides])
+    refuse(problems, source, lines, remedy=_remedy(problems, document.head))
     settings: BenchSettings = parts["$"]
     return msgspec.structs.replace(settings, model=model, task=task)
 
@@ -81,11 +84,11 @@ def override_in(data: Any, override: str, *, home: Path, cwd: Path) -> list[Prob
     """Put one `--set` into plain data; problems where it has no place there."""
     name, equals, text = override.partition("=")
     try:
-        value = parse(text, f"--set {override}").data if text.strip() else None
+        value = parse(text, "the value").data if text.strip() else None
     except UsageError as error:
-        return [Problem(path=f"$.{name}", message=f"--set {override}: {error}")]
+        return [Problem(path=f"--set {override}", message=str(error))]
     if not equals or not name:
-        return [Problem(path="$", message=f"--set {override}: write it as key.of.it=value")]
+        return [Problem(path=f"--set {override}", message="write it as key.of.it=value")]
     if name == "model.id" or name.startswith(("task.train", "task.test")):
         value = _from_here(value, cwd, home)
     *above, last = name.split(".")
@@ -97,8 +100,20 @@ def override_in(data: Any, override: str, *, home: Path, cwd: Path) -> list[Prob
     elif isinstance(place, list) and last.isdecimal() and int(last) < len(place):
         place[int(last)] = value
     else:
-        return [Problem(path=f"$.{name}", message=f"--set {override}: there is no such place")]
+        return [Problem(path=f"--set {override}", message="there is no such place")]
     return []
+
+
+def _of_the_file(lines: Mapping[str, int], overrides: Sequence[str]) -> dict[str, int]:
+    """Lines of paths, none for what an override put there."""
+    put = ["$." + override.partition("=")[0] for override in overrides]
+    paths = [re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", path) for path in put]
+    kept = {
+        path: line
+        for path, line in lines.items()
+        if not any(path == p or path.startswith((f"{p}.", f"{p}[")) for p in paths)
+    }
+    return kept | dict.fromkeys(paths, 0)
 
 
 def smoke(settings: BenchSettings) -> BenchSettings:
