@@ -14,6 +14,8 @@ from gradience.errors import ArtifactError
 
 T = TypeVar("T")
 
+REMEDY = "Write it again; if it is a cache file, delete it."
+
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """What every artifact says of itself before its content."""
@@ -54,7 +56,7 @@ def decode(
     content: type[T],
     *,
     source: str,
-    remedy: str = "Write it again; if it is a cache file, delete it.",
+    remedy: str = REMEDY,
 ) -> T:
     """The content of an artifact, checked against its type.
 

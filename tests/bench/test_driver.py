@@ -163,6 +163,20 @@ def test_a_half_done_trial_is_cleared_before_it_runs_again(
     assert not stale.exists()
 
 
+def test_a_damaged_result_is_refused_with_what_runs_its_trial_again(
+    settings: BenchSettings, out: Path
+) -> None:
+    run(settings, out)
+    damaged = next((out / "trials").glob("*/result.json"))
+    damaged.write_bytes(b"")
+    with pytest.raises(ArtifactError) as caught:
+        run(settings, out)
+    assert str(damaged) in str(caught.value)
+    assert caught.value.remedy == "Delete it, and the same command runs its trial again."
+    damaged.unlink()
+    assert len(run(settings, out)[1].started) == 1
+
+
 def test_scratch_is_gone_when_a_trial_is_done(settings: BenchSettings, out: Path) -> None:
     run(settings, out)
     assert list(out.glob("trials/*/work")) == []

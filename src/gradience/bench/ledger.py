@@ -232,7 +232,8 @@ class Ledger:
         ArtifactError
             If it is there and cannot be read.
         """
-        found = _read(self.paths(trial.id).result, RESULT_SCHEMA, TrialResult)
+        again = "Delete it, and the same command runs its trial again."
+        found = _read(self.paths(trial.id).result, RESULT_SCHEMA, TrialResult, remedy=again)
         return None if found is None else msgspec.structs.replace(found, trial=trial)
 
     def results(self, trials: Iterable[Trial]) -> tuple[TrialResult, ...]:
@@ -448,7 +449,7 @@ def _remove(path: Path) -> None:
         files.remove(path)  # which syncs the directory: not for nothing
 
 
-def _read(path: Path, schema: str, content: type[T]) -> T | None:
+def _read(path: Path, schema: str, content: type[T], *, remedy: str = artifacts.REMEDY) -> T | None:
     """An artifact, or None where there is no file."""
     try:
         data = path.read_bytes()
@@ -459,4 +460,4 @@ def _read(path: Path, schema: str, content: type[T]) -> T | None:
             f"{path} cannot be read: {error.strerror or error}",
             remedy="Give this user the right to read it.",
         ) from error
-    return artifacts.decode(data, schema, content, source=str(path))
+    return artifacts.decode(data, schema, content, source=str(path), remedy=remedy)
