@@ -112,6 +112,10 @@ def test_the_page_leads_with_the_smallest_safe_step_of_every_ladder():
     assert truncate.tone == "good"
 
 
+def test_what_safe_means_is_not_said_as_if_something_were_safe():
+    assert claim_sentence(made("one seed")).startswith("SAFE means: a loss of 2.5 points")
+
+
 def test_the_level_is_said_to_be_of_all_ladders_together():
     alone = judge(name="one", claim=CLAIM, results=make_results(items=300))
     assert "at a one-sided level of 0.05, by" in claim_sentence(alone)
