@@ -122,6 +122,7 @@ def test_a_rank_that_is_not_below_the_probes_is_refused(project: Path) -> None:
         ("model.id=package:no_such_thing/x", "'no_such_thing' is not installed"),
         ("model.revision=main", "only a model of the Hub has revisions"),
         ("train.precision=bf16", "'bf16' is none of its values; did you mean 'bfloat16'?"),
+        ("lora.targets=(q_proj", "$.lora.targets: '(q_proj' is no regular expression: missing )"),
         ("lora.rank=eight", "$.lora.rank: 'eight': expected int, got str"),
         ("lora", "--set lora: write it as key.of.it=value"),
         ("variants.7.ranks=[1]", "there is no such place"),

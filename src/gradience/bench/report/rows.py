@@ -179,8 +179,8 @@ def claim_sentence(report: BenchReport) -> str:
     ladders = len({verdict.ladder for verdict in report.verdicts})
     over = f" over all {ladders} ladders" if ladders > 1 else ""
     return (
-        f"SAFE means: a loss of {words.amount(claim.margin, binary=report.binary)} of {report.metric} is "
-        f"ruled out at a one-sided level of {words.level(claim.level)}"
+        f"SAFE means: a loss of {words.amount(claim.margin, binary=report.binary)} of "
+        f"{report.metric} is ruled out at a one-sided level of {words.level(claim.level)}"
         f"{over}{looks if claim.looks > 1 else ''}, by a test with "
         f"at least {words.chance(claim.power)} power at no loss."
     )
