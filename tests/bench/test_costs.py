@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from factories_driver import FakeExecutor, changed, make_project, settings_of
@@ -124,6 +125,21 @@ def test_targets_that_name_no_weight_are_refused_before_training(
     with pytest.raises(UsageError) as caught:
         prepare(changed(settings, lora=lora), tmp_path / "out")
     assert caught.value.remedy == "Did you mean 'query'?"
+
+
+def test_a_target_without_a_weight_is_named_before_and_while_the_others_train(
+    settings: BenchSettings, tmp_path: Path
+) -> None:
+    lora = msgspec.structs.replace(settings.lora, targets=(*settings.lora.targets, "qurey"))
+    said = "no weight of the model is named 'qurey'"
+    mistyped = changed(settings, lora=lora)
+    assert said in predicted(mistyped, tmp_path / "out").unknown[0]
+    assert not any(said in told for told in predicted(settings, tmp_path / "out").unknown)
+    notices: list[str] = []
+    run_bench(
+        mistyped, tmp_path / "out", RunOptions(executor=FakeExecutor(), notice=notices.append)
+    )
+    assert said in notices[0]
 
 
 def seen(*stages: tuple[float, str, int, int]) -> list[Seen]:

@@ -85,6 +85,19 @@ def test_flags_go_before_the_values_of_the_file(model, tmp_path):
     assert "all-linear, the largest choice, was assumed" in " ".join(done.stdout.split())
 
 
+def test_a_target_that_is_no_layer_is_named_though_another_is_one(model, tmp_path):
+    run = ("--model", model, "--adapter-rank", 8, "--steps", 10)
+    done = preflight(*run, "--targets", "q_proj,k_porj", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no layer of the model is named k_porj" in " ".join(done.stdout.split())
+
+
+def test_a_pattern_of_targets_that_is_none_is_refused(model, tmp_path):
+    done = preflight("--model", model, "--adapter-rank", 8, "--targets", "(q_proj", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'(q_proj' is no regular expression" in done.stderr
+
+
 def write_bench(folder: Path, model: object) -> None:
     (folder / "bench.yaml").write_text(
         f"""

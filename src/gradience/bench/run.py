@@ -80,6 +80,8 @@ def run_bench(settings: BenchSettings, root: Path, options: RunOptions | None = 
     with files.locked(root / "bench", timeout=_LOCK_SECONDS):
         prepared = prepare(settings, root, accept=options.accept, environ=environ)
         _tell_refused(prepared, options.notice)
+        if prepared.shapes.doubt:
+            options.notice(prepared.shapes.doubt)
         ledger = Ledger(root)
         bench = ledger.with_history(prepared.bench)
         ledger.write_bench(bench, now=datetime.now(UTC))

@@ -35,11 +35,25 @@ class Shapes:
         Parameters of the factors for each unit of rank: sum of (in + out).
     exact : bool
         False where the names leave open which modules are meant.
+    missing : tuple of str
+        Names among the targets that no weight has.
     """
 
     modules: int
     per_rank: int
     exact: bool = True
+    missing: tuple[str, ...] = ()
+
+    @property
+    def doubt(self) -> str:
+        """What to tell of the missing names; "" where there are none."""
+        if not self.missing:
+            return ""
+        return (
+            f"Targets: no weight of the model is named {', '.join(map(repr, self.missing))}; PEFT "
+            "trains the others without a word. Correct lora.targets, unless a layer without a "
+            "weight of its own is meant."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,15 +83,18 @@ def adapted(lora: LoraSettings, tensors: Mapping[str, TensorFacts]) -> Shapes:
     A list holds names or their ends; a text is a regular expression for the whole name, or
     `all-linear` (`peft.tuners.tuners_utils.check_target_module_exists`).
     """
-    found = [
-        as_matrix(facts.shape)
+    matrices = {
+        name.removesuffix(".weight"): facts.shape
         for name, facts in tensors.items()
-        if name.endswith(".weight") and len(facts.shape) >= 2 and _is_target(name[:-7], lora)
-    ]
+        if name.endswith(".weight") and len(facts.shape) >= 2
+    }
+    found = [as_matrix(shape) for module, shape in matrices.items() if _is_target(module, lora)]
+    ends = () if isinstance(lora.targets, str) else lora.targets
     return Shapes(
         modules=len(found),
         per_rank=sum(rows + columns for rows, columns in found),
         exact=lora.targets != _ALL_LINEAR,
+        missing=tuple(end for end in ends if not any(_is_named(m, end) for m in matrices)),
     )
 
 
@@ -87,7 +104,11 @@ def _is_target(module: str, lora: LoraSettings) -> bool:
     if isinstance(lora.targets, str):
         # The running model may have a prefix that the checkpoint lacks.
         return re.fullmatch(f"({lora.targets})|.*[.]({lora.targets})", module) is not None
-    return any(module == t or module.endswith(f".{t}") for t in lora.targets)
+    return any(_is_named(module, end) for end in lora.targets)
+
+
+def _is_named(module: str, end: str) -> bool:
+    return module == end or module.endswith(f".{end}")
 
 
 def cost(

@@ -274,7 +274,7 @@ def _power(bench: Bench, items: int) -> Power:
 
 
 def _unknown(rows: Sequence[Row], shapes: Shapes, *, timed: bool, binary: bool) -> list[str]:
-    told = []
+    told = [shapes.doubt] if shapes.doubt else []
     if not shapes.exact:
         told.append(
             "Bytes: which modules `all-linear` means is known only to the loaded model; counted "

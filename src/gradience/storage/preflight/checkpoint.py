@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from gradience.errors import UsageError
 from gradience.storage.preflight.optimizers import Shape
 
 _FLOAT_BYTES = 4
@@ -90,11 +91,18 @@ def adapter(
     ----------
     targets : sequence of str, or str
         As PEFT's `target_modules`: ends of names; one regular expression; or `all-linear`.
+
+    Raises
+    ------
+    UsageError
+        If a regular expression is none.
     """
+    _check(targets)
     shapes: list[Shape] = []
     names = 0
     packed = False
-    for module, tensor in _modules(base):
+    modules = _modules(base)
+    for module, tensor in modules:
         if _is_target(module, tensor, targets):
             packed |= tensor.dtype in _PACKED
             out, into = prod(tensor.shape[:-1]), tensor.shape[-1]
@@ -103,7 +111,7 @@ def adapter(
             if dora:
                 shapes.append((out,))
                 names += len(module) + _PREFIX_BYTES
-    found = bool(shapes)
+    missing = _missing(targets, [module for module, _ in modules], found=bool(shapes))
     for name, tensor in base.items():
         module = name.rpartition(".")[0]
         if any(_ends(module, end) for end in modules_to_save):
@@ -113,10 +121,10 @@ def adapter(
         saved_bytes=sum(prod(s) * _FLOAT_BYTES + _ENTRY_BYTES for s in shapes) + names,
         weights=tuple((shape, _FLOAT_BYTES) for shape in shapes),
         doubt=""
-        if found and not packed
+        if not (missing or packed)
         else "the weights are packed by a quantisation: their shapes are not those of the layers"
         if packed
-        else f"no layer of the model is named {_shown(targets)}",
+        else f"no layer of the model is named {', '.join(missing)}",
     )
 
 
@@ -143,5 +151,20 @@ def _ends(module: str, end: str) -> bool:
     return module == end or module.endswith(f".{end}")
 
 
-def _shown(targets: Sequence[str] | str) -> str:
-    return targets if isinstance(targets, str) else ", ".join(targets)
+def _missing(targets: Sequence[str] | str, modules: Sequence[str], *, found: bool) -> list[str]:
+    """Targets that are no layer; PEFT trains the others without a word."""
+    if isinstance(targets, str):
+        return [] if found else [targets]
+    return [end for end in targets if not any(_ends(module, end) for module in modules)]
+
+
+def _check(targets: Sequence[str] | str) -> None:
+    if not isinstance(targets, str):
+        return
+    try:
+        re.compile(targets)
+    except re.error as error:
+        raise UsageError(
+            f"targets: {targets!r} is no regular expression: {error}",
+            remedy="Write names, one regular expression for whole names, or all-linear.",
+        ) from error
