@@ -151,11 +151,11 @@ def settings_of(config: Path | None, flags: dict[str, Any]) -> "RunSettings":
     Raises
     ------
     UsageError
-        If there is neither, or the file cannot be understood.
+        If there is neither, the file cannot be understood, or no run can be like that.
     """
     import msgspec  # noqa: PLC0415 - `--help` need not pay
 
-    from gradience.storage.preflight.settings import RunSettings  # noqa: PLC0415 - as above
+    from gradience.storage.preflight.settings import RunSettings, check  # noqa: PLC0415 - as above
 
     given = {name: value for name, value in flags.items() if value is not None}
     if config is None and not given:
@@ -167,7 +167,9 @@ def settings_of(config: Path | None, flags: dict[str, Any]) -> "RunSettings":
         if name in given:
             given[name] = _names(given[name])
     settings = RunSettings() if config is None else _read(config, flags.get("output_dir"))
-    return msgspec.structs.replace(settings, **given)
+    settings = msgspec.structs.replace(settings, **given)
+    check(settings)
+    return settings
 
 
 def _read(config: Path, output_dir: str | None) -> "RunSettings":

@@ -15,6 +15,7 @@ import msgspec
 
 from gradience.configs.document import Document
 from gradience.configs.read import as_record, read_mapping
+from gradience.errors import UsageError
 from gradience.storage.preflight.records import Schedule
 
 Export = Literal["none", "model", "merged"]
@@ -192,6 +193,22 @@ def from_trainer(arguments: Mapping[str, Any] | Any) -> RunSettings:
         wandb="wandb" in reports,
         compile=bool(get("torch_compile", default=False)),
     )
+
+
+def check(settings: RunSettings) -> None:
+    """Refuse what no run can have.
+
+    Raises
+    ------
+    UsageError
+        Names every number that has to be above 0 and is not.
+    """
+    names = ["adapter_rank", "steps", "epochs", "batch_size", "save_total_limit"]
+    names += ["save_steps"] if settings.save_strategy == "steps" else []
+    values = {name: getattr(settings, name) for name in names}
+    wrong = [f"{n} is {v:g}" for n, v in values.items() if v is not None and not v > 0]
+    if wrong:
+        raise UsageError(f"{', '.join(wrong)}: not above 0", remedy=REMEDY)
 
 
 def schedule(settings: RunSettings, examples: int | None) -> Schedule:
