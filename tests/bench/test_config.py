@@ -120,6 +120,7 @@ def test_a_rank_that_is_not_below_the_probes_is_refused(project: Path) -> None:
         ("model.id=data/no/modle", "there is no directory 'data/no/modle'"),
         ("model.id=./modle", "/modle), and it is no Hub id; did you mean"),
         ("model.id=package:no_such_thing/x", "'no_such_thing' is not installed"),
+        (f"model.id={'m' * 300}", "and it is no Hub id"),
         ("model.revision=main", "only a model of the Hub has revisions"),
         ("train.precision=bf16", "'bf16' is none of its values; did you mean 'bfloat16'?"),
         ("lora.targets=(q_proj", "$.lora.targets: '(q_proj' is no regular expression: missing )"),

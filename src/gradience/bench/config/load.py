@@ -25,7 +25,7 @@ from gradience.configs.document import parse, read_document
 from gradience.configs.problems import Problem, refuse
 from gradience.errors import BaseModelError, GradienceError, UsageError
 from gradience.hub_ids import is_repo_id
-from gradience.paths import as_path, nearest
+from gradience.paths import as_path, exists, nearest
 
 _REMEDY = "docs/bench.md has every key; `gradience bench init` writes a commented config."
 
@@ -164,7 +164,7 @@ def _from_here(value: Any, cwd: Path, home: Path) -> Any:
     if isinstance(value, list):
         return [_from_here(v, cwd, home) for v in value]
     path = cwd / as_path(value, home) if isinstance(value, str) and value else None
-    return str(path) if path is not None and path.exists() else value
+    return str(path) if path is not None and exists(str(path)) else value
 
 
 def _model(
@@ -180,10 +180,11 @@ def _model(
         resolved = model
     else:
         path = where.path(model.id)
-        if not path.exists() and is_repo_id(model.id):
+        there = exists(str(path))
+        if not there and is_repo_id(model.id):
             return model
         resolved = msgspec.structs.replace(model, id=_normal(path))
-        if not path.exists():
+        if not there:
             neither = ", and it is no Hub id"
             problems.append(_missing("$.model.id", model.id, path, "directory", neither))
     if model.revision is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from gradience.bench.base_model import PACKAGE, base_directory
 from gradience.bench.plan.trials import CONTROLS
 from gradience.bench.settings import BenchSettings, LadderSettings, ModelSettings
-from gradience.paths import as_path
+from gradience.paths import as_path, exists
 from gradience.storage.preflight.settings import RunSettings
 
 
@@ -52,7 +52,7 @@ def _model(model: ModelSettings, directory: Path, home: Path) -> str:
     if model.id.startswith(PACKAGE):
         return str(base_directory(model))
     path = directory / as_path(model.id, home)
-    if path.exists():
+    if exists(str(path)):
         return os.path.normpath(path)
     return f"{model.id}@{model.revision}" if model.revision else model.id
 
