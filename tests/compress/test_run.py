@@ -15,7 +15,7 @@ from gradience.audit.run import audit_lora_peft_dir
 from gradience.compress import rewrite
 from gradience.compress.report import page
 from gradience.compress.run import Wish, compress
-from gradience.errors import UsageError
+from gradience.errors import UnsupportedAdapterError, UsageError
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo_adapter"
 
@@ -122,6 +122,20 @@ def test_a_wish_that_says_nothing_two_things_or_what_is_not_known_is_refused(
 ) -> None:
     with pytest.raises(UsageError):
         compress(DEMO, tmp_path / "new", wish)
+
+
+def test_a_change_too_large_for_the_type_of_its_factors_is_refused(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    shutil.copy(DEMO / "adapter_config.json", old)
+    weights = old / "adapter_model.safetensors"
+    tensors = load_file(DEMO / "adapter_model.safetensors")
+    part = "layer.0.attention.self.query.lora_"
+    huge = {n: t * 0 + t.dtype.type(3e38) for n, t in tensors.items() if part in n}
+    save_file(tensors | huge, weights)
+    with pytest.raises(UnsupportedAdapterError, match=r"self\.query: its change is too large for"):
+        compress(old, tmp_path / "new", Wish(rank=2))
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_directory_may_be_named_as_text(tmp_path: Path) -> None:

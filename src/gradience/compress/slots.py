@@ -63,7 +63,13 @@ class Slot:
         return layer.delta
 
     def packed(self, pairs: Sequence[Pair], dtype: np.dtype[Any]) -> dict[str, Array]:
-        """The tensors that PEFT stores for these factors, one pair per layer, of one rank."""
+        """The tensors that PEFT stores for these factors, one pair per layer, of one rank.
+
+        Raises
+        ------
+        UnsupportedAdapterError
+            If a number is beyond the type: the balanced factors of a huge change may be.
+        """
         rank = pairs[0].left.shape[1]
         a = np.concatenate([pair.right for pair in pairs]).reshape(-1, *self.kernel)
         # PEFT reads B of stacked experts as (out, rank, expert): the expert is the fast index.
@@ -74,10 +80,16 @@ class Slot:
         embedding = self.layers[0].kind == "embedding"
         names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
         tail = "" if embedding else ".weight"
-        factors = {
-            f"{_PREFIX}{self.path}.{part}{tail}": array.astype(dtype)
-            for part, array in zip(names, (a, b), strict=True)
-        }
+        with np.errstate(over="ignore"):  # said below
+            factors = {
+                f"{_PREFIX}{self.path}.{part}{tail}": array.astype(dtype)
+                for part, array in zip(names, (a, b), strict=True)
+            }
+        if not all(np.isfinite(factor).all() for factor in factors.values()):
+            raise UnsupportedAdapterError(
+                f"{self.path}: its change is too large for factors in {dtype}",
+                remedy="`gradience audit` says how large it is; was alpha or the rate too high?",
+            )
         if (bias := self.layers[0].bias) is not None:
             factors[f"{_PREFIX}{self.path}.lora_B.bias"] = np.array(bias.read())
         return factors
