@@ -103,6 +103,21 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_of_what_does_not_fit_the_budget_exits_as_the_run_would(tmp_path: Path) -> None:
+    config = make_project(tmp_path)
+    run = (
+        "bench",
+        "--config",
+        config,
+        "--output-dir",
+        tmp_path / "out",
+        "--set",
+        "disk_budget=1KB",
+    )
+    done = gradience(*run, "--dry-run")
+    assert (done.returncode, "It does not fit" in done.stdout) == (5, True), done.stderr
+
+
 def flat(text: str) -> str:
     return " ".join(text.split())
 

@@ -125,8 +125,7 @@ def bench(
     if dry_run:
         from gradience.cli.bench_dry_run import dry_run as show_forecast  # noqa: PLC0415
 
-        show_forecast(settings, root, accept=accept, measure=measure, as_json=as_json)
-        return int(ExitCode.OK)
+        return show_forecast(settings, root, accept=accept, measure=measure, as_json=as_json)
     if measure is not None:
         raise UsageError("--measure goes with --dry-run", remedy="Add --dry-run, or leave it out.")
     done = _run(settings, root, retry_failed=retry_failed, accept=accept)

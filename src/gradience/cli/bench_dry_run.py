@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gradience.cli.visible import visible
+from gradience.errors import ExitCode
 from gradience.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -28,8 +29,14 @@ def dry_run(
     accept: "tuple[Accept, ...]",
     measure: str | None,
     as_json: bool,
-) -> None:
-    """Show what a run would do; nothing is written to the output directory."""
+) -> int:
+    """Show what a run would do; nothing is written to the output directory.
+
+    Returns
+    -------
+    int
+        The exit code: 5 where one trial alone is above the budget.
+    """
     from gradience import artifacts  # noqa: PLC0415 - as all below: `--help` need not pay
     from gradience.bench.plan.forecast import FORECAST_SCHEMA  # noqa: PLC0415
     from gradience.bench.plan.forecast_report import page  # noqa: PLC0415
@@ -41,6 +48,7 @@ def dry_run(
         click.echo(artifacts.encode(FORECAST_SCHEMA, found, now=datetime.now(UTC)), nl=False)
     else:
         show(page(found))
+    return int(ExitCode.STORAGE_REFUSED if found.over else ExitCode.OK)
 
 
 def ran_through(
