@@ -33,6 +33,11 @@ def test_only_spare_columns_go(width: int) -> None:
     assert set(shown.head) | set(gone) == set(TABLE.head)
 
 
+def test_one_empty_line_is_between_two_tables(capsys) -> None:
+    show((Text(text="headline"), TABLE, TABLE, Text(text="end")))
+    assert "\n\n\n" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("columns", [60, 80, 200])
 def test_what_is_left_out_is_said(columns: int, capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))

@@ -37,16 +37,18 @@ def show(page: Page) -> None:
     console = _Console(highlight=False, width=width)
     for number, part in enumerate(page):
         if isinstance(part, Table):
-            _show_table(console, part, first=number == 0)
+            # A table ends with an empty line, which is the one before the next table too.
+            apart = number > 0 and not isinstance(page[number - 1], Table)
+            _show_table(console, part, apart=apart)
         else:
             # A command is one line, whatever the width, so that it can be copied.
             command = part.text.lstrip().startswith("$ ")
             console.print(RichText(visible(part.text), style=STYLES[part.tone]), soft_wrap=command)
 
 
-def _show_table(console: Console, table: Table, *, first: bool) -> None:
+def _show_table(console: Console, table: Table, *, apart: bool) -> None:
     shown, left_out = fitting(table, console.width)
-    if not first:
+    if apart:
         console.print()
     with console.capture() as drawn:
         console.print(drawn_table(shown))
