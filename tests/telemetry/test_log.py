@@ -97,6 +97,14 @@ def test_a_directory_that_cannot_be_written_harms_nothing(tmp_path):
     assert log.lost == 1
 
 
+def test_the_first_line_that_is_lost_is_told_while_the_run_goes_on(tmp_path, caplog):
+    log = RunLog(tmp_path)  # a directory, as somebody would name one
+    for _ in range(3):
+        log.add(Metrics, kind="x")
+    (record,) = caplog.records
+    assert f"a line of the run's log was lost: {tmp_path} cannot be written" in record.message
+
+
 def test_long_texts_and_secrets_are_redacted_unless_allowed():
     long = "x" * 257
     given = {"prompt": long, "note": long, "short": "x" * 256, "hub_token": "hf_1", "n": 1}

@@ -1,8 +1,8 @@
 """The writer of a run's log: it appends, and never harms the run.
 
 Each line is one write to a file opened to append, so a process killed at any point, and a disk that
-fills up, lose at most the line that was being written. A line that cannot be written is counted and
-spoken of at the end.
+fills up, lose at most the line that was being written. A line that cannot be written is counted:
+the first is spoken of at once, since a wrong path loses them all, and their number at the end.
 """
 
 import logging
@@ -77,8 +77,10 @@ class RunLog:
         try:
             files.append_line(self.path, msgspec.json.encode(event))
         except StorageError as error:
-            self.lost += 1
             self._why = str(error)
+            if not self.lost:
+                _log.warning("a line of the run's log was lost: %s", self._why)
+            self.lost += 1
         return event
 
     def close(self) -> None:
