@@ -184,6 +184,11 @@ def test_two_names_with_different_contents_are_said_to_differ():
     assert distance(dense(parts.layers[0].delta), wanted) < 1e-6
 
 
+def test_one_unknown_tensor_is_said_as_one():
+    parts = read_arrays(pair("base_model.model.x") | {"base_model.model.y": noise(2, 2)}, LORA)
+    assert parts.findings[0].message.startswith("1 tensor was not read: base_model.model.y")
+
+
 def test_unknown_tensors_are_counted_and_named():
     arrays = pair("base_model.model.x")
     arrays |= {f"base_model.model.y.{i}.weight": noise(2, 2) for i in range(5)}

@@ -37,6 +37,7 @@ from gradience.errors import UnsupportedAdapterError
 from gradience.findings import Finding
 from gradience.hub_ids import is_repo_id
 from gradience.tensors.stored import StoredTensor
+from gradience.units import plural
 
 _SHOWN = 3
 # Initialisations that subtract their factors from the base weight (peft.tuners.lora.layer).
@@ -193,7 +194,8 @@ def _unread_findings(unknown: Sequence[StoredTensor]) -> list[Finding]:
         return []
     names = ", ".join(t.name for t in unknown[:_SHOWN])
     rest = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-    return [UNREAD_TENSORS.found(f"{len(unknown)} tensors were not read: {names}{rest}.")]
+    were = plural(len(unknown), "tensor was", "tensors were")
+    return [UNREAD_TENSORS.found(f"{were} not read: {names}{rest}.")]
 
 
 DIALECT = Dialect(

@@ -23,6 +23,7 @@ from gradience.adapter.records import ExtraKind, ExtraTensor, LayerKind, LoraLay
 from gradience.errors import AdapterError, UnsupportedAdapterError
 from gradience.findings import Finding
 from gradience.tensors.stored import StoredTensor
+from gradience.units import plural
 
 # `alpha`, `magnitude`, `dora_scale` and `bias` are roles too: they say nothing without factors.
 LORA_ROLES = ("down", "up", "mid")
@@ -162,7 +163,8 @@ def parts_of(gathered: Gathered, rule: ScaleRule) -> Parts:
         shown = ", ".join(t.name for t in unread[:5]) + (" and more" if len(unread) > 5 else "")
         findings = (
             UNREAD_TENSORS.found(
-                f"{len(unread)} tensors were not read: {shown}", modules=[t.name for t in unread]
+                f"{plural(len(unread), 'tensor was', 'tensors were')} not read: {shown}",
+                modules=[t.name for t in unread],
             ),
         )
     return Parts(
