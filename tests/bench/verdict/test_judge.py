@@ -204,7 +204,7 @@ def test_a_bench_that_cannot_see_a_random_subspace_calls_nothing_safe():
 def test_a_control_without_a_result_has_not_passed():
     results = [r for r in make_results() if r.trial.spec.variant.action != "random"]
     report = judged(results)
-    assert "no result" in report.notes[0]
+    assert "no result: it failed, or has not run yet" in report.notes[0]
     assert "SAFE" not in decisions(report).values()
 
 

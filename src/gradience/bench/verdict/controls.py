@@ -56,7 +56,7 @@ def _controls(scored: Scored, claim: ClaimSettings) -> Iterator[Control]:
                 variant=names[0] if names else f"control-{action}",
                 expectation=EXPECTATIONS[action],
                 passed=False,
-                observed="no result",
+                observed="no result: it failed, or has not run yet",
             )
         for pair in pairs:
             yield _control(pair, action, claim)
