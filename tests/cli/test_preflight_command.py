@@ -101,8 +101,8 @@ def test_a_pattern_of_targets_that_is_none_is_refused(model, tmp_path):
 def test_numbers_that_no_run_can_have_are_refused_in_options_and_in_a_file(model, tmp_path):
     (tmp_path / "run.yaml").write_text(f"model: {model}\nsteps: -5\nadapter_rank: 0\n")
     for words, told in (
-        (("--model", model, "--save-steps", 0), "save_steps is 0"),
-        (("run.yaml", "--epochs", -1), "adapter_rank is 0, steps is -5, epochs is -1"),
+        (("--model", model, "--save-steps", 0, "--epochs", -1), "epochs is -1, save_steps is 0"),
+        (("run.yaml",), "adapter_rank is 0, steps is -5"),
     ):
         done = preflight(*words, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")

@@ -189,9 +189,8 @@ class Monitor:
             return None
         seen = [e for e in self._steps if e.loss is not None and _at_most(e.step, last.step)]
         recent = seen[-_RECENT:]
-        if (
-            len(self._evals) > 1
-        ):  # while the loss falls, what was before that evaluation is too high
+        # While the loss falls, what was logged before the last evaluation but one is too high.
+        if len(self._evals) > 1:
             earlier = self._evals[-2].step
             recent = [e for e in recent if not _at_most(e.step, earlier)] or recent[-1:]
         losses = [e.loss for e in recent if e.loss is not None]

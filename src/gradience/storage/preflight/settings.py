@@ -203,7 +203,8 @@ def check(settings: RunSettings) -> None:
     UsageError
         Names every number that has to be above 0 and is not.
     """
-    names = ["adapter_rank", "steps", "epochs", "batch_size", "save_total_limit"]
+    names = ["adapter_rank", "steps", "batch_size", "save_total_limit"]
+    names += ["epochs"] if settings.steps is None else []
     names += ["save_steps"] if settings.save_strategy == "steps" else []
     values = {name: getattr(settings, name) for name in names}
     wrong = [f"{n} is {v:g}" for n, v in values.items() if v is not None and not v > 0]
