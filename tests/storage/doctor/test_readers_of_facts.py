@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from factories_disks import as_nobody
 from factories_doctor import facts, program
 from gradience.errors import UsageError
 from gradience.storage.checkpoints.contents import cut_off
@@ -263,6 +264,21 @@ def test_a_lock_in_use_is_not_idle(tmp_path: Path) -> None:
         holder.stdout.readline()
         assert idle_lock_files(tmp_path, older_than=100.0) == 1
         holder.communicate()
+
+
+@pytest.mark.root
+def test_a_directory_that_may_not_be_entered_has_no_hub_clients(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("acts as another user, which needs root")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    code = f"""
+from pathlib import Path
+from gradience.storage.doctor.places import hub_clients
+###
+print([c.site for c in hub_clients(Path("{closed}"), Path("{closed}"), {{}}) if "closed" in c.site])
+"""
+    assert as_nobody(code, closed) == "[]\n"
 
 
 def test_hub_clients_of_other_environments_are_found(tmp_path: Path) -> None:

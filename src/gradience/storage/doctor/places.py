@@ -194,14 +194,22 @@ def hub_clients(home: Path, cwd: Path, environ: Mapping[str, str]) -> tuple[HubC
         "miniconda3/envs/*", "anaconda3", "anaconda3/envs/*", "miniforge3/envs/*",
         ".pyenv/versions/*", ".local/share/pipx/venvs/*", ".local/share/uv/tools/*",
     )  # fmt: skip
-    prefixes = [p for r in roots for q in patterns for p in (r.glob(q) if q else [r])]
-    prefixes += [Path("/opt/conda"), *Path("/opt").glob("*"), *Path("/opt/conda/envs").glob("*")]
+    prefixes = [p for r in roots for q in patterns for p in (_matches(r, q) if q else [r])]
+    opt = Path("/opt")
+    prefixes += [opt / "conda", *_matches(opt, "*"), *_matches(opt, "conda/envs/*")]
     found: dict[str, HubClient] = {}
     for prefix in dict.fromkeys(prefixes):
         for site in _SITES:
-            with contextlib.suppress(OSError):
-                for info in prefix.glob(f"{site}/{_HUB_INFO}"):
-                    folder = os.path.realpath(info.parent)
-                    version = re.sub(r"^huggingface_hub-|\.dist-info$", "", info.name)
-                    found[folder] = HubClient(version=version, site=folder)
+            for info in _matches(prefix, f"{site}/{_HUB_INFO}"):
+                folder = os.path.realpath(info.parent)
+                version = re.sub(r"^huggingface_hub-|\.dist-info$", "", info.name)
+                found[folder] = HubClient(version=version, site=folder)
     return tuple(found.values())
+
+
+def _matches(directory: Path, pattern: str) -> list[Path]:
+    """What matches below a directory; nothing where this user may not look."""
+    try:
+        return list(directory.glob(pattern))
+    except OSError:
+        return []
