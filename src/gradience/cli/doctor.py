@@ -99,7 +99,10 @@ def _unfinished(places: "Iterable[str]") -> "list[Unfinished]":
     from gradience.storage.change.move.unfinished import find  # noqa: PLC0415 - as above
     from gradience.storage.doctor.facts import Unfinished  # noqa: PLC0415
 
-    return [Unfinished(words=each.words, command=each.command) for each in find(places)]
+    return [
+        Unfinished(words=each.words, command=each.command, places=(each.old, each.new))
+        for each in find(places)
+    ]
 
 
 def _tell(stage: str, done: int, total: int) -> None:

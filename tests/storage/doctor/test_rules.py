@@ -59,7 +59,9 @@ from gradience.storage.verify.records import Problem, Verification
 
 HUB = "/home/me/.cache/huggingface/hub"
 CUT_OFF = Unfinished(
-    words="/n is of an unfinished merge of /o", command="gradience cache merge /o /n"
+    words="/n is of an unfinished merge of /o",
+    command="gradience cache merge /o /n",
+    places=("/o", "/n"),
 )
 REPO = f"{HUB}/models--o--m"
 TOKEN = f"{HOME}/.cache/huggingface/token"
@@ -465,6 +467,19 @@ ONES_OWN: dict[str, dict[str, Any]] = {
 def test_ones_own_cache_is_brought_into_the_one_in_use(how: str) -> None:
     [finding] = found(two_caches(**ONES_OWN[how]), "same_repo_in_two_caches")
     assert finding.remedy == f"gradience cache merge {OLD} {HUB}"
+
+
+@pytest.mark.parametrize("place", [OLD, HUB, "/elsewhere"])
+def test_a_cache_is_brought_nowhere_while_a_move_of_it_is_unfinished(place: str) -> None:
+    begun = Unfinished(
+        words="cut off", command=f"gradience cache move {place} /n", places=(place, "/n")
+    )
+    merge = f"gradience cache merge {OLD} {HUB}"
+    [unfinished] = found(two_caches(unfinished=(begun,)), "unfinished_move")
+    [twice] = found(two_caches(unfinished=(begun,)), "same_repo_in_two_caches")
+    assert unfinished.remedy == begun.command
+    assert (twice.remedy == merge) == (place == "/elsewhere")
+    assert twice.remedy == merge or "again, once what was cut off has ended" in twice.remedy
 
 
 @pytest.mark.parametrize("closed", [HUB, str(Path(HUB).parent), OLD, str(Path(OLD).parent)])

@@ -243,10 +243,17 @@ class BadFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished:
-    """A move or a merge of caches that was cut off, in words, and the command that ends it."""
+    """A move or a merge of caches that was cut off, in words, and the command that ends it.
+
+    Attributes
+    ----------
+    places : tuple of str
+        From where and to where.
+    """
 
     words: str
     command: str
+    places: tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,8 @@ A rule is a function from facts to findings; adding one is a function and a line
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
+
 from gradience.findings import Finding, by_weight
 from gradience.storage.doctor import finding_kinds as kinds
 from gradience.storage.doctor import (
@@ -16,9 +18,8 @@ from gradience.storage.doctor import (
     rules_variables,
 )
 from gradience.storage.doctor.facts import Facts
-from gradience.storage.doctor.finding_kinds import DOCTOR
 from gradience.storage.doctor.questions import ARROW, MODELS, QUESTIONS, TORCH_HUB
-from gradience.storage.doctor.values import export, gone
+from gradience.storage.doctor.values import export, gone, quoted
 
 Rule = Callable[[Facts], Iterator[Finding]]
 
@@ -69,11 +70,31 @@ _NAMES = "|".join(
 )
 _POINTING = re.compile(rf"\b(?:export|unset) [^;&#]*\b(?:{_NAMES})\b")
 """In a mend that may make another cache the one in use."""
+_BRINGS = re.compile(r"\bgradience cache (?:move|merge) ([^;&#]*)")
 
 
 def examine(facts: Facts) -> tuple[Finding, ...]:
     """Every finding of every rule, the gravest first; their mends can all be carried out."""
-    return by_weight(_one_direction([f for rule in RULES for f in rule(facts)], facts))
+    found = [finding for rule in RULES for finding in rule(facts)]
+    return by_weight(_one_direction(_after_what_was_begun(found, facts), facts))
+
+
+def _after_what_was_begun(found: Sequence[Finding], facts: Facts) -> list[Finding]:
+    """No cache is brought anywhere while a move or a merge of it is unfinished: it would refuse."""
+    ends = [each.command for each in facts.unfinished]
+    places = [f" {quoted(place)} " for each in facts.unfinished for place in each.places]
+    return [
+        _later(finding, "gradience doctor  # again, once what was cut off has ended")
+        if finding.remedy not in ends and any(place in _brought(finding) for place in places)
+        else finding
+        for finding in found
+    ]
+
+
+def _brought(finding: Finding) -> str:
+    """What a command of its mend brings elsewhere, or into what; between spaces."""
+    command = _BRINGS.search(finding.remedy)
+    return f" {command[1]} " if command else ""
 
 
 def _one_direction(found: Sequence[Finding], facts: Facts) -> Iterator[Finding]:
@@ -81,13 +102,17 @@ def _one_direction(found: Sequence[Finding], facts: Facts) -> Iterator[Finding]:
     pointing = [f for f in found if _POINTING.search(f.remedy)]
     for finding in found:
         if pointing and finding.code in _BRINGING and finding not in pointing:
-            yield DOCTOR[finding.code].found(
-                finding.message,
-                remedy=f"{_old_names(facts)}gradience doctor  # again, once the variables above "
-                "are set: they decide which cache is used",
+            yield _later(
+                finding,
+                f"{_old_names(facts)}gradience doctor  # again, once the variables above are set: "
+                "they decide which cache is used",
             )
         else:
             yield finding
+
+
+def _later(finding: Finding, remedy: str) -> Finding:
+    return msgspec.structs.replace(finding, remedy=remedy)
 
 
 def _old_names(facts: Facts) -> str:
