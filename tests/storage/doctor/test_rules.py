@@ -745,6 +745,14 @@ def test_what_cannot_be_read_is_given_back_and_opened() -> None:
     assert finding.remedy == f"sudo chown -R me:me {HUB} && chmod -R u+rwX {HUB}"
 
 
+@pytest.mark.parametrize(("mine", "times"), [(True, 1), (False, 0)])
+def test_a_former_cache_is_given_back_only_if_it_was_ones_own(mine: bool, times: int) -> None:
+    closed = (Unreadable(path=f"{OLD}/x", reason="Permission denied"),)
+    former = cache(OLD, chosen_by=FORMER, unreadable=closed, unreadable_count=1)
+    ill = facts(inventory=inventory(former), roots={OLD: place(OLD, mine=mine)})
+    assert len(found(ill, "cache_unreadable")) == times
+
+
 def test_broken_weights_of_ones_own_on_a_read_only_disk_wait_for_no_other_user() -> None:
     ill = facts(verification=verification("zero_filled"), closed={f"{REPO}/blobs": "me"})
     [finding] = found(ill, "broken_weights")

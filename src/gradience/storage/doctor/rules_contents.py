@@ -310,9 +310,11 @@ def idle_locks(facts: Facts) -> Iterator[Finding]:
 
 
 def unreadable(facts: Facts) -> Iterator[Finding]:
-    """Parts of a cache that could not be looked at."""
+    """Parts of a cache that could not be looked at; of one that was in use, if it is one's own."""
     for cache in _caches(facts):
-        if cache.unreadable_count:
+        place = facts.roots.get(cache.root)
+        not_mine = cache.chosen_by == FORMER and place is not None and not place.mine
+        if cache.unreadable_count and not not_mine:
             first = cache.unreadable[0]
             yield kinds.UNREADABLE_PART.found(
                 f"{plural(cache.unreadable_count, 'part')} of {cache.root} could not be read, "
