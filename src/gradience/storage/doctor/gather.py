@@ -157,6 +157,23 @@ def gather(
     tell("looking at disks and rights", 0, 1)
     facts = _with_places(facts, interpreter, needs_lock_test)
     tell("looking at disks and rights", 1, 1)
+    facts = _with_contents(
+        facts, interpreter, machine, projects=projects, progress=progress, find=find_unfinished
+    )
+    return replace(facts, unasked=(*_computed(program), *facts.unasked))
+
+
+def _with_contents(
+    facts: Facts,
+    interpreter: Interpreter,
+    machine: Machine,
+    *,
+    projects: Sequence[Path],
+    progress: Progress | None,
+    find: Callable[[Iterable[str]], Iterable[Unfinished]],
+) -> Facts:
+    """The same with what the caches hold: those in use, and those that were."""
+    environ = dict(facts.environ)
     host = Host(cwd=machine.cwd, user=user_name(os.geteuid()), system=sys.platform)
     contents = _contents(
         interpreter, facts.settings, environ, machine, host, projects=projects, progress=progress
@@ -176,8 +193,8 @@ def gather(
         set_aside=contents.set_aside,
         dead_runs=contents.dead_runs,
         idle_locks=contents.idle_locks,
-        unfinished=tuple(find_unfinished(map(str, roots))),
-        unasked=(*_computed(program), *contents.unasked, *facts.unasked),
+        unfinished=tuple(find(map(str, roots))),
+        unasked=(*contents.unasked, *facts.unasked),
     )
 
 
