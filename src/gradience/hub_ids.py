@@ -1,8 +1,8 @@
-"""Whether a text can be the id of a Hub repository: decided here, for everybody.
+"""What a text names on the Hub: whether it can be the id of a repository, or is a commit.
 
-huggingface_hub's `validate_repo_id` is the authority: what it refuses, no call of that library
-takes. Its rule is written again since asking it costs an eighth of a second of imports, which an
-audit of local files need not pay; a test holds the two against each other.
+For ids huggingface_hub's `validate_repo_id` is the authority: what it refuses, no call of that
+library takes. Its rule is written again since asking it costs an eighth of a second of imports,
+which an audit of local files need not pay; a test holds the two against each other.
 
 An id looks like a relative path. So whoever is given a text looks at the disk first, and what is
 there is taken as a path; only of the rest it is asked here whether it can be an id.
@@ -12,6 +12,9 @@ import re
 
 _NAME = r"\b[\w.-]{1,96}\b"
 _REPO_ID = re.compile(rf"(?:{_NAME}/)?{_NAME}", re.ASCII)
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A revision that names one state of a repository for good, as the whole of a text."""
 
 
 def is_repo_id(text: str, *, namespace: bool = False) -> bool:

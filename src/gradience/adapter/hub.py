@@ -21,8 +21,8 @@ from gradience.adapter.layout import (
     no_weights,
 )
 from gradience.errors import AdapterNotFoundError
-from gradience.hub_ids import is_repo_id
-from gradience.tensors.remote.hub_listing import COMMIT, HubListing, NotTheHubError, hub_listing
+from gradience.hub_ids import COMMIT, is_repo_id
+from gradience.tensors.remote.hub_listing import HubListing, NotTheHubError, hub_listing
 from gradience.tensors.remote.session import (
     is_of_disk,
     told_if_slow,

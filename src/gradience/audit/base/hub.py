@@ -20,11 +20,11 @@ from gradience.audit.base.remote import RemoteFile
 from gradience.audit.base.shards import Found, LocalFile, Progress, Shard, ShardFile, by_shard
 from gradience.audit.base.terms import Terms, WholeFiles, hf_download
 from gradience.errors import BaseModelError
-from gradience.hub_ids import is_repo_id
+from gradience.hub_ids import COMMIT, is_repo_id
 from gradience.tensors.index import MAX_INDEX_BYTES, parse_index
 from gradience.tensors.regular import read_regular
 from gradience.tensors.remote.http import REFUSALS, HttpFile
-from gradience.tensors.remote.hub_listing import COMMIT, hub_listing
+from gradience.tensors.remote.hub_listing import hub_listing
 from gradience.tensors.remote.lookahead import LookAhead
 from gradience.tensors.remote.session import (
     is_of_disk,

@@ -23,6 +23,7 @@ from gradience.bench.settings import BenchSettings, Device, ModelSettings, TaskS
 from gradience.bench.tasks import TASKS
 from gradience.bench.tasks.rows import is_hub, parse_hub
 from gradience.errors import MissingExtraError
+from gradience.hub_ids import COMMIT
 from gradience.tensors.fingerprint import content_digest
 from gradience.tensors.remote.session import NO_ANSWER, answer_seconds, transport_errors
 
@@ -48,7 +49,6 @@ _PACKAGE = Path(__file__).parents[2]
 _TEXT_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
 """Of files beside the weights that change what a model computes: config, tokenizer, template."""
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REGISTERED = re.compile(r"gradience(\.\w+)+:\w+")
 
 
@@ -130,7 +130,7 @@ def _pinned(name: str) -> str:
     if not is_hub(name):
         return name
     hub = parse_hub(name)
-    if hub.revision is not None and _COMMIT.fullmatch(hub.revision):
+    if hub.revision is not None and COMMIT.fullmatch(hub.revision):
         return name
     # Imported here: a fifth of a second that local files need not pay.
     from huggingface_hub import HfApi  # noqa: PLC0415

@@ -5,16 +5,14 @@ it knows: the listing of the commit (`trees/<commit>.json`), or the files of a s
 not be all of them.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from gradience.hub_ids import COMMIT
 from gradience.storage.verify.expected import read_listing
 from gradience.tensors.remote.session import NO_ANSWER, said, transport_errors
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 RepoType = Literal["model", "dataset"]
 Source = Literal["listed", "measured"]
@@ -176,7 +174,7 @@ def _snapshot(folder: Path, revision: str) -> Path | None:
     except OSError:
         return None
     snapshot = folder / "snapshots" / commit
-    return snapshot if _COMMIT.fullmatch(commit) and snapshot.is_dir() else None
+    return snapshot if COMMIT.fullmatch(commit) and snapshot.is_dir() else None
 
 
 def _cached(

@@ -4,15 +4,13 @@ huggingface_hub reads an answer without looking at it. On a network that answers
 own page, or from a mirror that leaves something out, it raises whatever that comes to.
 """
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gradience.hub_ids import COMMIT
 from gradience.tensors.remote.range_file import OPENING_PAUSES, PAUSES
 from gradience.tensors.remote.session import NO_ANSWER, answer_seconds, may_pass, transport_errors
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class NotTheHubError(ConnectionError):

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 
+from gradience.hub_ids import COMMIT
 from gradience.paths import SET_ASIDE
 from gradience.storage.change.move.tree import Node
 
@@ -25,7 +26,6 @@ _STORED = re.compile(r"blobs/([0-9a-f]{2})/\1[0-9a-f]{62}")
 _USER = re.compile(rf"{_REPO}/blobs/[^/]+")
 _COMMIT = re.compile(rf"({_REPO}/snapshots/[^/]+)(?:/.+)?", re.DOTALL)
 _LINKING = re.compile(rf"{_REPO}/(?:blobs/[^/]+|snapshots/.+)", re.DOTALL)
-_HASH = re.compile(r"[0-9a-f]{40}")
 _REF = re.compile(rf"{_REPO}/refs/.+", re.DOTALL)
 _POINTER = re.compile(
     rf"{_REF.pattern}|{_REPO}/trees/[^/]+\.json|CACHEDIR\.TAG|version\.txt", re.DOTALL
@@ -146,7 +146,7 @@ def is_ref(name: str) -> bool:
 
 def revision_of(ref: str, commit: str) -> str:
     """The directory of the revision that a ref names; "" if that is no commit."""
-    return f"{ref.partition('/')[0]}/snapshots/{commit}" if _HASH.fullmatch(commit) else ""
+    return f"{ref.partition('/')[0]}/snapshots/{commit}" if COMMIT.fullmatch(commit) else ""
 
 
 def stage_of(node: Node, part: Part) -> Stage:

@@ -1,19 +1,18 @@
 """One repository of a hub cache: which revisions reach which blobs, and what is broken."""
 
 import os.path
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gradience.files.lock import is_held
+from gradience.hub_ids import COMMIT
 from gradience.storage.inventory.caches.hub_store import Store
 from gradience.storage.inventory.caches.kind import Look, entry, read_text
 from gradience.storage.inventory.records import Damage, Entry
 from gradience.storage.inventory.scan import Directory, File, Link
 from gradience.storage.inventory.tally import BLOCK, Tally
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _LOOK_AGAIN = "Downloaded again on next use, if the repository is still there and open to you."
 
 
@@ -294,7 +293,7 @@ def _read_refs(
             refs[ref] = commit
             if commit in commits:
                 continue
-            sound = _COMMIT.fullmatch(commit)
+            sound = COMMIT.fullmatch(commit)
             message = (
                 f"ref {ref} names commit {commit[:12]}, of which there is no snapshot"
                 if sound
