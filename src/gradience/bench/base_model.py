@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gradience.bench.settings import ModelSettings
 from gradience.errors import BaseModelError
-from gradience.tensors.remote.session import NO_ANSWER, said, transport_errors
+from gradience.tensors.remote.session import no_answer, said
 
 PACKAGE = "package:"
 
@@ -51,7 +51,6 @@ def _from_hub(model: ModelSettings) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415
 
     named = model.id if model.revision is None else f"{model.id}@{model.revision}"
-    refused: tuple[type[Exception], ...] = (*transport_errors(), *NO_ANSWER)
     try:
         return Path(
             snapshot_download(
@@ -61,7 +60,7 @@ def _from_hub(model: ModelSettings) -> Path:
                 ignore_patterns=["*.h5", "*.msgpack", "*.onnx", "onnx/*", "*.gguf", "original/*"],
             )
         )
-    except refused as error:
+    except no_answer() as error:
         raise BaseModelError(
             f"{named} is no directory here, and the Hub does not give it: {said(error)}",
             remedy="Correct `model.id`; offline, download it first with `hf download`.",

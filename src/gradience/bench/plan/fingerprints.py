@@ -25,7 +25,7 @@ from gradience.bench.tasks.rows import is_hub, parse_hub
 from gradience.errors import MissingExtraError
 from gradience.hub_ids import COMMIT
 from gradience.tensors.fingerprint import content_digest
-from gradience.tensors.remote.session import NO_ANSWER, answer_seconds, transport_errors
+from gradience.tensors.remote.session import answer_seconds, no_answer
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy")
 """Distributions that every trial's numbers depend on."""
@@ -135,12 +135,10 @@ def _pinned(name: str) -> str:
     # Imported here: a fifth of a second that local files need not pay.
     from huggingface_hub import HfApi  # noqa: PLC0415
 
-    # Offline mode is a ConnectionError, a name that cannot be a ValueError.
-    refused: tuple[type[Exception], ...] = (*transport_errors(), *NO_ANSWER)
     try:
         asked = HfApi().dataset_info(hub.path, revision=hub.revision, timeout=answer_seconds())
         commit = asked.sha
-    except refused:
+    except no_answer():
         return name
     config = "" if hub.config is None else f"#{hub.config}"
     return name if commit is None else f"hub:{hub.path}@{commit}{config}:{hub.split}"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from gradience.tensors.remote.session import NO_ANSWER, transport_errors
+from gradience.tensors.remote.session import no_answer
 
 Fate = Literal["served", "gated", "private", "gone", "unknown"]
 Revision = tuple[str, str, str]  # repo_type, name, commit
@@ -59,14 +59,13 @@ def _ask(repo_type: str, name: str, commit: str) -> Fate:
         RevisionNotFoundError,
     )
 
-    no_answer: tuple[type[Exception], ...] = (*transport_errors(), *NO_ANSWER)
     try:
         info = HfApi().repo_info(name, repo_type=repo_type, revision=commit, timeout=_SECONDS)
     except GatedRepoError:
         return "gated"
     except (RepositoryNotFoundError, RevisionNotFoundError):
         return "gone"
-    except no_answer:
+    except no_answer():
         return "unknown"
     if getattr(info, "private", False):
         return "private"

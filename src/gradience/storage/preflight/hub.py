@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from gradience.hub_ids import COMMIT
 from gradience.storage.verify.expected import read_listing
-from gradience.tensors.remote.session import NO_ANSWER, said, transport_errors
+from gradience.tensors.remote.session import no_answer, said
 
 RepoType = Literal["model", "dataset"]
 Source = Literal["listed", "measured"]
@@ -149,9 +149,8 @@ def _asked(ask: Callable[[], T]) -> tuple[T | None, str]:
     """The Hub's answer, or one sentence on why there is none."""
     from huggingface_hub import errors  # noqa: PLC0415 - only for the Hub
 
-    no_answer: tuple[type[Exception], ...] = (
-        *transport_errors(),
-        *NO_ANSWER,
+    refused: tuple[type[Exception], ...] = (
+        *no_answer(),
         errors.EntryNotFoundError,
         errors.SafetensorsParsingError,
     )
@@ -163,7 +162,7 @@ def _asked(ask: Callable[[], T]) -> tuple[T | None, str]:
         return None, "the Hub has no such revision of it"
     except errors.RepositoryNotFoundError:
         return None, "the Hub has nothing of that name, or it is private"
-    except no_answer as error:
+    except refused as error:
         return None, f"the Hub did not answer: {said(error)}"
 
 

@@ -109,6 +109,14 @@ def transport_errors() -> tuple[type[Exception], ...]:
     return OSError, root, getattr(library, "InvalidURL", root)
 
 
+def no_answer() -> tuple[type[Exception], ...]:
+    """What a call of huggingface_hub raises that brings none: the transport's errors, and its own.
+
+    A name that cannot be is a ValueError to it, offline mode a ConnectionError.
+    """
+    return *transport_errors(), *NO_ANSWER
+
+
 def is_nobody_there(error: BaseException) -> bool:
     """Whether nothing answered at all: no network, no such host, refused, or silence."""
     return type(error).__name__ in _NOBODY_THERE
