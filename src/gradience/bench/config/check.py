@@ -3,11 +3,11 @@
 They run over the parts that could be read, so that a typo in one part hides no mistake in another.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from gradience.adapter.targets import why_no_pattern
 from gradience.bench.settings import (
     ClaimSettings,
     EvaluationSettings,
@@ -71,11 +71,8 @@ def _lora(lora: LoraSettings) -> Found:
         yield "dropout", f"{lora.dropout} is no share; write 0 <= dropout < 1"
     if not lora.targets:
         yield "targets", "no module is named; write names such as [q_proj, v_proj], or all-linear"
-    if isinstance(lora.targets, str):
-        try:
-            re.compile(lora.targets)
-        except re.error as error:
-            yield "targets", f"{lora.targets!r} is no regular expression: {error}"
+    if why := why_no_pattern(lora.targets):
+        yield "targets", why
 
 
 def _train(train: TrainSettings) -> Found:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from gradience.adapter.targets import is_named, unnamed
 from gradience.audit.base.weights import TensorFacts, as_matrix
 from gradience.bench.records import PROBE, TrialResult, Variant
 from gradience.bench.settings import LoraSettings
@@ -89,12 +90,11 @@ def adapted(lora: LoraSettings, tensors: Mapping[str, TensorFacts]) -> Shapes:
         if name.endswith(".weight") and len(facts.shape) >= 2
     }
     found = [as_matrix(shape) for module, shape in matrices.items() if _is_target(module, lora)]
-    ends = () if isinstance(lora.targets, str) else lora.targets
     return Shapes(
         modules=len(found),
         per_rank=sum(rows + columns for rows, columns in found),
         exact=lora.targets != _ALL_LINEAR,
-        missing=tuple(end for end in ends if not any(_is_named(m, end) for m in matrices)),
+        missing=() if isinstance(lora.targets, str) else unnamed(lora.targets, matrices),
     )
 
 
@@ -104,11 +104,7 @@ def _is_target(module: str, lora: LoraSettings) -> bool:
     if isinstance(lora.targets, str):
         # The running model may have a prefix that the checkpoint lacks.
         return re.fullmatch(f"({lora.targets})|.*[.]({lora.targets})", module) is not None
-    return any(_is_named(module, end) for end in lora.targets)
-
-
-def _is_named(module: str, end: str) -> bool:
-    return module == end or module.endswith(f".{end}")
+    return any(is_named(module, end) for end in lora.targets)
 
 
 def cost(

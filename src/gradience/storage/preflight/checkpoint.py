@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from gradience.adapter.targets import is_named, unnamed, why_no_pattern
 from gradience.errors import UsageError
 from gradience.storage.preflight.optimizers import Shape
 
@@ -97,7 +98,11 @@ def adapter(
     UsageError
         If a regular expression is none.
     """
-    _check(targets)
+    if why := why_no_pattern(targets):
+        raise UsageError(
+            f"targets: {why}",
+            remedy="Write names, one regular expression for whole names, or all-linear.",
+        )
     shapes: list[Shape] = []
     names = 0
     packed = False
@@ -114,7 +119,7 @@ def adapter(
     missing = _missing(targets, [module for module, _ in modules], found=bool(shapes))
     for name, tensor in base.items():
         module = name.rpartition(".")[0]
-        if any(_ends(module, end) for end in modules_to_save):
+        if any(is_named(module, end) for end in modules_to_save):
             shapes.append(tensor.shape)
             names += len(name) + _PREFIX_BYTES
     return Trained(
@@ -144,27 +149,11 @@ def _is_target(module: str, tensor: Tensor, targets: Sequence[str] | str) -> boo
         return linear and last not in _OUTPUT_LAYERS
     if isinstance(targets, str):
         return re.fullmatch(targets, module) is not None
-    return any(_ends(module, end) for end in targets)
+    return any(is_named(module, end) for end in targets)
 
 
-def _ends(module: str, end: str) -> bool:
-    return module == end or module.endswith(f".{end}")
-
-
-def _missing(targets: Sequence[str] | str, modules: Sequence[str], *, found: bool) -> list[str]:
-    """Targets that are no layer; PEFT trains the others without a word."""
+def _missing(targets: Sequence[str] | str, modules: Sequence[str], *, found: bool) -> Sequence[str]:
+    """Targets that are no layer."""
     if isinstance(targets, str):
         return [] if found else [targets]
-    return [end for end in targets if not any(_ends(module, end) for module in modules)]
-
-
-def _check(targets: Sequence[str] | str) -> None:
-    if not isinstance(targets, str):
-        return
-    try:
-        re.compile(targets)
-    except re.error as error:
-        raise UsageError(
-            f"targets: {targets!r} is no regular expression: {error}",
-            remedy="Write names, one regular expression for whole names, or all-linear.",
-        ) from error
+    return unnamed(targets, modules)
